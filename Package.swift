@@ -1,0 +1,185 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Folder names are the architecture; arrows only go down. `make lint` checks every import against this manifest.
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "martlet",
+    products: [
+        .executable(name: "martlet", targets: ["martlet"]),
+        .library(name: "MartletClient", targets: ["MartletClient"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    ],
+    targets: [
+        .executableTarget(
+            name: "martlet",
+            dependencies: [
+                "Admin", "Affinity", "ChatCore", "ClusterState", "LoadGenerator", "MartletClient", "NodeServer",
+                "RedisClient", "RouterServer", "Telemetry", "TokenAuth", "WebAssets", "WebSocketTransport",
+                "WireProtocol", argumentParser, logging, nioCore, nioPosix,
+            ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "NodeServer",
+            dependencies: [
+                "ChatCore", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebAssets",
+                "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
+            ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "RouterServer",
+            dependencies: [
+                "Affinity", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebSocketTransport",
+                logging, nioCore, nioPosix, nioHTTP1,
+            ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "Admin",
+            dependencies: ["Affinity", "ClusterState", "RedisClient", "WireProtocol", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "LoadGenerator",
+            dependencies: ["Affinity", "WebSocketTransport", "WireProtocol", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "MartletClient",
+            dependencies: ["WebSocketTransport", "WireProtocol", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "WebSocketTransport",
+            dependencies: ["COpenSSL", nioCore, nioPosix, nioHTTP1],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "ClusterState",
+            dependencies: ["ChatCore", "RedisClient", "WireProtocol", nioCore],
+            resources: [.embedInCode("Scripts")],
+            swiftSettings: strict
+        ),
+        .target(name: "ChatCore", dependencies: ["WireProtocol"], swiftSettings: strict),
+        .target(
+            name: "RedisClient",
+            dependencies: ["HiredisShim", logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .target(name: "TokenAuth", dependencies: ["COpenSSL", "WireProtocol"], swiftSettings: strict),
+        .target(name: "WireProtocol", swiftSettings: strict),
+        .target(name: "Affinity", swiftSettings: strict),
+        .target(name: "Telemetry", dependencies: [logging], swiftSettings: strict),
+        .target(name: "WebAssets", resources: [.embedInCode("Assets")], swiftSettings: strict),
+        .target(name: "HiredisShim", dependencies: ["CHiredis"]),
+        .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .target(
+            name: "TestSupport",
+            dependencies: ["RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix],
+            path: "Tests/TestSupport",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "WireProtocolTests",
+            dependencies: ["WireProtocol"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "AffinityTests",
+            dependencies: ["Affinity"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ChatCoreTests",
+            dependencies: ["ChatCore", "WireProtocol"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "TokenAuthTests",
+            dependencies: ["TokenAuth"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "TelemetryTests",
+            dependencies: ["Telemetry", logging],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "WebAssetsTests",
+            dependencies: ["WebAssets", "WireProtocol"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "RedisClientTests",
+            dependencies: ["RedisClient", "HiredisShim", nioCore, nioEmbedded, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "WebSocketTransportTests",
+            dependencies: ["WebSocketTransport", nioCore, nioEmbedded, nioHTTP1, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ClusterStateTests",
+            dependencies: ["ClusterState", "RedisClient", "ChatCore", "WireProtocol", nioCore],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "RouterServerTests",
+            dependencies: ["RouterServer", "Affinity", "ClusterState", "WebSocketTransport", logging, nioCore, nioEmbedded, nioHTTP1, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "NodeServerTests",
+            dependencies: ["NodeServer", "ChatCore", "ClusterState", "RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioEmbedded, nioHTTP1, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "AdminTests",
+            dependencies: ["Admin", "ClusterState", "RedisClient", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "MartletClientTests",
+            dependencies: ["MartletClient", "WebSocketTransport", "WireProtocol", nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "CommandTests",
+            dependencies: ["martlet", "WireProtocol"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "RedisIntegrationTests",
+            dependencies: ["TestSupport", "Admin", "RedisClient", "ClusterState", "ChatCore", "WireProtocol", logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ClusterTests",
+            dependencies: ["TestSupport", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore, nioPosix],
+            swiftSettings: strict
+        ),
+    ]
+)

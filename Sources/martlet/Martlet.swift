@@ -1,0 +1,7 @@
+import ArgumentParser
+import Logging
+import NIOCore
+import NIOPosix
+@main
+struct Martlet: ParsableCommand {
+}
