@@ -1,0 +1,70 @@
+/// What a client asks for. Raw JSON that is passed on unread stays a range of the received text.
+package struct ClientMessage: Sendable {
+    /// The client's own name for this request, 1–64 bytes, repeated in the answer.
+    package let id: String?
+    package let body: Body
+
+    package enum Body: Sendable {
+        case auth(Auth)
+        case join([Join])
+        case leave(RoomName)
+        case message(room: RoomName, payload: Payload)
+        case typing(room: RoomName, isTyping: Bool)
+        case presence(room: RoomName)
+        case history(room: RoomName, range: HistoryRange, limit: Int)
+        case direct(to: UserName, payload: Payload)
+        case status(PresenceStatus)
+        case ping
+    }
+
+    package struct Auth: Sendable {
+        package var user: UserName?
+        package var token: String?
+        /// Names the client instance that scopes publish ids; it outlives a connection.
+        package var client: String?
+        /// A minified JSON object of at most ``ClientMessage/maximumInfoLength`` bytes.
+        package var info: String?
+        package var status: PresenceStatus?
+    }
+
+    package struct Join: Sendable {
+        package var room: RoomName
+        package var since: Position?
+        package var echo = false
+    }
+
+    /// The last message of a room that a client has seen.
+    package struct Position: Sendable, Equatable {
+        package var epoch: String
+        package var seq: Int64
+        package var tag: String?
+    }
+
+    /// The members `text` and `data` as they stood in the received text; at least one is there.
+    package struct Payload: Sendable {
+        package var text: Range<Int>?
+        package var data: Range<Int>?
+    }
+
+    package static let maximumIDLength = 64
+    package static let maximumInfoLength = 1024
+    package static let maximumHistoryLimit = 100
+    /// So that one frame cannot ask for more rooms than a session may be in.
+    package static let maximumJoinsPerFrame = 1000
+}
+
+/// Which part of a room's history; the answer is oldest first.
+package enum HistoryRange: Sendable, Equatable {
+    case latest
+    case before(Int64)
+    case after(Int64)
+    /// Both ends belong to it.
+    case range(Int64, Int64)
+}
+
+/// What the decoder could still tell about a refused message, for the `error` frame.
+package struct ClientMessageError: Error, Sendable, Equatable {
+    package let error: WireError
+    package let id: String?
+    package let room: String?
+}

@@ -1,0 +1,207 @@
+/// Values that a peer may name. Each is valid by construction, so that nothing behind the decoder checks again.
+
+/// A room: 1–128 bytes of `[A-Za-z0-9_.:@/-]`, or the canonical private room of two users (``RoomName/direct(_:_:)``).
+package struct RoomName: Hashable, Sendable, CustomStringConvertible {
+    package static let maximumLength = 128
+    /// Every private room starts with this; what follows is two percent-encoded user names in byte order.
+    package static let directPrefix = "dm:"
+
+    package let string: String
+
+    /// - Throws: ``WireError`` `invalid_room`, naming the rule that was broken.
+    package init(validating string: String) throws(WireError) {
+        if string.hasPrefix(Self.directPrefix) {
+            guard let pair = Self.directPair(string), RoomName.direct(pair.0, pair.1).string == string else {
+                throw WireError(.invalidRoom, "a name that starts with dm: is dm:USER:USER in its canonical form")
+            }
+            self.string = string
+            return
+        }
+        let length = string.utf8.count
+        guard length >= 1, length <= Self.maximumLength else {
+            throw WireError(.invalidRoom, "a room name has 1 to \(Self.maximumLength) bytes, this one has \(length)")
+        }
+        guard string.utf8.allSatisfy(Self.isAllowed) else {
+            throw WireError(.invalidRoom, "a room name has only the characters A-Z a-z 0-9 _ . : @ / -")
+        }
+        self.string = string
+    }
+
+    private init(unchecked string: String) {
+        self.string = string
+    }
+
+    /// The one private room of two users, whoever asks: `dm:alice:bob`.
+    package static func direct(_ first: UserName, _ second: UserName) -> RoomName {
+        let encoded = [first.percentEncoded, second.percentEncoded].sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        return RoomName(unchecked: directPrefix + encoded[0] + ":" + encoded[1])
+    }
+
+    /// The two users of a private room; `nil` for any other room.
+    package var participants: (UserName, UserName)? {
+        string.hasPrefix(Self.directPrefix) ? Self.directPair(string) : nil
+    }
+
+    package var isDirect: Bool { string.hasPrefix(Self.directPrefix) }
+
+    package var description: String { string }
+
+    private static func directPair(_ string: String) -> (UserName, UserName)? {
+        let parts = string.dropFirst(directPrefix.count).split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count == 2,
+            let first = UserName(percentEncoded: parts[0]), let second = UserName(percentEncoded: parts[1])
+        else { return nil }
+        return (first, second)
+    }
+
+    private static func isAllowed(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
+        case UInt8(ascii: "_"), UInt8(ascii: "."), UInt8(ascii: ":"), UInt8(ascii: "@"), UInt8(ascii: "/"),
+            UInt8(ascii: "-"):
+            true
+        default: false
+        }
+    }
+}
+
+/// A user: 1–128 bytes of UTF-8 without control characters (C0, DEL, C1, and the line and paragraph separators).
+package struct UserName: Hashable, Sendable, CustomStringConvertible {
+    package static let maximumLength = 128
+
+    package let string: String
+
+    /// - Throws: ``WireError`` `invalid_user`, naming the rule that was broken.
+    package init(validating string: String) throws(WireError) {
+        let length = string.utf8.count
+        guard length >= 1, length <= Self.maximumLength else {
+            throw WireError(.invalidUser, "a user name has 1 to \(Self.maximumLength) bytes, this one has \(length)")
+        }
+        let isPrintable = string.unicodeScalars.allSatisfy { scalar in
+            switch scalar.value {
+            case 0...0x1F, 0x7F...0x9F, 0x2028, 0x2029: false
+            default: true
+            }
+        }
+        guard isPrintable else {
+            throw WireError(.invalidUser, "a user name has no control characters")
+        }
+        self.string = string
+    }
+
+    /// The inverse of ``percentEncoded``; `nil` unless `text` is exactly what ``percentEncoded`` would have made.
+    package init?(percentEncoded text: some StringProtocol) {
+        var bytes: [UInt8] = []
+        var rest = text.utf8.makeIterator()
+        while let byte = rest.next() {
+            guard byte == UInt8(ascii: "%") else {
+                bytes.append(byte)
+                continue
+            }
+            guard let high = rest.next().flatMap(Self.hexValue), let low = rest.next().flatMap(Self.hexValue) else {
+                return nil
+            }
+            bytes.append(high << 4 | low)
+        }
+        guard let string = String(validating: bytes, as: UTF8.self), let user = try? UserName(validating: string),
+            user.percentEncoded == text
+        else { return nil }
+        self = user
+    }
+
+    /// For keys, channels and private room names: every byte but `A-Z a-z 0-9 _ . @ / -` as `%XX`, so that no name can
+    /// forge a hash tag, a separator or another name.
+    package var percentEncoded: String {
+        let utf8 = string.utf8
+        guard !utf8.allSatisfy(Self.isPlain) else { return string }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(utf8.count * 3)
+        for byte in utf8 {
+            if Self.isPlain(byte) {
+                bytes.append(byte)
+            } else {
+                bytes.append(UInt8(ascii: "%"))
+                bytes.append(Self.hexDigit(byte >> 4))
+                bytes.append(Self.hexDigit(byte & 15))
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    package var description: String { string }
+
+    private static func isPlain(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
+        case UInt8(ascii: "_"), UInt8(ascii: "."), UInt8(ascii: "@"), UInt8(ascii: "/"), UInt8(ascii: "-"):
+            true
+        default: false
+        }
+    }
+
+    private static func hexDigit(_ nibble: UInt8) -> UInt8 {
+        nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "A") + nibble - 10
+    }
+
+    private static func hexValue(_ digit: UInt8) -> UInt8? {
+        switch digit {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): digit - UInt8(ascii: "0")
+        case UInt8(ascii: "A")...UInt8(ascii: "F"): digit - UInt8(ascii: "A") + 10
+        default: nil
+        }
+    }
+}
+
+/// A session: 22 characters of base64url, 128 random bits. It names a session; it is no secret.
+package struct SessionID: Hashable, Sendable, CustomStringConvertible {
+    package static let length = 22
+
+    package let string: String
+
+    package init?(_ string: some StringProtocol) {
+        guard string.utf8.count == Self.length, string.utf8.allSatisfy(Base64URL.alphabet.contains) else { return nil }
+        self.string = String(string)
+    }
+
+    package init(using generator: inout some RandomNumberGenerator) {
+        self.string = Base64URL.random(count: Self.length, using: &generator)
+    }
+
+    package var description: String { string }
+}
+
+/// How present a session is; the most present of a user's sessions is the user's. Most present first.
+package enum PresenceStatus: String, CaseIterable, Sendable {
+    case online
+    case away
+    case busy
+    /// Neither listed nor counted, and silent in presence events.
+    case invisible
+}
+
+/// The alphabet of RFC 4648 section 5, for random identifiers.
+package enum Base64URL {
+    package static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".utf8)
+
+    /// `count` characters of six random bits each.
+    package static func random(count: Int, using generator: inout some RandomNumberGenerator) -> String {
+        var bits: UInt64 = 0
+        var available = 0
+        return String(unsafeUninitializedCapacity: count) { buffer in
+            for index in 0..<count {
+                if available < 6 {
+                    bits = generator.next()
+                    available = 60
+                }
+                buffer[index] = alphabet[Int(bits & 63)]
+                bits >>= 6
+                available -= 6
+            }
+            return count
+        }
+    }
+}
