@@ -1,0 +1,86 @@
+/// The publishes of one room on one node, in the order in which they came, with one batch under way at a time so that
+/// neither a retry nor a reloaded script can reorder a sender (G1). Times are monotonic nanoseconds.
+///
+/// What was sent and not answered goes back to the front and is sent again with the same ids: the store answers what
+/// it already has with its first `seq` (G3). What is not answered by its deadline is handed back (G5).
+package struct PublishQueue<Element: Sendable>: Sendable {
+    package struct Entry: Sendable {
+        package let element: Element
+        package let bytes: Int
+        package let deadline: UInt64
+        /// How often this entry was part of a batch before the present one.
+        package fileprivate(set) var attempts = 0
+    }
+
+    private enum State {
+        /// Nothing is under way. Goes to `inFlight` with a batch.
+        case idle
+        /// One batch was handed out. Goes to `idle` when it was answered or its outcome is unknown.
+        case inFlight
+    }
+
+    private var state: State = .idle
+    private var batch: [Entry] = []
+    private var waiting: [Entry] = []
+    package private(set) var bytes = 0
+
+    package init() {}
+
+    package var count: Int { batch.count + waiting.count }
+    package var isEmpty: Bool { batch.isEmpty && waiting.isEmpty }
+    package var isInFlight: Bool { state == .inFlight }
+
+    package mutating func append(_ element: Element, bytes: Int, deadline: UInt64) {
+        waiting.append(Entry(element: element, bytes: bytes, deadline: deadline))
+        self.bytes += bytes
+    }
+
+    /// The next batch, or nothing while one is under way or none waits.
+    package mutating func nextBatch(maximumCount: Int, maximumBytes: Int) -> [Entry] {
+        guard state == .idle, !waiting.isEmpty else { return [] }
+        var size = 0
+        var count = 0
+        for entry in waiting.prefix(maximumCount) {
+            size += entry.bytes
+            if count > 0, size > maximumBytes { break }
+            count += 1
+        }
+        batch = Array(waiting.prefix(count))
+        waiting.removeFirst(count)
+        state = .inFlight
+        return batch
+    }
+
+    /// The batch was answered; its entries in order.
+    package mutating func answered() -> [Entry] {
+        let entries = batch
+        finishBatch()
+        bytes -= entries.reduce(0) { $0 + $1.bytes }
+        return entries
+    }
+
+    /// The batch may or may not have been stored: its entries wait again, before all others.
+    package mutating func outcomeUnknown() {
+        let entries = batch.map { entry in
+            var entry = entry
+            entry.attempts += 1
+            return entry
+        }
+        finishBatch()
+        waiting = entries + waiting
+    }
+
+    /// Takes out what waits past its deadline. A batch under way is left to its own command deadline.
+    package mutating func expire(now: UInt64) -> [Entry] {
+        guard waiting.contains(where: { $0.deadline <= now }) else { return [] }
+        let expired = waiting.filter { $0.deadline <= now }
+        waiting.removeAll { $0.deadline <= now }
+        bytes -= expired.reduce(0) { $0 + $1.bytes }
+        return expired
+    }
+
+    private mutating func finishBatch() {
+        batch = []
+        state = .idle
+    }
+}

@@ -1,0 +1,191 @@
+/// Where a room stands: the last message that was delivered, and the proof of it (the tag).
+package struct RoomPosition: Sendable, Equatable {
+    package var epoch: String
+    package var seq: Int64
+    package var tag: String
+
+    package init(epoch: String, seq: Int64, tag: String) {
+        self.epoch = epoch
+        self.seq = seq
+        self.tag = tag
+    }
+}
+
+/// Turns what a relay brings, in whatever order and with whatever holes, into one stream without holes or repeats (G1).
+///
+/// 1. Before the room's position is known everything is held.
+/// 2. The next message with the right predecessor tag is delivered; a known one is dropped.
+/// 3. A hole, or a predecessor that does not match, asks for one read of the log from the last delivered message on;
+///    what arrives meanwhile is held and merged behind the read.
+/// 4. What the log no longer has is said as a gap, never skipped in silence (G2).
+package struct RoomSequencer<Element: Sendable>: Sendable {
+    package struct Message: Sendable {
+        package var epoch: String
+        package var seq: Int64
+        package var tag: String
+        /// The tag of the message before; `nil` when it came from the log, which is in order by itself.
+        package var previousTag: String?
+        package var element: Element
+
+        package init(epoch: String, seq: Int64, tag: String, previousTag: String?, element: Element) {
+            self.epoch = epoch
+            self.seq = seq
+            self.tag = tag
+            self.previousTag = previousTag
+            self.element = element
+        }
+    }
+
+    package enum Event: Sendable {
+        case deliver(Message)
+        /// `from`…`to` of `epoch` cannot be delivered. With a new epoch, `from` is 1.
+        case gap(epoch: String, from: Int64, to: Int64)
+        /// Read the log from this `seq` on, and answer with ``logRead(_:head:)``.
+        case read(from: Int64)
+    }
+
+    private enum State {
+        /// Nothing is known yet. Goes to `live` when the first join was answered.
+        case unopened
+        /// In step with the relay. Goes to `reading` at a hole.
+        case live
+        /// One read of the log is under way. Goes to `live` when its answer leaves no hole, else stays.
+        case reading
+    }
+
+    /// So that a room under repair cannot grow without bound; what is dropped is read from the log afterwards.
+    package static var maximumHeld: Int { 1024 }
+
+    private var state: State = .unopened
+    package private(set) var position: RoomPosition?
+    private var held: [Message] = []
+    private var heldOverflowed = false
+    /// An epoch that was left behind: late copies of its messages are dropped.
+    private var formerEpoch: String?
+
+    package init() {}
+
+    package var isReading: Bool { state == .reading }
+
+    package mutating func open(at position: RoomPosition) -> [Event] {
+        guard state == .unopened else { return [] }
+        self.position = position
+        state = .live
+        return releaseHeld()
+    }
+
+    package mutating func receive(_ message: Message) -> [Event] {
+        switch state {
+        case .unopened, .reading:
+            hold(message)
+            return []
+        case .live:
+            return step(message)
+        }
+    }
+
+    /// Asks for a read though no hole was seen: after deafness, or when an own message did not come back.
+    package mutating func verify() -> [Event] {
+        guard state == .live, let position else { return [] }
+        state = .reading
+        return [.read(from: position.seq)]
+    }
+
+    /// The read could not be done; it has to be asked for again with ``verify()``.
+    package mutating func readFailed() {
+        if state == .reading { state = .live }
+    }
+
+    /// - Parameters:
+    ///   - messages: the log from the asked `seq` on, oldest first, or the first page of it.
+    ///   - head: where the room stands in Redis; `nil` when Redis knows no such room.
+    package mutating func logRead(_ messages: [Message], head: RoomPosition?) -> [Event] {
+        guard state == .reading, let start = position else { return [] }
+        state = .live
+        guard let head else {
+            // Redis knows no such room any more: its next message opens a new epoch, and says so then.
+            return releaseHeld()
+        }
+        var events: [Event] = []
+        if head.epoch != start.epoch {
+            formerEpoch = start.epoch
+            let first = messages.first?.seq ?? head.seq + 1
+            events.append(.gap(epoch: head.epoch, from: 1, to: first - 1))
+            position = RoomPosition(epoch: head.epoch, seq: first - 1, tag: "")
+        } else if let own = messages.first(where: { $0.seq == start.seq }), own.tag != start.tag, !start.tag.isEmpty {
+            // The log tells another story of a message that was delivered: Redis forgot a tail.
+            events.append(.gap(epoch: head.epoch, from: start.seq, to: max(head.seq, start.seq)))
+            position = head
+            return events + releaseHeld()
+        } else if head.seq < start.seq {
+            events.append(.gap(epoch: head.epoch, from: head.seq + 1, to: start.seq))
+            position = head
+            return events + releaseHeld()
+        }
+        let before = seq
+        for message in messages where message.seq > seq {
+            if message.seq > seq + 1 {
+                events.append(.gap(epoch: head.epoch, from: seq + 1, to: message.seq - 1))
+            }
+            advance(to: message)
+            events.append(.deliver(message))
+        }
+        if head.seq > seq, seq == before {
+            // Nothing is kept of what was missed: a room without history, or a log that was cut.
+            events.append(.gap(epoch: head.epoch, from: seq + 1, to: head.seq))
+            position = head
+        } else if head.seq > seq {
+            state = .reading
+            return events + [.read(from: seq)]
+        }
+        return events + releaseHeld()
+    }
+
+    private var seq: Int64 { position?.seq ?? 0 }
+
+    private mutating func step(_ message: Message) -> [Event] {
+        guard let position else { return [] }
+        guard message.epoch == position.epoch else {
+            guard message.epoch != formerEpoch else { return [] }
+            formerEpoch = position.epoch
+            advance(to: message)
+            return [.gap(epoch: message.epoch, from: 1, to: message.seq - 1), .deliver(message)]
+        }
+        if message.seq <= position.seq { return [] }
+        let follows = message.previousTag == nil || position.tag.isEmpty || message.previousTag == position.tag
+        if message.seq == position.seq + 1, follows {
+            advance(to: message)
+            return [.deliver(message)]
+        }
+        state = .reading
+        hold(message)
+        return [.read(from: position.seq)]
+    }
+
+    private mutating func advance(to message: Message) {
+        position = RoomPosition(epoch: message.epoch, seq: message.seq, tag: message.tag)
+    }
+
+    private mutating func hold(_ message: Message) {
+        if held.count < Self.maximumHeld { held.append(message) } else { heldOverflowed = true }
+    }
+
+    private mutating func releaseHeld() -> [Event] {
+        var events: [Event] = []
+        var waiting = held
+        held = []
+        let overflowed = heldOverflowed
+        heldOverflowed = false
+        waiting.reverse()
+        while state == .live, let message = waiting.popLast() {
+            // Behind a read of the log the chain of tags is proven up to the position; a hole is found by `seq`.
+            events += step(message)
+        }
+        if state == .reading {
+            held += waiting.reversed()
+        } else if overflowed {
+            events += verify()
+        }
+        return events
+    }
+}

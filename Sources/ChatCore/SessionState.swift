@@ -1,0 +1,137 @@
+package import WireProtocol
+
+/// What one connection may do and where it is. Decides; the driver acts.
+package struct SessionState: Sendable {
+    package enum Phase: Sendable, Equatable {
+        /// Nobody yet. Goes to `opening` with accepted credentials.
+        case anonymous
+        /// The user is known and is being written to the cluster. Goes to `open`, or to `closed` when that fails.
+        case opening(UserName)
+        /// Everything is allowed. Goes to `closed`.
+        case open(UserName)
+        /// The connection is gone or about to be.
+        case closed
+    }
+
+    package enum Membership: Sendable, Equatable {
+        case joining
+        case joined
+    }
+
+    package private(set) var phase: Phase = .anonymous
+    package private(set) var rooms: [RoomName: Membership] = [:]
+    package private(set) var status: PresenceStatus = .online
+    private let roomLimit: Int
+
+    package init(roomLimit: Int) {
+        self.roomLimit = roomLimit
+    }
+
+    package var user: UserName? {
+        switch phase {
+        case .opening(let user), .open(let user): user
+        case .anonymous, .closed: nil
+        }
+    }
+
+    package enum AuthAction: Sendable, Equatable {
+        case open(UserName)
+        /// The same user again: nothing changes.
+        case acknowledge(UserName)
+        case refuse(WireError)
+    }
+
+    package mutating func authenticate(as user: UserName, status: PresenceStatus?) -> AuthAction {
+        switch phase {
+        case .anonymous:
+            phase = .opening(user)
+            if let status { self.status = status }
+            return .open(user)
+        case .opening(let current), .open(let current):
+            return current == user ? .acknowledge(user) : .refuse(WireError(.identityConflict))
+        case .closed:
+            return .refuse(WireError(.notAuthenticated))
+        }
+    }
+
+    /// Whether the session was still waiting to be opened.
+    package mutating func opened() -> Bool {
+        guard case .opening(let user) = phase else { return false }
+        phase = .open(user)
+        return true
+    }
+
+    package enum JoinAction: Sendable, Equatable {
+        case join
+        /// Already there: answer with the room as it is now.
+        case again
+        case refuse(WireError)
+    }
+
+    package mutating func join(_ room: RoomName) -> JoinAction {
+        guard case .open(let user) = phase else { return .refuse(WireError(.notAuthenticated)) }
+        if let (first, second) = room.participants, user != first, user != second {
+            return .refuse(WireError(.forbidden, "a private room is for its two users"))
+        }
+        guard !room.isDirect else {
+            return .refuse(WireError(.invalidRoom, "a private room needs no join; send direct, and read history"))
+        }
+        if rooms[room] != nil { return .again }
+        guard rooms.count < roomLimit else {
+            return .refuse(WireError(.tooManyRooms, "a session may be in \(roomLimit) rooms; leave one first"))
+        }
+        rooms[room] = .joining
+        return .join
+    }
+
+    /// Whether the session still wants to be in the room.
+    package mutating func joined(_ room: RoomName) -> Bool {
+        guard rooms[room] != nil else { return false }
+        rooms[room] = .joined
+        return true
+    }
+
+    /// The membership that was given up, if any: also that of a join that failed.
+    package mutating func leave(_ room: RoomName) -> Membership? {
+        rooms.removeValue(forKey: room)
+    }
+
+    /// Publishing, typing and presence need membership; a private room is read by its two users.
+    package func requireMember(of room: RoomName) throws(WireError) -> UserName {
+        guard case .open(let user) = phase else { throw WireError(.notAuthenticated) }
+        guard rooms[room] == .joined else {
+            throw WireError(.notInRoom, "join \(room) first")
+        }
+        return user
+    }
+
+    package func requireReader(of room: RoomName) throws(WireError) -> UserName {
+        guard case .open(let user) = phase else { throw WireError(.notAuthenticated) }
+        if let (first, second) = room.participants {
+            guard user == first || user == second else {
+                throw WireError(.forbidden, "a private room is for its two users")
+            }
+            return user
+        }
+        return try requireMember(of: room)
+    }
+
+    package func requireOpen() throws(WireError) -> UserName {
+        guard case .open(let user) = phase else { throw WireError(.notAuthenticated) }
+        return user
+    }
+
+    package mutating func setStatus(_ status: PresenceStatus) -> Bool {
+        guard self.status != status else { return false }
+        self.status = status
+        return true
+    }
+
+    /// Ends the session; what it was in, to be left.
+    package mutating func close() -> [RoomName] {
+        phase = .closed
+        let left = Array(rooms.keys)
+        rooms = [:]
+        return left
+    }
+}
