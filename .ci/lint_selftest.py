@@ -1,0 +1,107 @@
+"""Proves that each rule can fail: a small good tree passes all of them, and each change below fails exactly its rule."""
+
+import tempfile
+from pathlib import Path
+
+import lint_rules
+from lint_tree import Tree
+
+GUARANTEES = "".join(
+    f'## G{n} Claim\n\n- `Tests/AffinityTests/Hash.swift`: "a key keeps its node"\n\n' for n in range(1, 8)
+)
+GOOD = {
+    ".swift-format": '{"version": 1, "lineLength": 120, "indentation": {"spaces": 4}}\n',
+    "Package.swift": '// swift-tools-version: 6.2\nimport PackageDescription\n\nlet package = Package(\n    name: "x",\n'
+    '    targets: [\n        .target(name: "ChatCore", dependencies: ["WireProtocol"])\n    ]\n)\n',
+    "Sources/ChatCore/Room.swift": "import WireProtocol\n\nstruct Room {}\n",
+    "Sources/WireProtocol/Name.swift": "import Glibc\n\nstruct Name {}\n",
+    "Sources/ClusterState/Scripts/join.lua": "-- KEYS 1 a\n-- ARGV 1 b\n-- RETURNS c\n-- ATOMICITY d\nreturn 1\n",
+    "Sources/martlet/Settings.swift": 'let key = "MARTLET_PORT"\n',
+    "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("a key keeps its node") func keeps() {}\n',
+    "Makefile": "APT_BUILD = libssl-dev\ntest: ## runs the tests\n\ttrue\n",
+    "docker/Dockerfile": "FROM a AS build\nRUN apt-get install -y libssl-dev\nCOPY Sources Sources\n"
+    "FROM b\nRUN apt-get install -y libssl3 ca-certificates\nCOPY --from=build /x /x\n",
+    "docker/compose.yaml": "services:\n  node:\n    build:\n      dockerfile: docker/Dockerfile\n",
+    "docs/guarantees.md": GUARANTEES,
+    "docs/operations.md": "# Operations\n\n| key | default |\n| --- | --- |\n| `MARTLET_PORT` | 8081 |\n",
+    "README.md": "# X\n\n## Two words\n\n[there](docs/operations.md#operations), [here](#two-words), `Sources/ChatCore`,"
+    " `make test`, MARTLET_PORT\n",
+    "start.sh": "#!/bin/bash\nif true; then echo; fi\n",
+}
+# rule, what it is about, file, new content (None: added to what stands there as a line)
+BAD = [
+    ("format", "bad indentation", "Sources/ChatCore/Room.swift", "struct Room {\n  var a = 1\n}\n"),
+    ("format", "a long line", "Sources/ChatCore/Room.swift", 'let a = ["' + "x" * 130 + '"]\n'),
+    ("imports", "an arrow that goes up", "Sources/WireProtocol/Name.swift", "import ChatCore\n"),
+    ("imports", "an arrow with an access level", "Sources/WireProtocol/Name.swift", "package import NIOCore\n"),
+    ("imports", "one declaration of a module", "Sources/ChatCore/Room.swift", "import struct NIOCore.ByteBuffer\n"),
+    ("imports", "an unknown target", "Sources/Helpers/Name.swift", "struct Name {}\n"),
+    (
+        "imports", "a dependency in the manifest", "Package.swift",
+        GOOD["Package.swift"].replace('["WireProtocol"]', '["NodeServer"]'),
+    ),
+    ("foundation", "Foundation", "Sources/ChatCore/Room.swift", "import Foundation\n"),
+    ("foundation", "Foundation, dressed up", "Sources/ChatCore/Room.swift", "@preconcurrency package import Foundation\n"),
+    ("foundation", "FoundationEssentials without a reason", "Sources/ChatCore/Room.swift", "import FoundationEssentials\n"),
+    ("docs", "a dead link", "README.md", "[x](docs/nowhere.md)\n"),
+    ("docs", "a dead anchor", "README.md", "[x](docs/operations.md#nowhere)\n"),
+    ("docs", "a dead image", "README.md", '<img alt="x" src="docs/x.png">\n'),
+    ("docs", "a path that is gone", "README.md", "`Sources/Nowhere/X.swift`\n"),
+    (
+        "guarantees", "a test that is gone", "docs/guarantees.md",
+        GUARANTEES.replace("a key keeps its node", "a key loses its node", 1),
+    ),
+    ("guarantees", "a guarantee without a test", "docs/guarantees.md", GUARANTEES.partition("## G7")[0]),
+    ("settings", "an unknown key in a page", "README.md", "MARTLET_PROT\n"),
+    ("settings", "an unknown key in compose", "docker/compose.yaml", "    MARTLET_PROT: 1\n"),
+    ("settings", "a key without documentation", "Sources/martlet/Settings.swift", 'let keys = ["MARTLET_PORT", "MARTLET_HOST"]\n'),
+    ("docker", "a COPY of nothing", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("Sources Sources", "Nowhere x")),
+    ("docker", "another apt package to build", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("libssl-dev", "libfoo-dev")),
+    ("docker", "another apt package to run", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("libssl3", "curl")),
+    ("docker", "another Dockerfile", "docker/compose.yaml", "services:\n  a:\n    build:\n      dockerfile: docker/Other\n"),
+    ("shell", "a script that does not parse", "start.sh", "#!/bin/bash\nif true; then\n"),
+    ("tracked", "Package.resolved", "Package.resolved", "{}\n"),
+    ("tracked", "a build folder", ".build-x/a", "\n"),
+    ("tracked", "a machine's path", "start.sh", "#!/bin/bash\ncd /" + "work/tree\n"),
+    ("lua", "a script without its head", "Sources/ClusterState/Scripts/join.lua", "-- KEYS a\n-- ARGV b\nreturn 1\n"),
+    ("length", "a long file", "Sources/ClusterState/Scripts/join.lua", GOOD["Sources/ClusterState/Scripts/join.lua"] + "--\n" * 500),
+    ("make", "a target without help", "Makefile", GOOD["Makefile"] + "down:\n\ttrue\n"),
+    ("make", "a target that a page names", "README.md", "`make tea`\n"),
+]
+
+
+def failing(folder, files):
+    """The names of the rules that fail on these files, with their problems."""
+    for name, text in files.items():
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    tree = Tree(folder)
+    found = {name: rule(tree) for name, rule in lint_rules.RULES.items()}
+    return {name: problems for name, problems in found.items() if problems}
+
+
+def summary(found):
+    return "; ".join(f"{name} ({problems[0]})" for name, problems in found.items()) or "none"
+
+
+def run():
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = failing(folder, GOOD)
+        if found:
+            wrong.append(f"the good tree fails: {summary(found)}")
+    for rule, about, file, text in BAD:
+        if file.endswith(".md") and text.count("\n") == 1:
+            text = GOOD[file] + text
+        with tempfile.TemporaryDirectory() as folder:
+            found = failing(folder, GOOD | {file: text})
+        if set(found) != {rule}:
+            wrong.append(f"{rule}, {about}: expected this rule alone to fail, but these did: {summary(found)}")
+    untested = set(lint_rules.RULES) - {rule for rule, *_ in BAD}
+    wrong += [f"rule {rule} has no bad tree" for rule in sorted(untested)]
+    for line in wrong:
+        print(f"lint self-test: {line}")
+    if not wrong:
+        print(f"lint self-test: ok ({len(BAD)} bad trees, {len(lint_rules.RULES)} rules)")
+    return 1 if wrong else 0
