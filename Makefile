@@ -1,0 +1,99 @@
+# `make` alone lists the targets. Every target works on a clean clone.
+
+SWIFT ?= swift
+ARGS ?=
+MARTLET := .build/release/martlet
+
+# What the build links against, and what `make up` and the tests run.
+PACKAGES := libhiredis-dev libssl-dev pkg-config
+# What the browser tests need besides.
+TEST_PACKAGES := python3 python3-venv
+BROWSER_PACKAGES := chromium chromium-driver
+
+.DEFAULT_GOAL := help
+.PHONY: help deps deps-test swift-there build up down test test-build test-unit test-redis test-cluster test-browser clean
+
+help: ## List the targets.
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: swift-there ## Install the apt packages that are missing (says which; asks sudo unless root).
+	@missing=""; \
+	for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	$(install_missing)
+
+deps-test: deps ## Install what the browser tests need: Chromium, its driver, Python.
+	@missing=""; \
+	for package in $(TEST_PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	command -v chromedriver >/dev/null || missing="$$missing $(BROWSER_PACKAGES)"; \
+	$(install_missing)
+
+# Installs $$missing. A policy-rc.d keeps apt from starting a redis-server of the system on port 6379: Martlet starts
+# its own. One that the machine already has stays as it is.
+define install_missing
+if [ -z "$$missing" ]; then echo "Nothing to install."; exit 0; fi; \
+command -v apt-get >/dev/null || { echo "Missing:$$missing. This machine has no apt-get: install them its own way." >&2; exit 1; }; \
+sudo=""; [ "$$(id -u)" = 0 ] || sudo="sudo"; \
+echo "Installing with $$sudo apt-get:$$missing"; \
+policy=/usr/sbin/policy-rc.d; \
+if [ ! -e $$policy ]; then \
+	printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null && $$sudo chmod +x $$policy; \
+	trap "$$sudo rm -f $$policy" EXIT INT TERM; \
+fi; \
+$$sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq && \
+$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing
+endef
+
+swift-there:
+	@command -v $(SWIFT) >/dev/null || { \
+		echo "Swift is missing. Install 6.2 or later from https://www.swift.org/install/linux/, for example:" >&2; \
+		echo "  curl -O https://download.swift.org/swiftly/linux/swiftly-$$(uname -m).tar.gz" >&2; \
+		echo "  tar zxf swiftly-$$(uname -m).tar.gz && ./swiftly init" >&2; \
+		exit 1; }
+	@version=$$($(SWIFT) --version 2>/dev/null | sed -n 's/.*Swift version \([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | head -1); \
+	set -- $$version; \
+	if [ "$${1:-0}" -lt 6 ] || { [ "$${1:-0}" -eq 6 ] && [ "$${2:-0}" -lt 2 ]; }; then \
+		echo "Swift 6.2 or later is needed, $(SWIFT) is $${1:-unknown}.$${2:-}: see https://www.swift.org/install/linux/." >&2; \
+		exit 1; \
+	fi
+
+build: swift-there ## Build the release binary, .build/release/martlet.
+	$(SWIFT) build -c release --product martlet
+
+up: deps build ## Run a cluster here: Redis, three nodes, a router on port 8080 (make up ARGS="--nodes 5").
+	@set -a; [ ! -f .env ] || . ./.env; set +a; exec $(MARTLET) dev $(ARGS)
+
+down: ## End the cluster that `make up` started in this checkout, from another terminal.
+	@if [ -x $(MARTLET) ]; then $(MARTLET) dev --down; else echo "No cluster runs here."; fi
+
+# One build for all tests; each group then runs even when one before it failed, and the end says which did.
+test: deps-test test-build ## Run all tests: unit, Redis, cluster, browser.
+	@failed=""; \
+	for group in unit redis cluster browser; do \
+		echo "== test-$$group"; \
+		$(MAKE) --no-print-directory SKIP_BUILD=1 test-$$group || failed="$$failed test-$$group"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi; \
+	echo "All tests passed."
+
+test-build: swift-there
+	@[ -n "$(SKIP_BUILD)" ] || $(SWIFT) build --build-tests
+
+test-unit: test-build ## Run the tests that need nothing but the code.
+	@$(SWIFT) test --skip-build --skip RedisIntegrationTests --skip ClusterTests $(ARGS)
+
+test-redis: test-build ## Run the tests against a redis-server of their own.
+	@$(SWIFT) test --skip-build --filter RedisIntegrationTests $(ARGS)
+
+test-cluster: test-build ## Run the tests that start real nodes, kill, pause and cut them (one at a time).
+	@$(SWIFT) test --skip-build --no-parallel --filter ClusterTests $(ARGS)
+
+test-browser: test-build ## Run the chat page in headless Chromium.
+	@Tests/BrowserTests/run
+
+clean: ## Remove what was built, but not .martlet/ (the data of `make up`).
+	rm -rf .build

@@ -1,0 +1,150 @@
+import Glibc
+import Logging
+import NIOCore
+
+/// What a process is told from outside: the defaults below, then the environment, then flags.
+///
+/// 1. The property's initial value is the default; `Settings.table` says everything else about it.
+/// 2. A value that stands in a `Settings` was checked against the table: users need no second check.
+/// 3. An empty environment value counts as not set, so that compose files may pass `KEY=${KEY:-}`.
+struct Settings: Sendable, Equatable {
+    enum Auth: String, Sendable, CaseIterable { case none, token }
+
+    var redisURL = "redis://127.0.0.1:6379"
+    var redisPrefix = "martlet"
+    var redisTimeout: TimeAmount = .seconds(30)
+    var nodeName: String?
+    var host = "127.0.0.1"
+    var port: Int?
+    var advertise: String?
+    var auth = Auth.token
+    var tokenSecret: String?
+    var secret: String?
+    var limitMessagesPerSecond = 30
+    var limitMessagesBurst = 60
+    var limitMessageBytes = 65536
+    var limitRoomsPerSession = 100
+    var limitOutboundBytes = 1_048_576
+    var heartbeat: TimeAmount = .seconds(25)
+    var heartbeatTimeout: TimeAmount = .seconds(10)
+    var lease: TimeAmount = .seconds(10)
+    var drain: TimeAmount = .seconds(30)
+    var historyMessages = 1000
+    var history: TimeAmount = .hours(24)
+    var trustedProxies: [String] = []
+    var logLevel = Logger.Level.info
+}
+
+extension Settings {
+    /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
+    static let table: [SettingRow] = [
+        .text("MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
+              "Where Redis is: redis://[user:password@]host[:port][/db] or unix:///path/to/socket[?db=N]."),
+        .text("MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,
+              "What every key and channel in Redis begins with; two clusters on one Redis need two of them."),
+        .seconds("MARTLET_REDIS_TIMEOUT_SECONDS", flag: "--redis-timeout", \.redisTimeout, 0...86400, .servers,
+                 "How long a start waits for a Redis that does not answer before it gives up with exit code 3."),
+        .optionalText("MARTLET_NODE_NAME", flag: "--name", \.nodeName, SettingSyntax.nodeName, .node,
+                      "The node's name in the cluster; a second start under one name ends the first.",
+                      unset: "host name and port"),
+        .text("MARTLET_HOST", flag: "--host", \.host, SettingSyntax.host, .servers,
+              "The address to listen on; 0.0.0.0 is every address of this machine."),
+        .optionalInteger("MARTLET_PORT", flag: "--port", \.port, 0...65535, .servers,
+                         "The port to listen on; 0 takes a free one and logs which.",
+                         unset: "8081 for a node, 8080 for a router and for dev"),
+        .optionalText("MARTLET_ADVERTISE", flag: "--advertise", \.advertise, SettingSyntax.hostAndPort, .node,
+                      "Where routers dial this node, as host:port.", unset: "the address it listens on"),
+        .choice("MARTLET_AUTH", flag: "--auth", \.auth, .node,
+                "Who may connect: token asks each client for a signed token, none believes the name a client gives"
+                    + " and is for development alone."),
+        .optionalText("MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32), .node,
+                      "The key of HS256 tokens.", unset: "none: no token is valid", isSecret: true),
+        .optionalText("MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), .servers,
+                      "The cluster's secret, the same for every router: it keys the hash that picks a node.",
+                      unset: "none", isSecret: true),
+        .integer("MARTLET_LIMIT_MESSAGES_PER_SECOND", \.limitMessagesPerSecond, 0...1_000_000, .node,
+                 "Messages a second that one session may send for long; 0 lifts the limit."),
+        .integer("MARTLET_LIMIT_MESSAGES_BURST", \.limitMessagesBurst, 1...1_000_000, .node,
+                 "Messages that one session may send at once before the limit a second holds."),
+        .integer("MARTLET_LIMIT_MESSAGE_BYTES", \.limitMessageBytes, 256...16_777_216, .node,
+                 "The largest message in bytes; a larger one closes its connection."),
+        .integer("MARTLET_LIMIT_ROOMS_PER_SESSION", \.limitRoomsPerSession, 1...100_000, .node,
+                 "Rooms that one session may be in."),
+        .integer("MARTLET_LIMIT_OUTBOUND_BYTES", \.limitOutboundBytes, 65536...1_073_741_824, .node,
+                 "Bytes that may wait for a slow client before it is told to reconnect and resume."),
+        .seconds("MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .node,
+                 "The time between two pings to a client that is silent."),
+        .seconds("MARTLET_HEARTBEAT_TIMEOUT_SECONDS", \.heartbeatTimeout, 1...3600, .node,
+                 "How long a client may leave a ping without an answer before it counts as gone."),
+        .seconds("MARTLET_LEASE_SECONDS", \.lease, 1...3600, .node,
+                 "How long a node that cannot renew its lease still counts as alive; the same for every node."),
+        .seconds("MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
+                 "The time that SIGTERM leaves for clients to move elsewhere."),
+        .integer("MARTLET_HISTORY_MESSAGES", \.historyMessages, 0...1_000_000, .node,
+                 "Messages a room keeps; 0 keeps none, and then nothing can be recovered after a reconnect."),
+        .seconds("MARTLET_HISTORY_SECONDS", \.history, 1...31_536_000, .node,
+                 "How long a room keeps a message."),
+        SettingRow(
+            key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
+            readers: [.router],
+            doc: "Proxies in front of the router whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1.",
+            defaultText: nil, unset: "none",
+            apply: { settings, text in
+                let blocks = text.split(separator: ",").map { SettingSyntax.trim($0) }
+                guard blocks.allSatisfy(SettingSyntax.isAddressBlock) else { return false }
+                settings.trustedProxies = blocks
+                return true
+            }),
+        .choice("MARTLET_LOG_LEVEL", flag: "--log-level", \.logLevel, .servers,
+                "The least severe log lines that are written."),
+    ]
+
+    /// What this process was told: see `init(environment:flags:)`.
+    static func read(flags: [String: String?] = [:]) throws(Failure) -> Settings {
+        try Settings(environment: processEnvironment(), flags: flags)
+    }
+
+    /// - Parameters:
+    ///   - environment: everything in it that begins with `MARTLET_` must be in the table.
+    ///   - flags: values given on the command line, by key of the table; nil is a flag that was not given.
+    /// - Throws: `Failure` with exit code 2 and one sentence that names key (or flag), value and what is allowed.
+    init(
+        environment: [String: String],
+        flags: [String: String?] = [:]
+    ) throws(Failure) {
+        for key in environment.keys.sorted() where key.hasPrefix("MARTLET_") {
+            guard Settings.rows[key] == nil else { continue }
+            let nearest = EditDistance.nearest(to: key, among: Settings.table.map(\.key)) ?? ""
+            throw Failure(.usage, "the environment has \(Printable.text(key)), which no setting is called; the nearest is \(nearest)")
+        }
+        for row in Settings.table {
+            if let text = flags[row.key] ?? nil {
+                try apply(row, text, name: row.flag ?? row.key)
+            } else if let text = environment[row.key], !text.isEmpty {
+                try apply(row, text, name: row.key)
+            }
+        }
+    }
+
+    private mutating func apply(_ row: SettingRow, _ text: String, name: String) throws(Failure) {
+        guard !row.apply(&self, text) else { return }
+        let value = row.isSecret ? "of \(text.utf8.count) bytes" : "“\(Printable.text(text))”"
+        throw Failure(.usage, "\(name) is \(value), but must be \(row.allowed)")
+    }
+
+    private static let rows = Dictionary(uniqueKeysWithValues: table.map { ($0.key, $0) })
+
+    /// The environment of this process; entries that are not UTF-8 are repaired, a name given twice counts once.
+    static func processEnvironment() -> [String: String] {
+        var result: [String: String] = [:]
+        var cursor = environ
+        while let entry = cursor.pointee {
+            let text = String(cString: entry)
+            if let equals = text.firstIndex(of: "=") {
+                result[String(text[..<equals])] = String(text[text.index(after: equals)...])
+            }
+            cursor += 1
+        }
+        return result
+    }
+}

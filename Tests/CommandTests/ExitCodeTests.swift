@@ -1,0 +1,48 @@
+import ArgumentParser
+import Testing
+
+@testable import martlet
+
+@Suite("What a command ends with")
+struct ExitCodeTests {
+    private func ending(_ arguments: [String]) -> Martlet.Outcome? {
+        do {
+            var command = try Martlet.parseAsRoot(arguments)
+            // Help is a command of its own, whose run ends with the text.
+            if !(command is any AsyncParsableCommand) { try command.run() }
+            return nil
+        } catch {
+            return Martlet.Outcome(of: error)
+        }
+    }
+
+    @Test("an unknown flag is usage: code 2, one sentence, and where help is")
+    func unknownFlag() throws {
+        let outcome = try #require(ending(["config", "env-example", "--frobnicate"]))
+        #expect(outcome.code == 2)
+        #expect(outcome.output == nil)
+        #expect(
+            outcome.sentence == "Unknown option '--frobnicate'. See 'martlet config env-example --help'.")
+    }
+
+    @Test("an unknown subcommand is usage")
+    func unknownSubcommand() throws {
+        let outcome = try #require(ending(["fly"]))
+        #expect(outcome.code == 2)
+        #expect(outcome.sentence?.contains("\n") == false)
+    }
+
+    @Test("help is not an error: code 0, on stdout")
+    func help() throws {
+        let outcome = try #require(ending(["--help"]))
+        #expect(outcome.code == 0)
+        #expect(outcome.sentence == nil)
+        #expect(outcome.output?.contains("USAGE") == true)
+    }
+
+    @Test("a failure keeps its code and sentence")
+    func failure() {
+        #expect(Martlet.Outcome(of: Failure(.redisUnreachable, "no Redis")).code == 3)
+        #expect(Martlet.Outcome(of: Failure(.failed, "no room")).sentence == "no room")
+    }
+}

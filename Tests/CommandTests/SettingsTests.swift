@@ -1,0 +1,116 @@
+import Logging
+import NIOCore
+import Testing
+
+@testable import martlet
+
+@Suite("Settings")
+struct SettingsTests {
+    private func failure(_ environment: [String: String], flags: [String: String?] = [:]) -> Failure? {
+        do throws(Failure) {
+            _ = try Settings(environment: environment, flags: flags)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    @Test("an empty environment gives the defaults")
+    func defaults() throws {
+        let settings = try Settings(environment: ["PATH": "/bin", "MARTLET_PORT": ""])
+        #expect(settings == Settings.defaults)
+        #expect(settings.redisURL == "redis://127.0.0.1:6379")
+        #expect(settings.auth == .token)
+        #expect(settings.port == nil)
+    }
+
+    @Test("a flag wins over the environment, the environment over the default")
+    func precedence() throws {
+        let environment = ["MARTLET_PORT": "9000", "MARTLET_HOST": "::1", "MARTLET_LEASE_SECONDS": "0.5"]
+        #expect(failure(environment)?.sentence == "MARTLET_LEASE_SECONDS is “0.5”, but must be seconds from 1 to 3600")
+        let settings = try Settings(
+            environment: ["MARTLET_PORT": "9000", "MARTLET_HOST": "::1", "MARTLET_LEASE_SECONDS": "1.5"],
+            flags: ["MARTLET_PORT": "9001", "MARTLET_HOST": nil])
+        #expect(settings.port == 9001)
+        #expect(settings.host == "::1")
+        #expect(settings.lease == .milliseconds(1500))
+    }
+
+    @Test("an unknown key is an error that names the nearest known one")
+    func unknownKey() {
+        let error = failure(["MARTLET_REDIS_ULR": "redis://h"])
+        #expect(error?.code == .usage)
+        #expect(
+            error?.sentence
+                == "the environment has MARTLET_REDIS_ULR, which no setting is called; the nearest is MARTLET_REDIS_URL")
+    }
+
+    @Test(
+        "a bad value is refused in one sentence with key, value and what is allowed",
+        arguments: [
+            ("MARTLET_PORT", "65536", "a whole number from 0 to 65535"),
+            ("MARTLET_PORT", "+80", "a whole number from 0 to 65535"),
+            ("MARTLET_PORT", "8o80", "a whole number from 0 to 65535"),
+            ("MARTLET_LIMIT_MESSAGES_PER_SECOND", "-1", "a whole number from 0 to 1000000"),
+            ("MARTLET_LIMIT_MESSAGES_PER_SECOND", "99999999999999999999", "a whole number from 0 to 1000000"),
+            ("MARTLET_DRAIN_SECONDS", "1e3", "seconds from 0 to 3600"),
+            ("MARTLET_DRAIN_SECONDS", ".", "seconds from 0 to 3600"),
+            ("MARTLET_DRAIN_SECONDS", "nan", "seconds from 0 to 3600"),
+            ("MARTLET_AUTH", "None", "one of none, token"),
+            ("MARTLET_LOG_LEVEL", "loud", "one of trace, debug, info, notice, warning, error, critical"),
+            ("MARTLET_REDIS_URL", "http://h", "a URL that begins with redis:// or unix://"),
+            ("MARTLET_REDIS_PREFIX", "a{b}", "1 to 64 characters of A-Z a-z 0-9 _ . : -"),
+            ("MARTLET_NODE_NAME", "a b", "1 to 64 characters of A-Z a-z 0-9 _ . -"),
+            ("MARTLET_ADVERTISE", "host", "host:port, with [ ] around an IPv6 address"),
+            ("MARTLET_ADVERTISE", "host:0", "host:port, with [ ] around an IPv6 address"),
+            ("MARTLET_TRUSTED_PROXIES", "10.0.0.0/33", "a comma-separated list of addresses or CIDR blocks"),
+        ])
+    func badValue(key: String, value: String, allowed: String) {
+        #expect(failure([key: value]) == Failure(.usage, "\(key) is “\(value)”, but must be \(allowed)"))
+    }
+
+    @Test("an error about a flag names the flag")
+    func badFlag() {
+        let error = failure([:], flags: ["MARTLET_PORT": "x"])
+        #expect(error?.sentence == "--port is “x”, but must be a whole number from 0 to 65535")
+    }
+
+    @Test("an error about a secret does not show it, and control characters are written as escapes")
+    func nothingLeaks() {
+        #expect(
+            failure(["MARTLET_TOKEN_SECRET": "hunter2"])?.sentence
+                == "MARTLET_TOKEN_SECRET is of 7 bytes, but must be at least 32 bytes")
+        #expect(failure(["MARTLET_HOST": "a\u{1B}[2J"])?.sentence.contains("a\\u{1b}[2J") == true)
+    }
+
+    @Test("lists and addresses are read")
+    func lists() throws {
+        let settings = try Settings(environment: [
+            "MARTLET_TRUSTED_PROXIES": "10.0.0.0/8, ::1", "MARTLET_ADVERTISE": "[::1]:8081",
+            "MARTLET_REDIS_URL": "unix:///run/redis.sock?db=2",
+        ])
+        #expect(settings.trustedProxies == ["10.0.0.0/8", "::1"])
+        #expect(settings.advertise == "[::1]:8081")
+    }
+
+    @Test("every default passes its own row, and keys are unique")
+    func tableIsSound() {
+        #expect(Set(Settings.table.map(\.key)).count == Settings.table.count)
+        for row in Settings.table {
+            #expect(row.key.hasPrefix("MARTLET_"))
+            #expect((row.defaultText == nil) == (row.unset != nil), "\(row.key) says what it is when not set")
+            guard let text = row.defaultText else { continue }
+            var settings = Settings.defaults
+            #expect(row.apply(&settings, text), "\(row.key)=\(text)")
+            #expect(settings == Settings.defaults, "\(row.key)")
+        }
+    }
+
+    @Test("edit distance counts insertions, deletions, replacements and swaps")
+    func editDistance() {
+        #expect(EditDistance.between("", "abc") == 3)
+        #expect(EditDistance.between("abc", "abc") == 0)
+        #expect(EditDistance.between("MARTLET_PROT", "MARTLET_PORT") == 1)
+        #expect(EditDistance.between("kitten", "sitting") == 3)
+    }
+}

@@ -1,0 +1,60 @@
+import Telemetry
+import Testing
+
+@Suite("Prometheus text")
+struct MetricsTextTests {
+    @Test("samples of one name stand together under one HELP and TYPE")
+    func families() {
+        var page = MetricsText()
+        page.gauge("martlet_sessions", help: "Open sessions.", 3, labels: ["loop": "0"])
+        page.counter("martlet_messages_total", help: "Messages.", 7)
+        page.gauge("martlet_sessions", help: "Open sessions.", 4.5, labels: ["loop": "1"])
+        #expect(
+            page.text == """
+                # HELP martlet_sessions Open sessions.
+                # TYPE martlet_sessions gauge
+                martlet_sessions{loop="0"} 3
+                martlet_sessions{loop="1"} 4.5
+                # HELP martlet_messages_total Messages.
+                # TYPE martlet_messages_total counter
+                martlet_messages_total 7
+
+                """)
+    }
+
+    @Test("backslash, quote and newline are escaped; infinities and NaN are written as Prometheus reads them")
+    func escaping() {
+        var page = MetricsText()
+        page.gauge("m", help: "a\\b\nc\"d", Double.infinity, labels: ["l": "x\"y\\z\n"])
+        page.gauge("m", help: "", -Double.infinity)
+        page.gauge("m", help: "", Double.nan)
+        #expect(
+            page.text == """
+                # HELP m a\\\\b\\nc"d
+                # TYPE m gauge
+                m{l="x\\"y\\\\z\\n"} +Inf
+                m -Inf
+                m NaN
+
+                """)
+    }
+
+    @Test("histogram buckets are cumulative, bounds inclusive, and end with +Inf")
+    func histogram() {
+        var times = Histogram(bounds: [0.5, 0.1])
+        for value in [0.1, 0.2, 0.5, 9] { times.observe(value) }
+        var page = MetricsText()
+        page.histogram("h", help: "H.", times, labels: ["k": "v"])
+        #expect(
+            page.text == """
+                # HELP h H.
+                # TYPE h histogram
+                h_bucket{k="v",le="0.1"} 1
+                h_bucket{k="v",le="0.5"} 3
+                h_bucket{k="v",le="+Inf"} 4
+                h_sum{k="v"} 9.8
+                h_count{k="v"} 4
+
+                """)
+    }
+}
