@@ -42,6 +42,9 @@ package enum WebAssets {
             WebAsset(path: "/", contentType: "text/html; charset=utf-8", bytes: PackageResources.chat_html),
             WebAsset(path: "/chat.css", contentType: "text/css; charset=utf-8", bytes: PackageResources.chat_css),
             WebAsset(path: "/chat.js", contentType: script, bytes: PackageResources.chat_js),
+            WebAsset(path: "/connection.js", contentType: script, bytes: PackageResources.connection_js),
+            WebAsset(path: "/timeline.js", contentType: script, bytes: PackageResources.timeline_js),
+            WebAsset(path: "/view.js", contentType: script, bytes: PackageResources.view_js),
             WebAsset(path: "/martlet.js", contentType: script, bytes: PackageResources.martlet_js),
             WebAsset(path: "/favicon.svg", contentType: "image/svg+xml", bytes: PackageResources.favicon_svg),
         ]

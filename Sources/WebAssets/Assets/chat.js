@@ -1,1 +1,446 @@
+import { Martlet } from "/martlet.js";
+import { ConnectionView } from "/connection.js";
+import { Timeline } from "/timeline.js";
+import { avatar, byId, element, icon, nameList, paintAvatar } from "/view.js";
 
+const root = document.documentElement;
+const log = byId("log");
+const input = byId("input");
+const query = new URLSearchParams(location.search);
+const utf8 = new TextEncoder();
+
+let chat; // the connection, while signed in
+let user;
+let rooms = new Map(); // name → what this window knows of the room
+let current;
+let stuck = true; // the newest line is in view
+
+const remembered = {
+  get(key) {
+    try { return localStorage.getItem(`martlet.${key}`) ?? ""; } catch { return ""; }
+  },
+  set(key, value) {
+    try { localStorage.setItem(`martlet.${key}`, value); } catch { /* private window: forget it */ }
+  },
+};
+
+// Signing in
+
+function showSignIn(problem) {
+  root.dataset.view = "sign-in";
+  byId("chat").hidden = true;
+  byId("sign-in").hidden = false;
+  byId("sign-in-error").hidden = !problem;
+  byId("sign-in-error").textContent = problem ?? "";
+  byId("user").value ||= query.get("user") ?? remembered.get("user");
+  byId("room").value ||= query.get("room") ?? (remembered.get("room") || "general");
+  document.title = "Martlet";
+  (byId("user").value ? document.querySelector("#sign-in-form .primary") : byId("user")).focus();
+}
+
+byId("sign-in-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = byId("user").value.trim();
+  if (!name || utf8.encode(name).length > 128) return showSignIn("A name has 1 to 128 bytes.");
+  signIn(name, byId("room").value, byId("token").value || undefined);
+});
+
+function signIn(name, room, token) {
+  user = name;
+  remembered.set("user", name);
+  remembered.set("room", room);
+  try { sessionStorage.setItem("martlet.in", JSON.stringify({ name, room })); } catch { /* asks again after a reload */ }
+  history.replaceState(null, "", `?${new URLSearchParams({ user: name, room })}`);
+  root.dataset.view = "chat";
+  byId("sign-in").hidden = true;
+  byId("chat").hidden = false;
+  byId("my-name").textContent = name;
+  paintAvatar(byId("my-avatar"), name, "online");
+  byId("my-status").value = "online";
+  rooms = new Map();
+  current = undefined;
+  chat = new Martlet({ user: name, token });
+  listen(chat);
+  const others = remembered.get(`rooms.${name}`).split(" ").filter(Boolean);
+  for (const other of new Set([...others, room])) addRoom(other);
+  show(room);
+  chat.connect();
+  input.focus();
+}
+
+function signOut(problem) {
+  chat?.close();
+  chat = undefined;
+  try { sessionStorage.removeItem("martlet.in"); } catch { /* nothing to forget */ }
+  showSignIn(problem);
+}
+
+byId("sign-out").addEventListener("click", () => signOut());
+byId("my-status").addEventListener("change", ({ target }) => {
+  chat.status(target.value);
+  paintAvatar(byId("my-avatar"), user, target.value);
+});
+
+// What the connection tells
+
+const connection = new ConnectionView({ retry: () => (chat.state === "closed" ? chat.connect() : chat.retryNow()) });
+
+function listen(source) {
+  const on = (type, handler) => source.addEventListener(type, ({ detail }) => source === chat && handler(detail));
+  on("state", (detail) => {
+    if (detail.state === "closed" && detail.code === 4201) {
+      byId("token-field").hidden = false;
+      return signOut("This server asks for a token, or did not accept the one given.");
+    }
+    connection.update(detail, source);
+    for (const room of rooms.values()) room.timeline.sayPending(pendingText());
+  });
+  on("joined", ({ room: name, recovered, first }) => {
+    const room = rooms.get(name);
+    if (!room) return;
+    if (first || !room.read) readLatest(room);
+    if (room === current) connection.joined(recovered, source);
+    room.timeline.sayPending("Sending…");
+  });
+  on("message", (message) => receive(rooms.get(message.room), message));
+  on("sent", ({ room, id, status, error }) => status !== "acked" && rooms.get(room)?.timeline.settle(id, status, error));
+  on("gap", (gap) => {
+    const room = rooms.get(gap.room);
+    if (!room) return;
+    room.timeline.putGap(gap);
+    connection.gap();
+    if (gap.turned) readLatest(room);
+    keepScroll(room);
+  });
+  on("presence", ({ room: name, members, count }) => {
+    const room = rooms.get(name);
+    if (!room) return;
+    Object.assign(room, { members, count });
+    if (room === current) showPeople();
+  });
+  on("typing", ({ room: name, users }) => {
+    const room = rooms.get(name);
+    if (!room) return;
+    room.typing = users;
+    if (room === current) showTyping();
+  });
+  on("left", ({ room: name, reason }) => {
+    if (!rooms.has(name)) return;
+    removeRoom(name);
+    if (reason) notice(`You were taken out of #${name}: ${reason}`);
+  });
+  on("error", ({ message, reason, room }) => {
+    notice(message ?? reason);
+    if (room && rooms.has(room) && rooms.size > 1 && !rooms.get(room).read) removeRoom(room);
+  });
+}
+
+const pendingText = () => (chat?.state === "online" ? "Sending…" : "Goes out when the connection is back");
+
+function receive(room, message) {
+  if (!room) return;
+  const line = room.timeline.put(message, { arrived: true });
+  if (!line) return keepScroll(room);
+  if (!message.own && !isRead(room)) {
+    if (!room.unread) room.timeline.markNew(line);
+    room.unread += 1;
+    showUnread();
+  }
+  if (isRead(room) && room.timeline.prune()) room.more = true;
+  keepScroll(room);
+}
+
+/** The newest page, or what is older than the oldest line. */
+async function readLatest(room, before) {
+  if (room.reading) return;
+  room.reading = true;
+  showBeginning(room);
+  try {
+    const { messages, more } = await chat.history(room.name, { before, limit: 50 });
+    const height = log.scrollHeight;
+    for (const message of messages) room.timeline.put({ ...message, room: room.name });
+    Object.assign(room, { more, read: true });
+    room.reading = false;
+    showBeginning(room);
+    if (before !== undefined && room === current) log.scrollTop += log.scrollHeight - height;
+    else keepScroll(room);
+  } catch {
+    room.reading = false; // the next join or scroll asks again
+  }
+}
+
+// Rooms
+
+function addRoom(name) {
+  if (rooms.has(name)) return;
+  const timeline = new Timeline(user, {
+    retry: ({ text }) => send(rooms.get(name), text),
+    discard: () => input.focus(),
+  });
+  rooms.set(name, {
+    name, timeline, unread: 0, members: [], count: 0, typing: [], draft: "", more: false, read: false, reading: false,
+    scroll: null,
+  });
+  chat.join(name);
+  saveRooms();
+  showRooms();
+}
+
+function removeRoom(name) {
+  rooms.delete(name);
+  chat.leave(name);
+  saveRooms();
+  if (current?.name !== name) return showRooms();
+  const [next] = rooms.keys();
+  if (next) show(next);
+  else signOut();
+}
+
+const saveRooms = () => remembered.set(`rooms.${user}`, [...rooms.keys()].join(" "));
+
+function show(name) {
+  if (current) Object.assign(current, { draft: input.value, scroll: stuck ? null : log.scrollTop });
+  if (current && !current.unread) current.timeline.markNew(null);
+  current = rooms.get(name);
+  byId("room-name").textContent = name;
+  log.setAttribute("aria-label", `Messages in ${name}`);
+  log.setAttribute("aria-live", "off"); // a change of room is not news
+  log.querySelector("ol").replaceWith(current.timeline.list);
+  requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
+  input.placeholder = `Message #${name}`;
+  input.value = current.draft;
+  fitInput();
+  history.replaceState(null, "", `?${new URLSearchParams({ user, room: name })}`);
+  remembered.set("room", name);
+  try { sessionStorage.setItem("martlet.in", JSON.stringify({ name: user, room: name })); } catch { /* asks again */ }
+  showBeginning(current);
+  showPeople();
+  showTyping();
+  stuck = current.scroll === null;
+  log.scrollTop = stuck ? log.scrollHeight : current.scroll;
+  markRead();
+  closeDrawers();
+}
+
+function showRooms() {
+  byId("room-list").replaceChildren(
+    ...[...rooms.values()].map((room) => {
+      const open = element("button", { type: "button" }, element("span", { className: "name", textContent: room.name }));
+      if (room.unread) {
+        const label = element("span", { className: "sr", textContent: "unread" });
+        open.append(element("span", { className: "badge" }, room.unread > 99 ? "99+" : `${room.unread}`, label));
+      }
+      open.onclick = () => {
+        show(room.name);
+        input.focus();
+      };
+      if (room === current) open.setAttribute("aria-current", "page");
+      const item = element("li", { className: "room-item" }, open);
+      if (rooms.size > 1) {
+        const leave = element("button", { type: "button", className: "leave", "aria-label": `Leave ${room.name}` });
+        leave.append(icon("M5 5l10 10M15 5L5 15"));
+        leave.onclick = () => removeRoom(room.name);
+        item.append(leave);
+      }
+      if (room === current) item.dataset.current = "";
+      if (room.unread) item.dataset.unread = room.unread;
+      return item;
+    }),
+  );
+}
+
+byId("add-room").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = byId("new-room").value;
+  byId("new-room").value = "";
+  addRoom(name);
+  show(name);
+  input.focus();
+});
+
+function showBeginning(room) {
+  if (room !== current) return;
+  const place = byId("beginning");
+  if (room.more || !room.read) {
+    const words = room.reading ? "Reading older messages…" : "";
+    place.replaceChildren(...(words ? [element("p", { className: "loading", textContent: words })] : []));
+    return;
+  }
+  const second = new URLSearchParams({ room: room.name, user: user === "bob" ? "alice" : "bob" });
+  const hello = element("p", {}, "Say hello. To see both sides of it, ");
+  hello.append(element("a", { href: `/?${second}`, target: "_blank", textContent: "open a second window" }), " as someone else.");
+  place.replaceChildren(
+    element("div", { className: "glyph", "aria-hidden": "true", textContent: "#" }),
+    element("h2", { textContent: `This is the beginning of #${room.name}` }),
+    room.timeline.length ? element("p", { textContent: "Everything said here, oldest first." }) : hello,
+  );
+}
+
+// Reading
+
+const isRead = (room) => room === current && stuck && !document.hidden;
+
+function markRead() {
+  if (current && isRead(current)) current.unread = 0;
+  showUnread();
+}
+
+function showUnread() {
+  const total = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+  document.title = `${total ? `(${total}) ` : ""}#${current.name} · Martlet`;
+  byId("other-unread").hidden = total === current.unread;
+  const latest = byId("latest");
+  latest.hidden = stuck;
+  latest.toggleAttribute("data-unread", current.unread > 0);
+  byId("latest-text").textContent =
+    current.unread ? `${current.unread} new ${current.unread === 1 ? "message" : "messages"}` : "Jump to the newest";
+  showRooms();
+}
+
+function toNewest() {
+  stuck = true;
+  log.scrollTop = log.scrollHeight;
+  markRead();
+}
+
+function keepScroll(room) {
+  if (room === current && stuck) log.scrollTop = log.scrollHeight;
+  if (room === current) showBeginning(room);
+}
+
+log.addEventListener("scroll", () => {
+  const below = log.scrollHeight - log.scrollTop - log.clientHeight;
+  const was = stuck;
+  stuck = below < 40;
+  if (was !== stuck) markRead();
+  if (log.scrollTop < 200 && current?.more && current.timeline.oldestSeq) readLatest(current, current.timeline.oldestSeq);
+}, { passive: true });
+
+new ResizeObserver(() => current && stuck && (log.scrollTop = log.scrollHeight)).observe(log);
+document.addEventListener("visibilitychange", () => current && chat && markRead());
+byId("latest").addEventListener("click", () => {
+  toNewest();
+  input.focus();
+});
+
+// Who is here, who types
+
+const order = { online: 0, away: 1, busy: 2 };
+const words = { away: "away", busy: "busy" };
+
+function showPeople() {
+  const people = [...current.members].sort(
+    (a, b) => (order[a.status] ?? 0) - (order[b.status] ?? 0) || a.user.localeCompare(b.user),
+  );
+  byId("people-list").replaceChildren(
+    ...people.map((person) => {
+      const status = person.status ?? "online";
+      const row = element("li", { className: "person", dataset: { user: person.user } }, avatar(person.user, { small: true, status }));
+      row.append(element("span", { className: "name", textContent: person.user, title: person.user }));
+      const state = [person.user === user ? "you" : "", words[status]].filter(Boolean).join(", ");
+      if (state) row.append(element("span", { className: "state", textContent: state }));
+      return row;
+    }),
+  );
+  const more = current.count - people.length;
+  byId("people-more").hidden = more <= 0;
+  byId("people-more").textContent = `and ${more} more`;
+  byId("people-count").textContent = current.count;
+  byId("people-label").textContent = `Here now · ${current.count}`;
+}
+
+function showTyping() {
+  const place = byId("typing");
+  if (!current.typing.length) return place.replaceChildren();
+  const dots = element("span", { className: "dots", "aria-hidden": "true" }, ...[0, 1, 2].map(() => element("i")));
+  place.replaceChildren(dots, ...nameList(current.typing), current.typing.length === 1 ? " is typing" : " are typing");
+}
+
+// Writing
+
+function send(room, text) {
+  const { id } = chat.send(room.name, text);
+  room.timeline.putPending({ id, from: user, text, ts: Date.now() });
+  room.timeline.sayPending(pendingText());
+  if (room === current) toNewest();
+}
+
+function fitInput() {
+  input.style.height = "auto";
+  input.style.height = `${Math.min(input.scrollHeight, 180)}px`;
+  const room = (chat?.limits.message_bytes ?? 65536) - 256;
+  const over = utf8.encode(JSON.stringify(input.value)).length - room;
+  notice(over > 0 ? `This is ${over} bytes too long for one message.` : "");
+  byId("send").disabled = !input.value.trim() || over > 0;
+}
+
+let noticeTimer;
+function notice(text) {
+  clearTimeout(noticeTimer);
+  byId("notice").textContent = text;
+  if (text) noticeTimer = setTimeout(() => (byId("notice").textContent = ""), 8000);
+}
+
+input.addEventListener("input", () => {
+  fitInput();
+  chat.typing(current.name, input.value.trim() !== "");
+});
+input.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  byId("composer").requestSubmit();
+});
+byId("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = input.value.trimEnd();
+  if (byId("send").disabled || !text.trim()) return;
+  input.value = "";
+  fitInput();
+  send(current, text);
+  input.focus();
+});
+
+// Drawers of a narrow window, and the keyboard
+
+function openDrawer(name) {
+  closeDrawers();
+  byId(name).dataset.open = "";
+  byId(`open-${name}`).setAttribute("aria-expanded", "true");
+  byId("veil").hidden = false;
+  byId(name).querySelector("button, input")?.focus();
+}
+
+function closeDrawers() {
+  let closed = false;
+  for (const name of ["rooms", "people"]) {
+    closed ||= "open" in byId(name).dataset;
+    delete byId(name).dataset.open;
+    byId(`open-${name}`).setAttribute("aria-expanded", "false");
+  }
+  byId("veil").hidden = true;
+  return closed;
+}
+
+byId("open-rooms").addEventListener("click", () => openDrawer("rooms"));
+byId("open-people").addEventListener("click", () => openDrawer("people"));
+byId("veil").addEventListener("click", closeDrawers);
+
+document.addEventListener("keydown", (event) => {
+  if (!current || byId("chat").hidden) return;
+  if (event.key === "Escape") {
+    if (!closeDrawers()) toNewest();
+    return input.focus();
+  }
+  if (!event.altKey || !["ArrowUp", "ArrowDown"].includes(event.key)) return;
+  event.preventDefault();
+  const names = [...rooms.keys()];
+  const step = event.key === "ArrowUp" ? -1 : 1;
+  show(names[(names.indexOf(current.name) + step + names.length) % names.length]);
+});
+
+// A reload goes on where it was; a link with a name and a room fills in the form.
+
+let last;
+try { last = JSON.parse(sessionStorage.getItem("martlet.in")); } catch { /* ask */ }
+if (last && (!query.has("user") || query.get("user") === last.name)) signIn(last.name, query.get("room") || last.room);
+else showSignIn();

@@ -1,0 +1,168 @@
+import { avatar, dayKey, dayText, element, exactText, messageText, shortTimeText, timeText } from "/view.js";
+
+const together = 5 * 60 * 1000; // messages of one sender within this time share one head
+const kept = 600; // lines a window keeps; older ones are read again when they are scrolled to
+
+/**
+ * The lines of one room in the order of `seq`: each message once, own messages without an ack last, gaps where they are.
+ */
+export class Timeline {
+  list = element("ol", { className: "messages" });
+  #lines = []; // { order, kind, item, message }, sorted; order is Infinity for own messages without a seq
+  #byOrder = new Map();
+  #pending = new Map();
+  #era = 0; // rises when the room counts from a new start
+  #user;
+  #actions;
+
+  /** @param {{retry: (id: string, text: string) => void, discard: (id: string) => void}} actions */
+  constructor(user, actions) {
+    this.#user = user;
+    this.#actions = actions;
+  }
+
+  get length() {
+    return this.#lines.length;
+  }
+
+  /** The first `seq` that a read of older messages has to end before. */
+  get oldestSeq() {
+    return this.#lines.find((line) => line.kind === "message" && line.message.seq)?.message.seq;
+  }
+
+  /** @returns the line when it is new here, undefined for one that stands already. */
+  put(message, { arrived = false } = {}) {
+    const order = this.#order(message.seq);
+    const pending = message.id !== undefined && message.from === this.#user ? this.#pending.get(message.id) : undefined;
+    if (pending) this.#remove(pending);
+    if (this.#byOrder.has(order)) return undefined;
+    const line = { order, kind: "message", message, item: this.#messageItem(message) };
+    if (arrived && !pending) line.item.classList.add("arrived");
+    this.#byOrder.set(order, line);
+    this.#insert(line);
+    return line;
+  }
+
+  putPending(message) {
+    const line = { order: Infinity, kind: "message", message, item: this.#messageItem(message) };
+    line.item.classList.add("pending");
+    this.#pending.set(message.id, line);
+    this.#insert(line);
+    return line;
+  }
+
+  /** Says of own messages without an ack whether they are on their way or wait for the connection. */
+  sayPending(text) {
+    for (const { item } of this.#pending.values()) {
+      if (item.classList.contains("pending")) item.querySelector(".fate").textContent = text;
+    }
+  }
+
+  /** What became of an own message that was not acknowledged. */
+  settle(id, status, error) {
+    const line = this.#pending.get(id);
+    if (!line) return;
+    line.item.classList.remove("pending");
+    line.item.classList.add("failed");
+    const reason = status === "unknown" ? "It is not known whether this was sent." : `Not sent: ${error?.message ?? status}.`;
+    const again = element("button", { type: "button", textContent: status === "unknown" ? "Send again" : "Retry" });
+    const drop = element("button", { type: "button", textContent: "Remove" });
+    again.onclick = () => {
+      this.#remove(line);
+      this.#actions.retry(line.message);
+    };
+    drop.onclick = () => {
+      this.#remove(line);
+      this.#actions.discard(line.message);
+    };
+    line.item.querySelector(".fate").replaceChildren(reason, again, drop);
+  }
+
+  putGap({ from, to, turned }) {
+    const count = from === undefined ? undefined : to - from + 1;
+    if (turned) this.#era += 1;
+    const what = count === 1 ? "One message" : count ? `${count} messages` : "Some messages";
+    const item = element("li", { className: "gap" }, `${what} could not be recovered here.`);
+    this.#insert({ order: turned ? this.#order(0) : this.#order(to) + 0.5, kind: "gap", item, message: null });
+  }
+
+  markNew(line) {
+    this.list.querySelector(".divider.new")?.remove();
+    if (!line) return this.#regroupAll();
+    const divider = element("div", { className: "divider new", textContent: "New" });
+    line.item.querySelector(".line").before(divider);
+    this.#regroup(this.#lines.indexOf(line));
+  }
+
+  /** Lets go of the oldest lines. @returns whether there were any. */
+  prune() {
+    if (this.#lines.length <= kept + 100) return false;
+    for (const line of this.#lines.slice(0, this.#lines.length - kept)) {
+      if (line.order !== Infinity) this.#remove(line);
+    }
+    return true;
+  }
+
+  #order(seq) {
+    return this.#era * 2 ** 40 + seq;
+  }
+
+  #insert(line) {
+    let index = this.#lines.length;
+    while (index > 0 && this.#lines[index - 1].order > line.order) index -= 1;
+    const next = this.#lines[index];
+    this.#lines.splice(index, 0, line);
+    this.list.insertBefore(line.item, next?.item ?? null);
+    this.#regroup(index);
+    this.#regroup(index + 1);
+  }
+
+  #remove(line) {
+    const index = this.#lines.indexOf(line);
+    if (index < 0) return;
+    this.#lines.splice(index, 1);
+    this.#byOrder.delete(line.order);
+    if (line.message?.id !== undefined && this.#pending.get(line.message.id) === line) this.#pending.delete(line.message.id);
+    line.item.remove();
+    this.#regroup(index);
+  }
+
+  #regroupAll() {
+    for (let index = 0; index < this.#lines.length; index += 1) this.#regroup(index);
+  }
+
+  /** Decides, from the line before it, whether a line starts a day and whether it needs a head of its own. */
+  #regroup(index) {
+    const line = this.#lines[index];
+    if (line?.kind !== "message") return;
+    let before = index - 1;
+    while (before >= 0 && this.#lines[before].kind !== "message") before -= 1;
+    const last = this.#lines[before]?.message;
+    const { item, message } = line;
+    const newDay = !last || dayKey(last.ts) !== dayKey(message.ts);
+    item.querySelector(".divider.day")?.remove();
+    if (newDay) item.prepend(element("div", { className: "divider day", textContent: dayText(message.ts) }));
+    const continued =
+      !newDay && before === index - 1 && last.from === message.from && message.ts - last.ts < together &&
+      !item.querySelector(".divider.new");
+    item.classList.toggle("continued", continued);
+  }
+
+  #messageItem(message) {
+    const { from, text, data, ts } = message;
+    const own = from === this.#user;
+    const when = new Date(ts).toISOString();
+    const head = element("div", { className: "head" }, element("span", { className: "who", textContent: from }));
+    if (own) head.append(element("span", { className: "you", textContent: "you" }));
+    head.append(element("time", { dateTime: when, title: exactText(ts), textContent: timeText(ts) }));
+    const content = element("div", { className: "content" }, head);
+    if (text !== undefined) content.append(messageText(text));
+    if (data !== undefined) content.append(element("pre", { className: "data", textContent: JSON.stringify(data, null, 2) }));
+    content.append(element("div", { className: "fate" }));
+    const gutter = element("time", { className: "gutter", dateTime: when, "aria-hidden": "true", textContent: shortTimeText(ts) });
+    const line = element("div", { className: "line" }, gutter, avatar(from), content);
+    const item = element("li", { className: own ? "own" : "" }, line);
+    if (message.seq) item.dataset.seq = message.seq;
+    return item;
+  }
+}
