@@ -62,7 +62,7 @@ let package = Package(
         ),
         .target(
             name: "LoadGenerator",
-            dependencies: ["Affinity", "WebSocketTransport", "WireProtocol", nioCore, nioPosix],
+            dependencies: ["CLinux", "WireProtocol"],
             swiftSettings: strict
         ),
         .target(
@@ -95,6 +95,7 @@ let package = Package(
         .target(name: "HiredisShim", dependencies: ["CHiredis"], linkerSettings: [.linkedLibrary("hiredis")]),
         // No pkgConfig: hiredis.pc names flags that SwiftPM warns of at each build, and its headers stand in the default path.
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
+        .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(
             name: "TestSupport",

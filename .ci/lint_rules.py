@@ -14,7 +14,7 @@ ALLOWED = {
     f"Logging {HTTP}",
     "RouterServer": f"WebSocketTransport Affinity ClusterState RedisClient TokenAuth Telemetry Logging {HTTP}",
     "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",
-    "LoadGenerator": "WireProtocol Affinity CEpoll",
+    "LoadGenerator": "WireProtocol Affinity CLinux",
     "MartletClient": f"WebSocketTransport WireProtocol {NIO}",
     "WebSocketTransport": f"COpenSSL {HTTP}",
     "ClusterState": "RedisClient ChatCore WireProtocol NIOCore",
@@ -28,7 +28,7 @@ ALLOWED = {
     "HiredisShim": "CHiredis",
     "CHiredis": "",
     "COpenSSL": "",
-    "CEpoll": "",
+    "CLinux": "",
 }
 # The system's modules that any target may import.
 SYSTEM = {"Swift", "Glibc", "Synchronization", "Dispatch", "_Concurrency"}

@@ -1,0 +1,138 @@
+import Glibc
+
+/// Why a run of the load generator could not start or go on; one sentence for the terminal.
+package struct LoadError: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) {
+        self.description = description
+    }
+
+    static func system(_ what: String) -> LoadError {
+        LoadError("\(what): \(String(cString: strerror(errno)))")
+    }
+}
+
+/// An address of the form `ws://host[:port][/path][?query]`, or the same with `http`.
+package struct Endpoint: Sendable, Equatable {
+    package let host: String
+    package let port: UInt16
+    /// Path and query, as the request line carries them.
+    package let target: String
+
+    package init(_ url: String) throws(LoadError) {
+        guard let start = ["ws://", "http://"].first(where: url.hasPrefix) else {
+            throw LoadError("'\(url)' is no address of the form ws://host:port/ws (TLS is not spoken here yet)")
+        }
+        let rest = url.dropFirst(start.count)
+        let authority = rest.prefix { $0 != "/" && $0 != "?" }
+        let tail = rest.dropFirst(authority.count)
+        let name: Substring
+        let portText: Substring?
+        if authority.hasPrefix("["), let end = authority.firstIndex(of: "]") {
+            name = authority[authority.index(after: authority.startIndex)..<end]
+            let after = authority[authority.index(after: end)...]
+            portText = after.hasPrefix(":") ? after.dropFirst() : nil
+        } else {
+            let parts = authority.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+            name = parts.first ?? ""
+            portText = parts.count > 1 ? parts[1] : nil
+        }
+        guard !name.isEmpty, let port = portText.map({ UInt16($0) }) ?? 80 else {
+            throw LoadError("'\(url)' names no host, or no port between 0 and 65535")
+        }
+        host = String(name)
+        self.port = port
+        target = tail.hasPrefix("/") ? String(tail) : "/" + tail
+    }
+
+    /// The value of the `Host` header field.
+    package var authority: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+
+    /// The same endpoint for one user, unless the address says already who connects.
+    func target(for user: String) -> String {
+        if target.contains("token=") || target.contains("user=") { return target }
+        return target + (target.contains("?") ? "&" : "?") + "user=" + user
+    }
+
+    /// A connected, blocking TCP socket without Nagle's delay.
+    /// - Parameter timeoutSeconds: bounds the connection attempt and each later read and write; 0 sets no bound.
+    package func connect(timeoutSeconds: Int) throws(LoadError) -> Int32 {
+        var hints = addrinfo()
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        let failure = getaddrinfo(host, String(port), &hints, &found)
+        defer { if let found { freeaddrinfo(found) } }
+        guard failure == 0, let first = found else {
+            throw LoadError("\(host) is no known host: \(String(cString: gai_strerror(failure)))")
+        }
+        var candidate: UnsafeMutablePointer<addrinfo>? = first
+        var refusal = LoadError("\(host) has no address")
+        while let address = candidate {
+            candidate = address.pointee.ai_next
+            let kind = address.pointee.ai_socktype | Int32(SOCK_CLOEXEC.rawValue)
+            let socket = Glibc.socket(address.pointee.ai_family, kind, address.pointee.ai_protocol)
+            guard socket >= 0 else {
+                refusal = .system("no socket for \(authority) (is the limit of open files too low?)")
+                continue
+            }
+            var bound = timeval(tv_sec: timeoutSeconds, tv_usec: 0)
+            setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &bound, socklen_t(MemoryLayout<timeval>.size))
+            setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &bound, socklen_t(MemoryLayout<timeval>.size))
+            var one: Int32 = 1
+            setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<Int32>.size))
+            if Glibc.connect(socket, address.pointee.ai_addr, address.pointee.ai_addrlen) == 0 { return socket }
+            refusal = .system("cannot connect to \(authority)")
+            close(socket)
+        }
+        throw refusal
+    }
+}
+
+/// Sends all bytes on a blocking socket.
+func sendAll(_ bytes: [UInt8], to socket: Int32) throws(LoadError) {
+    var sent = 0
+    while sent < bytes.count {
+        let n = bytes.withUnsafeBytes { send(socket, $0.baseAddress.map { $0 + sent }, $0.count - sent, Int32(MSG_NOSIGNAL)) }
+        if n < 0 && errno == EINTR { continue }
+        guard n > 0 else { throw .system("the server stopped reading") }
+        sent += n
+    }
+}
+
+/// Reads an HTTP response head on a blocking socket: its status, and the bytes after the head that came with it.
+func readResponseHead(from socket: Int32) throws(LoadError) -> (status: Int, rest: [UInt8]) {
+    var head: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 4096)
+    let end = Array("\r\n\r\n".utf8)
+    while head.count < 65536 {
+        let n = recv(socket, &chunk, chunk.count, 0)
+        if n < 0 && errno == EINTR { continue }
+        guard n >= 0 else { throw .system("no answer to the request") }
+        guard n > 0 else { throw LoadError("the server closed the connection before it answered") }
+        head.append(contentsOf: chunk[..<n])
+        guard let at = firstRange(of: end, in: head) else { continue }
+        let line = String(decoding: head.prefix { $0 != 13 }, as: UTF8.self)
+        let words = line.split(separator: " ")
+        guard words.count > 1, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]) else {
+            throw LoadError("the server answered '\(line.prefix(60))', which is no HTTP")
+        }
+        return (status, Array(head[(at + end.count)...]))
+    }
+    throw LoadError("the server's response head is over 64 KiB")
+}
+
+private func firstRange(of needle: [UInt8], in bytes: [UInt8]) -> Int? {
+    guard bytes.count >= needle.count else { return nil }
+    return (0...(bytes.count - needle.count)).first { bytes[$0..<($0 + needle.count)].elementsEqual(needle) }
+}
+
+/// The status with which an endpoint answers a plain GET.
+/// - Parameter timeoutSeconds: bounds the connection attempt, the request and the answer, each for itself.
+package func httpStatus(of endpoint: Endpoint, timeoutSeconds: Int) throws(LoadError) -> Int {
+    let socket = try endpoint.connect(timeoutSeconds: timeoutSeconds)
+    defer { close(socket) }
+    let request = "GET \(endpoint.target) HTTP/1.1\r\nHost: \(endpoint.authority)\r\nConnection: close\r\n\r\n"
+    try sendAll(Array(request.utf8), to: socket)
+    return try readResponseHead(from: socket).status
+}

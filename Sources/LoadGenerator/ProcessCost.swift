@@ -1,0 +1,70 @@
+import Glibc
+
+/// What the kernel says of a process at one moment.
+struct ProcessSample {
+    /// User and system time of all its threads, ended ones too, to the nanosecond.
+    let cpuNanoseconds: UInt64
+    /// Resident memory in bytes.
+    let resident: Int
+
+    /// - Throws: when there is no such process.
+    init(of pid: Int32) throws(LoadError) {
+        var clock = clockid_t()
+        guard clock_getcpuclockid(pid, &clock) == 0 else { throw LoadError("there is no process \(pid)") }
+        cpuNanoseconds = nanoseconds(of: clock)
+        let words = readText("/proc/\(pid)/statm").split(separator: " ")
+        resident = (words.count > 1 ? Int(words[1]) ?? 0 : 0) * Int(sysconf(Int32(_SC_PAGESIZE)))
+    }
+}
+
+/// What one process cost between two moments.
+package struct ProcessCost: Sendable {
+    package let pid: Int32
+    package let name: String
+    package let cpuSeconds: Double
+    package let residentBefore: Int
+    package let residentAfter: Int
+}
+
+/// Samples processes at the start of a measurement and again at its end.
+struct ProcessWatch {
+    private let before: [(pid: Int32, sample: ProcessSample)]
+
+    init(_ pids: [Int32]) throws(LoadError) {
+        var samples: [(Int32, ProcessSample)] = []
+        for pid in pids { samples.append((pid, try ProcessSample(of: pid))) }
+        before = samples
+    }
+
+    func finish() throws(LoadError) -> [ProcessCost] {
+        var costs: [ProcessCost] = []
+        for (pid, start) in before {
+            let end = try ProcessSample(of: pid)
+            costs.append(
+                ProcessCost(
+                    pid: pid,
+                    name: String(readText("/proc/\(pid)/comm").prefix { $0 != "\n" }),
+                    cpuSeconds: Double(end.cpuNanoseconds - start.cpuNanoseconds) / 1e9,
+                    residentBefore: start.resident,
+                    residentAfter: end.resident
+                )
+            )
+        }
+        return costs
+    }
+}
+
+func nanoseconds(of clock: clockid_t = CLOCK_MONOTONIC) -> UInt64 {
+    var time = timespec()
+    clock_gettime(clock, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}
+
+private func readText(_ path: String) -> String {
+    let file = open(path, O_RDONLY | O_CLOEXEC)
+    guard file >= 0 else { return "" }
+    defer { close(file) }
+    var bytes = [UInt8](repeating: 0, count: 512)
+    let n = read(file, &bytes, bytes.count)
+    return String(decoding: bytes.prefix(max(0, n)), as: UTF8.self)
+}
