@@ -150,12 +150,18 @@ let package = Package(
         ),
         .testTarget(
             name: "RouterServerTests",
-            dependencies: ["RouterServer", "Affinity", "ClusterState", "WebSocketTransport", logging, nioCore, nioEmbedded, nioHTTP1, nioPosix],
+            dependencies: [
+                "RouterServer", "Affinity", "ClusterState", "WebSocketTransport", logging, nioCore, nioEmbedded,
+                nioHTTP1, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(
             name: "NodeServerTests",
-            dependencies: ["NodeServer", "ChatCore", "ClusterState", "RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioEmbedded, nioHTTP1, nioPosix],
+            dependencies: [
+                "NodeServer", "ChatCore", "ClusterState", "RedisClient", "WebSocketTransport", "WireProtocol", logging,
+                nioCore, nioEmbedded, nioHTTP1, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(
@@ -169,18 +175,28 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(
+            name: "LoadGeneratorTests",
+            dependencies: ["LoadGenerator"],
+            swiftSettings: strict
+        ),
+        .testTarget(
             name: "CommandTests",
             dependencies: ["martlet", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(
             name: "RedisIntegrationTests",
-            dependencies: ["TestSupport", "Admin", "RedisClient", "ClusterState", "ChatCore", "WireProtocol", logging, nioCore, nioPosix],
+            dependencies: [
+                "TestSupport", "Admin", "RedisClient", "ClusterState", "ChatCore", "WireProtocol", logging, nioCore,
+                nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(
             name: "ClusterTests",
-            dependencies: ["TestSupport", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore, nioPosix],
+            dependencies: [
+                "TestSupport", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore, nioPosix,
+            ],
             swiftSettings: strict
         ),
     ]

@@ -18,7 +18,7 @@ GOOD = {
     "Sources/ClusterState/Scripts/join.lua": "-- KEYS 1 a\n-- ARGV 1 b\n-- RETURNS c\n-- ATOMICITY d\nreturn 1\n",
     "Sources/martlet/Settings.swift": 'let key = "MARTLET_PORT"\n',
     "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("a key keeps its node") func keeps() {}\n',
-    "Makefile": "APT_BUILD = libssl-dev\ntest: ## runs the tests\n\ttrue\n",
+    "Makefile": "PACKAGES := libssl-dev\ntest: ## runs the tests\n\ttrue\n",
     "docker/Dockerfile": "FROM a AS build\nRUN apt-get install -y libssl-dev\nCOPY Sources Sources\n"
     "FROM b\nRUN apt-get install -y libssl3 ca-certificates\nCOPY --from=build /x /x\n",
     "docker/compose.yaml": "services:\n  node:\n    build:\n      dockerfile: docker/Dockerfile\n",

@@ -93,7 +93,9 @@ package struct Endpoint: Sendable, Equatable {
 func sendAll(_ bytes: [UInt8], to socket: Int32) throws(LoadError) {
     var sent = 0
     while sent < bytes.count {
-        let n = bytes.withUnsafeBytes { send(socket, $0.baseAddress.map { $0 + sent }, $0.count - sent, Int32(MSG_NOSIGNAL)) }
+        let n = bytes.withUnsafeBytes {
+            send(socket, $0.baseAddress.map { $0 + sent }, $0.count - sent, Int32(MSG_NOSIGNAL))
+        }
         if n < 0 && errno == EINTR { continue }
         guard n > 0 else { throw .system("the server stopped reading") }
         sent += n

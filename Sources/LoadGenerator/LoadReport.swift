@@ -38,7 +38,10 @@ package struct LoadReport: Sendable {
             let each = decimal(microsecondsPerOperation(cost.cpuSeconds), 3)
             let memory = "\(cost.residentBefore >> 10) → \(cost.residentAfter >> 10) KiB"
             rows.append(
-                ("\(cost.name) \(cost.pid)", "\(each) µs CPU a \(unit), \(decimal(100 * cost.cpuSeconds / elapsed, 0)) % of a core, \(memory)")
+                (
+                    "\(cost.name) \(cost.pid)",
+                    "\(each) µs CPU a \(unit), \(decimal(100 * cost.cpuSeconds / elapsed, 0)) % of a core, \(memory)"
+                )
             )
         }
         rows.append(("this program", "\(decimal(microsecondsPerOperation(ownCPUSeconds), 3)) µs CPU a \(unit)"))
@@ -51,7 +54,7 @@ package struct LoadReport: Sendable {
         var json = JSONWriter()
         json.beginObject()
         json.member("scenario", scenario)
-        for parameter in parameters { json.number(parameter.name, parameter.value, 3) }
+        for (name, value) in parameters { json.number(name, value, value == value.rounded() ? 0 : 3) }
         json.number("seconds", elapsed, 3)
         json.member("messages", messages)
         json.number("messages_per_second", Double(messages) / elapsed, 1)

@@ -107,7 +107,13 @@ final class Poller<Sink: FrameSink>: Sendable {
             }
             sink.finishedBurst()
         }
-        for connection in connections { close(connection.socket) }
+        let goodbye = writer.close(1000)
+        for connection in connections {
+            _ = goodbye.withUnsafeBytes {
+                send(connection.socket, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
+            }
+            close(connection.socket)
+        }
         inbox.withLock { [sink] in $0.sink = sink }
     }
 

@@ -125,7 +125,8 @@ struct Publisher {
         ]
         // Who passed the goal before it was set did not ring.
         let isDone = tally.delivered.load(ordering: .sequentiallyConsistent) >= deliveries && lastSeq - startSeq >= goal
-        var bound = isDone ? timespec() : timespec(tv_sec: Int(wait / 1_000_000_000), tv_nsec: Int(wait % 1_000_000_000))
+        var bound =
+            isDone ? timespec() : timespec(tv_sec: Int(wait / 1_000_000_000), tv_nsec: Int(wait % 1_000_000_000))
         ppoll(&polled, 2, &bound, nil)
         if polled[1].revents != 0 {
             var drained: UInt64 = 0
@@ -150,12 +151,14 @@ struct Publisher {
                 let message = Scan(payload: frame.payload)
                 switch frame.opcode {
                 case 9: pings.append(Array(frame.payload))
-                case 8: fault = "the publisher was closed: \(String(decoding: frame.payload.dropFirst(2), as: UTF8.self))"
+                case 8:
+                    fault = "the publisher was closed: \(String(decoding: frame.payload.dropFirst(2), as: UTF8.self))"
                 case 1 where message.isType("ack"):
                     if message.seq != acked + 1 { fault = "ack out of order after \(acked): \(message.text)" }
                     acked += 1
                 case 1 where message.isType("error"):
-                    fault = "the server answered \(message.text) (lift its limits with MARTLET_LIMIT_MESSAGES_PER_SECOND=0)"
+                    fault =
+                        "the server answered \(message.text) (lift its limits with MARTLET_LIMIT_MESSAGES_PER_SECOND=0)"
                 case 1 where message.isType("message"): fault = "somebody else publishes to \(scenario.room)"
                 default: break
                 }

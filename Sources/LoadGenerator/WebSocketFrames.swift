@@ -64,7 +64,8 @@ struct FrameReader {
         return fault
     }
 
-    private static func frames(in bytes: UnsafeRawBufferPointer, _ each: (Frame) -> Void) -> (used: Int, fault: String?) {
+    private static func frames(in bytes: UnsafeRawBufferPointer, _ each: (Frame) -> Void) -> (used: Int, fault: String?)
+    {
         var at = 0
         while bytes.count - at >= 2 {
             let first = bytes[at]
@@ -77,12 +78,14 @@ struct FrameReader {
                 let width = length7 == 126 ? 2 : 8
                 head += width
                 guard bytes.count - at >= head else { break }
-                length = bytes[(at + 2)..<(at + head)].reduce(0) { ($0 & 0xFF_FFFF) << 8 | Int($1) }
+                length = bytes[(at + 2)..<(at + head)].reduce(0) { ($0 & 0x7F_FFFF_FFFF_FFFF) << 8 | Int($1) }
                 if length > 16 << 20 { return (at, "a frame over 16 MiB") }
             }
             guard bytes.count - at - head >= length else { break }
             let start = at + head
-            each(Frame(opcode: first & 0x0F, payload: UnsafeRawBufferPointer(rebasing: bytes[start..<(start + length)])))
+            each(
+                Frame(opcode: first & 0x0F, payload: UnsafeRawBufferPointer(rebasing: bytes[start..<(start + length)]))
+            )
             at = start + length
         }
         return (at, nil)

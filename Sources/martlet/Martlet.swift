@@ -7,7 +7,7 @@ struct Martlet: AsyncParsableCommand {
         commandName: "martlet",
         abstract: "A chat cluster whose nodes keep nothing: whatever must outlive a process lives in Redis.",
         subcommands: [
-            ConfigCommand.self
+            BenchCommand.self, ConfigCommand.self, HealthcheckCommand.self,
         ]
     )
 

@@ -1,0 +1,92 @@
+import Testing
+
+@testable import LoadGenerator
+
+@Suite("Frames of the load generator")
+struct FrameTests {
+    /// A server's frame.
+    private func frame(_ text: String) -> [UInt8] {
+        let payload = Array(text.utf8)
+        let length: [UInt8] =
+            payload.count < 126
+            ? [UInt8(payload.count)] : [126, UInt8(payload.count >> 8), UInt8(payload.count & 0xFF)]
+        return [0x81] + length + payload
+    }
+
+    private func read(_ bytes: [UInt8], inPiecesOf size: Int) -> (texts: [String], fault: String?) {
+        var reader = FrameReader()
+        var texts: [String] = []
+        var at = 0
+        while at < bytes.count {
+            let piece = Array(bytes[at..<min(bytes.count, at + size)])
+            let fault = piece.withUnsafeBytes {
+                reader.read($0) { texts.append(String(decoding: $0.payload, as: UTF8.self)) }
+            }
+            if let fault { return (texts, fault) }
+            at += size
+        }
+        return (texts, nil)
+    }
+
+    @Test("frames come out whole whatever the pieces in which they came in", arguments: [1, 2, 3, 7, 100, 100_000])
+    func pieces(size: Int) {
+        let texts = ["", "a", String(repeating: "b", count: 125), String(repeating: "c", count: 40_000), "d"]
+        let (seen, fault) = read(texts.flatMap(frame), inPiecesOf: size)
+        #expect(seen == texts)
+        #expect(fault == nil)
+    }
+
+    @Test("a masked, fragmented, compressed or huge frame is a fault")
+    func faults() {
+        #expect(read([0x81, 0x81, 0, 0, 0, 0, 0], inPiecesOf: 9).fault == "a masked frame")
+        #expect(read([0x01, 0x01, 65], inPiecesOf: 9).fault == "a fragmented or compressed frame")
+        #expect(read([0xC1, 0x01, 65], inPiecesOf: 9).fault == "a fragmented or compressed frame")
+        #expect(read([0x81, 127, 0, 0, 0, 1, 0, 0, 0, 0], inPiecesOf: 99).fault == "a frame over 16 MiB")
+    }
+
+    @Test("a client's frame is masked and has the shortest length form")
+    func writing() {
+        var writer = FrameWriter()
+        for count in [0, 125, 126, 65535, 65536] {
+            let payload = (0..<count).map { UInt8(truncatingIfNeeded: $0) }
+            let bytes = writer.text(payload)
+            let extended = count < 126 ? 0 : count < 65536 ? 2 : 8
+            #expect(bytes.count == 2 + extended + 4 + count)
+            #expect(bytes[0] == 0x81 && bytes[1] & 0x80 != 0)
+            let key = Array(bytes[(2 + extended)..<(6 + extended)])
+            let body = bytes[(6 + extended)...].enumerated().map { $1 ^ key[$0 & 3] }
+            #expect(body == payload)
+        }
+    }
+
+    @Test("type and seq are found without parsing, and a text that looks like them is not taken for them")
+    func scan() {
+        let message = Array(#"{"type":"message","room":"a","text":"\"seq\":7","seq":42,"ts":1}"#.utf8)
+        message.withUnsafeBytes {
+            let scan = Scan(payload: $0)
+            #expect(scan.isType("message") && !scan.isType("mess") && !scan.isType("messages"))
+            #expect(scan.seq == 42)
+        }
+        Array(#"{"type":"pong"}"#.utf8).withUnsafeBytes { #expect(Scan(payload: $0).seq == nil) }
+    }
+}
+
+@Suite("Endpoint")
+struct EndpointTests {
+    @Test("an address is taken apart")
+    func parts() throws {
+        let endpoint = try Endpoint("ws://node-a:8081/ws?x=1")
+        #expect(endpoint.host == "node-a" && endpoint.port == 8081 && endpoint.target == "/ws?x=1")
+        #expect(endpoint.target(for: "bob") == "/ws?x=1&user=bob")
+        #expect(try Endpoint("http://[::1]").authority == "[::1]:80")
+        #expect(try Endpoint("ws://a?token=t").target(for: "bob") == "/?token=t")
+    }
+
+    @Test(
+        "what is no address is one sentence",
+        arguments: ["", "wss://a/ws", "ws://", "ws://a:70000/", "ws://a:x", "a:1"]
+    )
+    func refused(text: String) {
+        #expect(throws: LoadError.self) { try Endpoint(text) }
+    }
+}
