@@ -1,0 +1,46 @@
+package import RedisClient
+
+/// The scripts of `Scripts/`, ready for ``RedisClient``.
+///
+/// A script is the file of its name; a line `-- include: presence` in it stands for `fragment_presence.lua`.
+package enum ClusterScripts {
+    /// Every script there is. A client that the stores use must be created with them.
+    package static let all: [RedisScript] = [
+        incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeClaim,
+        nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory, roomPresence,
+        sessionOwn, sessionRelease, userRelease,
+    ]
+
+    static let incarnationNext = script("incarnation_next", PackageResources.incarnation_next_lua)
+    static let nodesHint = script("nodes_hint", PackageResources.nodes_hint_lua)
+    static let nodeRegister = script("node_register", PackageResources.node_register_lua)
+    static let nodeHeartbeat = script("node_heartbeat", PackageResources.node_heartbeat_lua)
+    static let nodeAddRoom = script("node_add_room", PackageResources.node_add_room_lua)
+    static let nodeAddSession = script("node_add_session", PackageResources.node_add_session_lua)
+    static let nodeDrain = script("node_drain", PackageResources.node_drain_lua)
+    static let nodeClaim = script("node_claim", PackageResources.node_claim_lua)
+    static let nodeSwept = script("node_swept", PackageResources.node_swept_lua)
+    static let nodeRead = script("node_read", PackageResources.node_read_lua)
+    static let roomJoin = script("room_join", PackageResources.room_join_lua)
+    static let roomLeave = script("room_leave", PackageResources.room_leave_lua)
+    static let roomStatus = script("room_status", PackageResources.room_status_lua)
+    static let roomSweep = script("room_sweep", PackageResources.room_sweep_lua)
+    static let roomPublish = script("room_publish", PackageResources.room_publish_lua)
+    static let roomHistory = script("room_history", PackageResources.room_history_lua)
+    static let roomPresence = script("room_presence", PackageResources.room_presence_lua)
+    static let sessionOwn = script("session_own", PackageResources.session_own_lua)
+    static let sessionRelease = script("session_release", PackageResources.session_release_lua)
+    static let userRelease = script("user_release", PackageResources.user_release_lua)
+
+    private static let presence = String(decoding: PackageResources.fragment_presence_lua, as: UTF8.self)
+
+    private static func script(_ name: String, _ bytes: [UInt8]) -> RedisScript {
+        RedisScript(name: name, source: expand(String(decoding: bytes, as: UTF8.self)))
+    }
+
+    private static func expand(_ source: String) -> String {
+        source.split(separator: "\n", omittingEmptySubsequences: false)
+            .map { $0 == "-- include: presence" ? Substring(presence) : $0 }
+            .joined(separator: "\n")
+    }
+}

@@ -1,0 +1,95 @@
+/// What a node says of itself with each heartbeat.
+package struct NodeFigures: Sendable, Hashable {
+    /// `host:port` that routers dial.
+    package var address: String
+    package var version: String
+    package var sessions: Int
+    package var rooms: Int
+    package var draining: Bool
+    /// Milliseconds since 1970 by the node's own clock. It tells two processes apart that hold one incarnation number,
+    /// as may happen after Redis was restored from an old copy, so it must not change during the node's life.
+    package var startedAt: Int64
+
+    package init(address: String, version: String, sessions: Int, rooms: Int, draining: Bool, startedAt: Int64) {
+        self.address = address
+        self.version = version
+        self.sessions = sessions
+        self.rooms = rooms
+        self.draining = draining
+        self.startedAt = startedAt
+    }
+}
+
+package enum HeartbeatResult: Sendable, Hashable {
+    case held(drainRequested: Bool)
+    /// Fenced: another declared this incarnation dead, or Redis does not know it. It may only register anew.
+    case dead
+}
+
+/// One incarnation as Redis knows it.
+package struct NodeRecord: Sendable, Hashable {
+    package enum State: String, Sendable {
+        case ready
+        /// The node says that it drains, or was asked to.
+        case draining
+        /// Fenced. Listed until its sweep is ten minutes past or its name registers again.
+        case dead
+    }
+
+    package let incarnation: Incarnation
+    package let figures: NodeFigures
+    package let state: State
+    /// Milliseconds that are left of the lease by the clock of Redis; negative when it is past. A past lease alone fences
+    /// nobody.
+    package let leaseMs: Int64
+
+    package init(incarnation: Incarnation, figures: NodeFigures, state: State, leaseMs: Int64) {
+        self.incarnation = incarnation
+        self.figures = figures
+        self.state = state
+        self.leaseMs = leaseMs
+    }
+}
+
+/// What one call did for one dead incarnation.
+package struct SweepReport: Sendable, Hashable {
+    package let incarnation: Incarnation
+    package internal(set) var rooms = 0
+    /// Memberships removed, one for each session and room.
+    package internal(set) var memberships = 0
+    package internal(set) var sessions = 0
+    /// False when the claim was lost on the way: another goes on.
+    package internal(set) var isComplete = false
+}
+
+/// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `draining I`.
+package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
+    case up(Incarnation)
+    case down(Incarnation)
+    /// An order to that incarnation.
+    case drain(Incarnation)
+    case draining(Incarnation)
+
+    /// `nil` for what is none of them; an unknown verb is a newer version's and harmless.
+    package static func parse(_ payload: UnsafeRawBufferPointer) -> ControlMessage? {
+        guard payload.count <= 256, let text = String(validating: payload, as: UTF8.self) else { return nil }
+        let words = text.split(separator: " ", omittingEmptySubsequences: false)
+        guard words.count == 2, let incarnation = Incarnation(String(words[1])) else { return nil }
+        return switch words[0] {
+        case "up": .up(incarnation)
+        case "down": .down(incarnation)
+        case "drain": .drain(incarnation)
+        case "draining": .draining(incarnation)
+        default: nil
+        }
+    }
+
+    package var description: String {
+        switch self {
+        case .up(let incarnation): "up \(incarnation)"
+        case .down(let incarnation): "down \(incarnation)"
+        case .drain(let incarnation): "drain \(incarnation)"
+        case .draining(let incarnation): "draining \(incarnation)"
+        }
+    }
+}

@@ -1,0 +1,159 @@
+package import WireProtocol
+
+/// What the channels of rooms and users carry: one letter and a space-separated header, a line end, then the payload.
+///
+///     M SEQ TAG PREVTAG EPOCH TS ORIGIN IDLEN            \n  ID FRAME     (no space after the letter; ORIGIN - for none)
+///     D SEQ TAG PREVTAG EPOCH ROOM TS ORIGIN IDLEN       \n  ID FRAME     (on a user's channel)
+///     P PV COUNT EPOCH                                   \n  lines +{"user":…}  -{"user":…}  ~{"user":…,"status":…}
+///     T ORIGIN                                           \n  FRAME
+///     K ROOM (or *)                                      \n  REASON
+///
+/// The slices point into the payload that was parsed and are valid for as long as it is.
+package enum RelayMessage {
+    case message(Message)
+    case presence(Presence)
+    case typing(origin: String, frame: UnsafeRawBufferPointer)
+    /// `room` nil: out of everything.
+    case kick(room: RoomName?, reason: String)
+
+    package struct Message {
+        package var seq: Int64
+        package var tag: String
+        /// Of the message before it; `-` for the first.
+        package var previousTag: String
+        package var epoch: String
+        /// The private room, on a user's channel; `nil` on a room's channel.
+        package var room: String?
+        package var ts: Int64
+        /// The session that gets an ack in the message's place.
+        package var origin: String?
+        /// The client's id, JSON-escaped without its quotes; empty without one.
+        package var clientID: UnsafeRawBufferPointer
+        /// The finished JSON for clients.
+        package var frame: UnsafeRawBufferPointer
+    }
+
+    package struct Presence: Equatable {
+        /// After the last of the changes, each of which raised it by one.
+        package var pv: Int64
+        /// Visible users after them.
+        package var count: Int
+        package var epoch: String
+        package var changes: [PresenceChange]
+    }
+
+    /// Each with its JSON object.
+    package enum PresenceChange: Equatable {
+        case joined(String)
+        case left(String)
+        case status(String)
+    }
+
+    /// `nil` for what none of our scripts publishes; the receiver drops it, whoever sent it.
+    package static func parse(_ payload: UnsafeRawBufferPointer) -> RelayMessage? {
+        guard let kind = payload.first,
+            let lineEnd = payload.firstIndex(of: UInt8(ascii: "\n"))
+        else { return nil }
+        var header = HeaderFields(UnsafeRawBufferPointer(rebasing: payload[1..<lineEnd]))
+        let rest = UnsafeRawBufferPointer(rebasing: payload[(lineEnd + 1)...])
+        switch kind {
+        case UInt8(ascii: "M"): return parseMessage(&header, rest, isDirect: false)
+        case UInt8(ascii: "D"): return parseMessage(&header, rest, isDirect: true)
+        case UInt8(ascii: "P"): return parsePresence(&header, rest)
+        case UInt8(ascii: "T"):
+            guard let origin = header.text(), header.isAtEnd, !rest.isEmpty else { return nil }
+            return .typing(origin: origin, frame: rest)
+        case UInt8(ascii: "K"):
+            guard let name = header.text(), header.isAtEnd, let reason = String(validating: rest, as: UTF8.self)
+            else { return nil }
+            if name == "*" { return .kick(room: nil, reason: reason) }
+            guard let room = try? RoomName(validating: name) else { return nil }
+            return .kick(room: room, reason: reason)
+        default: return nil
+        }
+    }
+
+    private static func parseMessage(
+        _ header: inout HeaderFields, _ rest: UnsafeRawBufferPointer, isDirect: Bool
+    ) -> RelayMessage? {
+        guard let seq = header.number(), seq > 0, let tag = header.text(), let previousTag = header.text(),
+            let epoch = header.text()
+        else { return nil }
+        var room: String?
+        if isDirect {
+            guard let name = header.text() else { return nil }
+            room = name
+        }
+        guard let ts = header.number(), let origin = header.text(), let idLength = header.number(), header.isAtEnd,
+            idLength < Int64(rest.count)
+        else { return nil }
+        let idEnd = Int(idLength)
+        return .message(
+            Message(
+                seq: seq, tag: tag, previousTag: previousTag, epoch: epoch, room: room, ts: ts,
+                origin: origin == "-" ? nil : origin,
+                clientID: UnsafeRawBufferPointer(rebasing: rest[..<idEnd]),
+                frame: UnsafeRawBufferPointer(rebasing: rest[idEnd...])))
+    }
+
+    private static func parsePresence(
+        _ header: inout HeaderFields, _ rest: UnsafeRawBufferPointer
+    ) -> RelayMessage? {
+        guard let pv = header.number(), let count = header.number(), let epoch = header.text(), header.isAtEnd
+        else { return nil }
+        var changes: [PresenceChange] = []
+        for line in rest.split(separator: UInt8(ascii: "\n")) {
+            guard let json = String(validating: line.dropFirst(), as: UTF8.self), json.utf8.count > 2 else { return nil }
+            switch line.first {
+            case UInt8(ascii: "+"): changes.append(.joined(json))
+            case UInt8(ascii: "-"): changes.append(.left(json))
+            case UInt8(ascii: "~"): changes.append(.status(json))
+            default: return nil
+            }
+        }
+        guard !changes.isEmpty else { return nil }
+        return .presence(Presence(pv: pv, count: Int(count), epoch: epoch, changes: changes))
+    }
+
+    static func encodeTyping(origin: SessionID) -> String { "T\(origin.string)\n" }
+    static func encodeKick(room: RoomName?, reason: String) -> String { "K\(room?.string ?? "*")\n\(reason)" }
+}
+
+/// Reads fields that single spaces part. Numbers are plain decimal, not negative, of at most 18 digits.
+private struct HeaderFields {
+    private let bytes: UnsafeRawBufferPointer
+    private var index = 0
+    private(set) var isAtEnd: Bool
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        self.bytes = bytes
+        self.isAtEnd = false
+    }
+
+    private mutating func next() -> UnsafeRawBufferPointer? {
+        guard !isAtEnd else { return nil }
+        let start = index
+        while index < bytes.count, bytes[index] != UInt8(ascii: " ") { index += 1 }
+        let field = UnsafeRawBufferPointer(rebasing: bytes[start..<index])
+        if index == bytes.count {
+            isAtEnd = true
+        } else {
+            index += 1
+        }
+        return field.isEmpty ? nil : field
+    }
+
+    mutating func text() -> String? {
+        next().flatMap { String(validating: $0, as: UTF8.self) }
+    }
+
+    mutating func number() -> Int64? {
+        guard let field = next(), field.count <= 18 else { return nil }
+        var value: Int64 = 0
+        for byte in field {
+            guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9") else { return nil }
+            value = value * 10 + Int64(byte - UInt8(ascii: "0"))
+        }
+        return value
+    }
+}

@@ -1,0 +1,170 @@
+package import NIOCore
+package import WireProtocol
+
+/// One session in one room.
+package struct Membership: Sendable, Hashable {
+    package var room: RoomName
+    package var session: SessionID
+    package var user: UserName
+    package var incarnation: Incarnation
+    /// Rises with each move of the session to another owner.
+    package var generation: Int64
+    /// Milliseconds since 1970. 0 in a join: the time of Redis. A move and a rejoin keep the first.
+    package var joinedAt: Int64
+    package var status: PresenceStatus
+    /// A minified JSON object (no raw line end in it).
+    package var info: String?
+
+    package init(
+        room: RoomName, session: SessionID, user: UserName, incarnation: Incarnation, generation: Int64 = 1,
+        joinedAt: Int64 = 0, status: PresenceStatus = .online, info: String? = nil
+    ) {
+        self.room = room
+        self.session = session
+        self.user = user
+        self.incarnation = incarnation
+        self.generation = generation
+        self.joinedAt = joinedAt
+        self.status = status
+        self.info = info
+    }
+
+    /// Reads a value of `P:{r:ROOM}:sessions`; `nil` when it is not one.
+    init?(room: RoomName, session: String, value: String) {
+        let lines = value.split(separator: "\n", maxSplits: 5, omittingEmptySubsequences: false)
+        guard lines.count == 6, let session = SessionID(session), let incarnation = Incarnation(String(lines[0])),
+            let generation = Int64(lines[1]), let joinedAt = Int64(lines[2]),
+            let status = PresenceStatus(rawValue: String(lines[3])),
+            let user = try? UserName(validating: String(lines[4]))
+        else { return nil }
+        self.init(
+            room: room, session: session, user: user, incarnation: incarnation, generation: generation,
+            joinedAt: joinedAt, status: status, info: lines[5].isEmpty ? nil : String(lines[5]))
+    }
+}
+
+/// Where a room stands.
+package struct RoomHead: Sendable, Hashable {
+    /// Turns when Redis may have forgotten something; seqs of two epochs cannot be compared.
+    package var epoch: String
+    /// Of the last message; 0 when there was none.
+    package var seq: Int64
+    /// Of the last message; `-` when there was none.
+    package var tag: String
+    /// Rises by one with each change among the visible users.
+    package var pv: Int64
+    /// Visible users.
+    package var count: Int
+
+    package init(epoch: String, seq: Int64, tag: String, pv: Int64, count: Int) {
+        self.epoch = epoch
+        self.seq = seq
+        self.tag = tag
+        self.pv = pv
+        self.count = count
+    }
+}
+
+package struct JoinResult: Sendable, Hashable {
+    package var head: RoomHead
+    /// JSON objects `{"user":…}`, with `status` unless it is online, and with `info` if there is any; at most 100.
+    package var members: [String]
+    /// The incarnation is dead for this room, or a newer owner holds the session: nothing changed, and the rest is empty.
+    package var refused: Bool
+
+    package init(head: RoomHead, members: [String], refused: Bool) {
+        self.head = head
+        self.members = members
+        self.refused = refused
+    }
+}
+
+/// One message on its way into a room.
+package struct Publication: Sendable {
+    /// What makes a repetition one: `user\nclient\nid`, or a unique one of the node's making.
+    package var dedupeKey: String
+    /// Of `body` (``fingerprint(of:)``): a repetition with another body is an error.
+    package var fingerprint: UInt64
+    /// Four characters of base64url, random.
+    package var tag: String
+    /// The session that gets an ack instead of the message.
+    package var origin: SessionID?
+    /// The client's id as it stands between the quotes of its JSON string; empty without one.
+    package var clientID: String
+    package var from: UserName
+    /// JSON members, for instance `"from":"bob","text":"hi"`.
+    package var body: ByteBuffer
+
+    package init(
+        dedupeKey: String, fingerprint: UInt64, tag: String, origin: SessionID?, clientID: String, from: UserName,
+        body: ByteBuffer
+    ) {
+        self.dedupeKey = dedupeKey
+        self.fingerprint = fingerprint
+        self.tag = tag
+        self.origin = origin
+        self.clientID = clientID
+        self.from = from
+        self.body = body
+    }
+
+    /// FNV-1a, 64 bits (draft-eastlake-fnv).
+    package static func fingerprint(of body: ByteBuffer) -> UInt64 {
+        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in body.readableBytesView {
+            hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3
+        }
+        return hash
+    }
+}
+
+package enum PublishOutcome: Sendable, Hashable {
+    case stored(seq: Int64, ts: Int64, epoch: String)
+    /// It was stored before, as this seq, and was not relayed again.
+    case duplicate(seq: Int64, ts: Int64, epoch: String)
+    /// The id came before with another body.
+    case idReused
+}
+
+/// How much of a room's past is kept.
+package struct HistoryLimits: Sendable, Hashable {
+    /// 0: the room has no log.
+    package var maxMessages: Int
+    /// Milliseconds, at least 1.
+    package var maxAge: Int64
+    /// Milliseconds for which `meta` (epoch, seq) outlives the log of a room without members: 30 days.
+    package var afterlife: Int64
+
+    package init(maxMessages: Int = 1000, maxAge: Int64 = 86_400_000, afterlife: Int64 = 2_592_000_000) {
+        self.maxMessages = max(0, maxMessages)
+        self.maxAge = max(1, maxAge)
+        self.afterlife = max(1, afterlife)
+    }
+}
+
+/// One entry of a room's log.
+package struct StoredMessage: Sendable, Hashable {
+    package var seq: Int64
+    package var tag: String
+    /// Milliseconds since 1970, by the clock of Redis; never less than that of the message before.
+    package var ts: Int64
+    package var from: UserName
+    /// The session that sent it; empty when none did.
+    package var origin: String
+    /// As in ``Publication/clientID``.
+    package var clientID: String
+    /// As in ``Publication/body``.
+    package var body: ByteBuffer
+
+    package init(
+        seq: Int64, tag: String, ts: Int64, from: UserName, origin: String, clientID: String, body: ByteBuffer
+    ) {
+        self.seq = seq
+        self.tag = tag
+        self.ts = ts
+        self.from = from
+        self.origin = origin
+        self.clientID = clientID
+        self.body = body
+    }
+}

@@ -1,0 +1,160 @@
+package import NIOCore
+import RedisClient
+package import WireProtocol
+
+extension RoomStore {
+    /// Stores and relays a batch in its order, each message once however often it comes within two minutes.
+    ///
+    /// - Parameters:
+    ///   - channels: `nil`: the room's own; else the channels of the users it is meant for.
+    ///   - newEpoch: the epoch, should the room be new.
+    /// - Returns: one outcome a message, in order.
+    ///
+    /// When it fails the batch may have been stored (``RedisError/outcomeIsUnknown``); the same call again is then safe.
+    /// An out-of-memory error stored nothing, unless the batch has over 250 messages.
+    package func publish(
+        to room: RoomName, channels: [String]?, _ batch: [Publication], limits: HistoryLimits, newEpoch: String
+    ) -> EventLoopFuture<[PublishOutcome]> {
+        guard batch.count > Self.publishChunk else {
+            return publishChunk(to: room, channels: channels, batch[...], limits: limits, newEpoch: newEpoch)
+        }
+        // One after the other, for the order: a piece that failed must not be overtaken by the next.
+        let first = publishChunk(
+            to: room, channels: channels, batch.prefix(Self.publishChunk), limits: limits, newEpoch: newEpoch)
+        return first.flatMap { outcomes in
+            publish(
+                to: room, channels: channels, Array(batch.dropFirst(Self.publishChunk)), limits: limits,
+                newEpoch: newEpoch
+            ).map { outcomes + $0 }
+        }
+    }
+
+    private static let publishChunk = 250
+
+    private func publishChunk(
+        to room: RoomName, channels: [String]?, _ batch: ArraySlice<Publication>, limits: HistoryLimits,
+        newEpoch: String
+    ) -> EventLoopFuture<[PublishOutcome]> {
+        let count = batch.count
+        guard count > 0 else { return redis.eventLoop.makeSucceededFuture([]) }
+        let scriptKeys: [RedisArgument] = [
+            .string(keys.roomMeta(room)), .string(keys.roomLog(room)), .string(keys.roomSent(room)),
+            .string(keys.roomSentPrevious(room)),
+        ]
+        let arguments = publishArguments(room, channels: channels, batch, limits: limits, newEpoch: newEpoch)
+        return redis.evaluate(ClusterScripts.roomPublish, keys: scriptKeys, arguments: arguments)
+            .flatMapThrowing { reply in
+                guard let fields = reply.array, fields.count == count + 2, let epoch = fields[0].string,
+                    let ts = fields[1].int
+                else { throw ClusterStateError.unexpectedReply(of: "room_publish") }
+                return try fields.dropFirst(2).map { try Self.outcome($0, epoch: epoch, ts: ts) }
+            }
+    }
+
+    /// In the order that `room_publish.lua` says.
+    func publishArguments(
+        _ room: RoomName, channels: [String]?, _ batch: ArraySlice<Publication>, limits: HistoryLimits,
+        newEpoch: String
+    ) -> [RedisArgument] {
+        var arguments: [RedisArgument] = []
+        arguments.reserveCapacity(7 + (channels?.count ?? 0) + batch.count * 7)
+        arguments.append(.string(room.string))
+        arguments.append(.string(newEpoch))
+        arguments.append(.integer(Int64(limits.maxMessages)))
+        arguments.append(.integer(limits.maxAge))
+        arguments.append(.integer(limits.afterlife))
+        if let channels, !channels.isEmpty {
+            arguments.append(.integer(Int64(channels.count)))
+            for channel in channels { arguments.append(.string(channel)) }
+        } else {
+            arguments.append("0")
+            arguments.append(.string(keys.roomChannel(room)))
+        }
+        for publication in batch {
+            arguments.append(.string(publication.dedupeKey))
+            arguments.append(.string(String(publication.fingerprint, radix: 36)))
+            arguments.append(.string(publication.tag))
+            arguments.append(.string(publication.origin?.string ?? "-"))
+            arguments.append(.string(publication.clientID))
+            arguments.append(.string(publication.from.string))
+            arguments.append(.bytes(publication.body))
+        }
+        return arguments
+    }
+
+    private static func outcome(_ reply: RESPValue, epoch: String, ts: Int64) throws -> PublishOutcome {
+        switch reply {
+        case .integer(0): return .idReused
+        case .integer(let seq): return .stored(seq: seq, ts: ts, epoch: epoch)
+        case .bulk, .status:
+            let words = reply.string?.split(separator: " ") ?? []
+            guard words.count == 2, let seq = Int64(words[0]), let firstTS = Int64(words[1]) else { break }
+            return .duplicate(seq: seq, ts: firstTS, epoch: epoch)
+        case .null, .error, .array: break
+        }
+        throw ClusterStateError.unexpectedReply(of: "room_publish")
+    }
+
+    /// Relays a typing event: no seq, nothing stored.
+    package func typing(room: RoomName, origin: SessionID, frame: ByteBuffer) -> EventLoopFuture<Void> {
+        var payload = ByteBuffer(string: RelayMessage.encodeTyping(origin: origin))
+        payload.writeImmutableBuffer(frame)
+        return redis.command(["PUBLISH", .string(keys.roomChannel(room)), .bytes(payload)]).map { _ in }
+    }
+
+    /// A piece of the log, oldest first, at most `limit` (1–500) messages, with the head of the same moment; no head when
+    /// there is no such room. An entry that no version of this wrote is left out.
+    package func history(
+        room: RoomName, range: HistoryRange, limit: Int
+    ) -> EventLoopFuture<(head: RoomHead?, messages: [StoredMessage])> {
+        let bounds: (direction: String, start: String, end: String) =
+            switch range {
+            case .latest: ("backward", "+", "-")
+            case .before(let seq): ("backward", "(\(max(1, seq))-0", "-")
+            case .after(let seq): ("forward", "(\(max(0, seq))-0", "+")
+            case .range(let from, let to): ("forward", "\(max(0, from))-0", "\(max(0, to))-0")
+            }
+        return redis.evaluate(
+            ClusterScripts.roomHistory,
+            keys: [.string(keys.roomMeta(room)), .string(keys.roomLog(room))],
+            arguments: [
+                .string(bounds.direction), .string(bounds.start), .string(bounds.end),
+                .integer(Int64(min(max(limit, 1), Self.chunk))),
+            ]
+        ).flatMapThrowing { reply in
+            guard let fields = reply.array else { throw ClusterStateError.unexpectedReply(of: "room_history") }
+            guard let head = RoomHead(fields[...]) else { return (nil, []) }
+            return (head, (fields.last?.array ?? []).compactMap(StoredMessage.init(entry:)))
+        }
+    }
+}
+
+extension StoredMessage {
+    /// Reads `[id, [field, value, …]]` of XRANGE.
+    init?(entry: RESPValue) {
+        guard let parts = entry.array, parts.count == 2, let id = parts[0].string, id.hasSuffix("-0"),
+            let seq = Int64(id.dropLast(2)), let fields = parts[1].array
+        else { return nil }
+        var ts: Int64?
+        var tag: String?
+        var from: UserName?
+        var origin = "-"
+        var clientID = ""
+        var body: ByteBuffer?
+        for index in stride(from: 0, to: fields.count - 1, by: 2) {
+            let value = fields[index + 1]
+            switch fields[index].string {
+            case "t": ts = value.int
+            case "g": tag = value.string
+            case "u": from = value.string.flatMap { try? UserName(validating: $0) }
+            case "o": origin = value.string ?? "-"
+            case "i": clientID = value.string ?? ""
+            case "b": body = value.bytes
+            default: break
+            }
+        }
+        guard let ts, let tag, let from, let body else { return nil }
+        self.init(
+            seq: seq, tag: tag, ts: ts, from: from, origin: origin == "-" ? "" : origin, clientID: clientID, body: body)
+    }
+}

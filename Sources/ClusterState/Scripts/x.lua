@@ -1,2 +1,0 @@
--- placeholder
-return 1
