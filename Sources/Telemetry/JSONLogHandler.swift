@@ -53,7 +53,7 @@ package struct JSONLogHandler: LogHandler {
         line += #"","level":""#.utf8
         line += level.rawValue.utf8
         line += #"","msg":"#.utf8
-        JSONText.append(message, to: &line)
+        LogText.append(message, to: &line)
         append(metadata, prefix: "", to: &line)
         line += "}\n".utf8
         return line
@@ -67,7 +67,7 @@ package struct JSONLogHandler: LogHandler {
                 continue
             }
             line.append(UInt8(ascii: ","))
-            JSONText.append(name, to: &line)
+            LogText.append(name, to: &line)
             line.append(UInt8(ascii: ":"))
             append(value, to: &line)
         }
@@ -76,13 +76,13 @@ package struct JSONLogHandler: LogHandler {
     private static func append(_ value: Logger.Metadata.Value, to line: inout [UInt8]) {
         switch value {
         case .string(let text):
-            JSONText.append(text, to: &line)
+            LogText.append(text, to: &line)
         case .stringConvertible(let convertible):
             switch convertible {
             case let flag as Bool: line += (flag ? "true" : "false").utf8
             case let integer as any FixedWidthInteger: line += "\(integer)".utf8
             case let number as Double where number.isFinite: line += "\(number)".utf8
-            default: JSONText.append(convertible.description, to: &line)
+            default: LogText.append(convertible.description, to: &line)
             }
         case .array(let values):
             line.append(UInt8(ascii: "["))
@@ -95,7 +95,7 @@ package struct JSONLogHandler: LogHandler {
             line.append(UInt8(ascii: "{"))
             for (index, (key, element)) in inner.sorted(by: { $0.key < $1.key }).enumerated() {
                 if index > 0 { line.append(UInt8(ascii: ",")) }
-                JSONText.append(key, to: &line)
+                LogText.append(key, to: &line)
                 line.append(UInt8(ascii: ":"))
                 append(element, to: &line)
             }

@@ -7,7 +7,11 @@ struct Martlet: AsyncParsableCommand {
         commandName: "martlet",
         abstract: "A chat cluster whose nodes keep nothing: whatever must outlive a process lives in Redis.",
         subcommands: [
-            BenchCommand.self, ConfigCommand.self, HealthcheckCommand.self,
+            DevCommand.self,
+            BenchCommand.self,
+            ConfigCommand.self,
+            HealthcheckCommand.self,
+            ShimCommand.self,
         ]
     )
 

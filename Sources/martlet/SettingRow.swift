@@ -18,6 +18,8 @@ struct SettingRow: Sendable {
     var unset: String?
     /// The value never appears in an error or a log.
     var isSecret = false
+    /// Why the text was refused, where the row knows more than `allowed`; never shows a secret.
+    var refusal: (@Sendable (String) -> String)?
     /// Checks the text and stores it; false leaves the settings as they were.
     let apply: @Sendable (inout Settings, String) -> Bool
 }
@@ -31,6 +33,7 @@ extension Set<SettingRow.Reader> {
 /// A rule for text and the words that end "but must be …".
 struct SettingSyntax: Sendable {
     let allowed: String
+    var refusal: (@Sendable (String) -> String)?
     let accepts: @Sendable (String) -> Bool
 }
 
@@ -43,7 +46,7 @@ extension SettingRow {
     ) -> SettingRow {
         SettingRow(
             key: key, flag: flag, allowed: syntax.allowed, readers: readers, doc: doc,
-            defaultText: Settings.defaults[keyPath: path]
+            defaultText: Settings.defaults[keyPath: path], refusal: syntax.refusal
         ) { settings, text in
             guard syntax.accepts(text) else { return false }
             settings[keyPath: path] = text

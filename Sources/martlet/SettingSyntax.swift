@@ -1,10 +1,20 @@
 import Glibc
 import NIOCore
+import RedisClient
 
 extension SettingSyntax {
-    static let redisURL = SettingSyntax(allowed: "a URL that begins with redis:// or unix://") { text in
-        (text.hasPrefix("redis://") && text.utf8.count > 8 || text.hasPrefix("unix:///") && text.utf8.count > 8)
-            && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x7F }
+    /// What is wrong with a URL is said without showing it: it may hold a password.
+    static let redisURL = SettingSyntax(
+        allowed: "a URL that begins with redis:// or unix://", refusal: { redisProblem($0) ?? "" },
+        accepts: { redisProblem($0) == nil })
+
+    private static func redisProblem(_ text: String) -> String? {
+        do throws(RedisConfigurationError) {
+            _ = try RedisConfiguration(url: text)
+            return nil
+        } catch {
+            return error.description
+        }
     }
 
     static let prefix = SettingSyntax(allowed: "1 to 64 characters of A-Z a-z 0-9 _ . : -") { text in

@@ -128,6 +128,7 @@ extension Settings {
 
     private mutating func apply(_ row: SettingRow, _ text: String, name: String) throws(Failure) {
         guard !row.apply(&self, text) else { return }
+        if let refusal = row.refusal { throw Failure(.usage, "\(name): \(refusal(text))") }
         let value = row.isSecret ? "of \(text.utf8.count) bytes" : "“\(Printable.text(text))”"
         throw Failure(.usage, "\(name) is \(value), but must be \(row.allowed)")
     }

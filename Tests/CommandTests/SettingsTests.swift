@@ -58,7 +58,6 @@ struct SettingsTests {
             ("MARTLET_DRAIN_SECONDS", "nan", "seconds from 0 to 3600"),
             ("MARTLET_AUTH", "None", "one of none, token"),
             ("MARTLET_LOG_LEVEL", "loud", "one of trace, debug, info, notice, warning, error, critical"),
-            ("MARTLET_REDIS_URL", "http://h", "a URL that begins with redis:// or unix://"),
             ("MARTLET_REDIS_PREFIX", "a{b}", "1 to 64 characters of A-Z a-z 0-9 _ . : -"),
             ("MARTLET_NODE_NAME", "a b", "1 to 64 characters of A-Z a-z 0-9 _ . -"),
             ("MARTLET_ADVERTISE", "host", "host:port, with [ ] around an IPv6 address"),
@@ -67,6 +66,13 @@ struct SettingsTests {
         ])
     func badValue(key: String, value: String, allowed: String) {
         #expect(failure([key: value]) == Failure(.usage, "\(key) is “\(value)”, but must be \(allowed)"))
+    }
+
+    @Test("a Redis URL that cannot be used is refused with the reason, without its password")
+    func redisURL() {
+        let error = failure(["MARTLET_REDIS_URL": "redis://u:hunter2@h:99999"])
+        #expect(error == Failure(.usage, "MARTLET_REDIS_URL: the port in the Redis URL must be a number from 1 to 65535"))
+        #expect(failure([:], flags: ["MARTLET_REDIS_URL": "http://h"])?.sentence.hasPrefix("--redis: ") == true)
     }
 
     @Test("an error about a flag names the flag")

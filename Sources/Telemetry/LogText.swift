@@ -1,7 +1,7 @@
-package enum JSONText {
+enum LogText {
     /// Appends the text as a JSON string (RFC 8259 section 7). Beyond what JSON asks, DEL, the C1 controls, line and
     /// paragraph separators and direction overrides are `\u` escapes too: a line of a log is often read in a terminal.
-    package static func append(_ text: String, to out: inout [UInt8]) {
+    static func append(_ text: String, to out: inout [UInt8]) {
         out.append(UInt8(ascii: "\""))
         for scalar in text.unicodeScalars {
             switch scalar.value {

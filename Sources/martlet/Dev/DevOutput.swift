@@ -1,0 +1,123 @@
+import Glibc
+import Synchronization
+import WireProtocol
+
+/// The terminal of `martlet dev`: lines of all children, each with its name in front, and our own.
+final class DevOutput: Sendable {
+    private let names: [String]
+    private let width: Int
+    private let colour: Bool
+    private let lock = Mutex(())
+
+    init(names: [String], colour: Bool) {
+        self.names = names
+        width = (names + ["dev"]).map(\.count).max() ?? 0
+        self.colour = colour
+    }
+
+    /// A line of our own, from `dev`.
+    func say(_ text: String) { write(prefix("dev", "1"), [UInt8](Printable.text(text).utf8)[...]) }
+
+    /// Text that goes out as it is.
+    func show(_ text: String) { lock.withLock { _ in Terminal.write(text, to: STDOUT_FILENO) } }
+
+    func line(_ line: ArraySlice<UInt8>, of child: Int) {
+        let hues = ["36", "32", "33", "35", "34", "96", "92", "93", "95", "94"]
+        write(prefix(names[child], hues[child % hues.count]), line)
+    }
+
+    /// Reads the child's output to its end, on a thread of its own; closes the descriptor.
+    func follow(_ descriptor: Int32, of child: Int) {
+        Threads.detach {
+            var pending: [UInt8] = []
+            var chunk = [UInt8](repeating: 0, count: 16384)
+            while true {
+                let count = read(descriptor, &chunk, chunk.count)
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { break }
+                pending += chunk[..<count]
+                var start = 0
+                while let end = pending[start...].firstIndex(of: UInt8(ascii: "\n")) {
+                    self.line(pending[start..<end], of: child)
+                    start = end + 1
+                }
+                pending.removeFirst(start)
+                if pending.count > 65536 {
+                    self.line(pending[...], of: child)
+                    pending = []
+                }
+            }
+            if !pending.isEmpty { self.line(pending[...], of: child) }
+            close(descriptor)
+        }
+    }
+
+    private func prefix(_ name: String, _ hue: String) -> String {
+        let padded = name + String(repeating: " ", count: width - name.count)
+        return colour ? "\u{1B}[\(hue)m\(padded) │\u{1B}[0m " : padded + " | "
+    }
+
+    private func write(_ prefix: String, _ line: ArraySlice<UInt8>) {
+        let text = prefix + (LogLine(line)?.text(colour: colour) ?? Printable.text(String(decoding: line, as: UTF8.self)))
+        lock.withLock { _ in Terminal.write(text + "\n", to: STDOUT_FILENO) }
+    }
+}
+
+/// One of our JSON log lines, for a person: time of day, level, message, then the fields.
+struct LogLine: Equatable {
+    private(set) var time = ""
+    private(set) var level = ""
+    private(set) var message = ""
+    private(set) var fields: [String] = []
+
+    /// nil when the line is no JSON object with a `msg`.
+    init?(_ line: ArraySlice<UInt8>) {
+        guard line.first == UInt8(ascii: "{") else { return nil }
+        let read = line.withUnsafeBytes { bytes in
+            do throws(JSONError) {
+                try JSONScanner.scanObject(bytes) { (key, value) throws(JSONError) in
+                    let name = JSONText.string(key, in: bytes) ?? "?"
+                    let text =
+                        JSONText.string(value, in: bytes) ?? String(decoding: bytes[value.range], as: UTF8.self)
+                    switch name {
+                    case "ts": time = String(text.dropFirst(11).prefix(12))
+                    case "level": level = text
+                    case "msg": message = text
+                    default: fields.append("\(name)=\(LogLine.quoted(text))")
+                    }
+                }
+                return true
+            } catch {
+                return false
+            }
+        }
+        guard read, !message.isEmpty else { return nil }
+    }
+
+    func text(colour: Bool) -> String {
+        let name = level.uppercased().padded(to: 8)
+        let shown = Printable.text(message)
+        let rest = fields.isEmpty ? "" : "  " + fields.joined(separator: " ")
+        guard colour else { return "\(time) \(name) \(shown)\(rest)" }
+        let hue =
+            switch level {
+            case "error", "critical": "31"
+            case "warning": "33"
+            case "debug", "trace": "2"
+            default: "32"
+            }
+        return "\u{1B}[2m\(time)\u{1B}[0m \u{1B}[\(hue)m\(name)\u{1B}[0m \(shown)\u{1B}[2m\(rest)\u{1B}[0m"
+    }
+
+    private static func quoted(_ text: String) -> String {
+        let shown = Printable.text(text)
+        return shown.contains(" ") || shown.isEmpty ? "\"\(shown)\"" : shown
+    }
+}
+
+extension String {
+    /// With spaces behind, to at least `count` characters.
+    fileprivate func padded(to count: Int) -> String {
+        self + String(repeating: " ", count: max(0, count - self.count))
+    }
+}

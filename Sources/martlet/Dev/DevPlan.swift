@@ -1,0 +1,120 @@
+import Logging
+
+/// What `martlet dev` starts, decided before anything runs.
+struct DevPlan: Sendable, Equatable {
+    struct Child: Sendable, Equatable {
+        let name: String
+        let program: String
+        let arguments: [String]
+        /// Over what dev itself was given; nil takes a key away.
+        let environment: [String: String?]
+        let readiness: Readiness
+        /// The file it writes to beside its output.
+        var log: String?
+        /// See `Supervision`.
+        let tier: Int
+    }
+
+    static let maximumNodes = 26
+
+    let children: [Child]
+    /// What must be free before anything starts, with the name of who takes it.
+    let ports: [(host: String, port: Int, owner: String)]
+    let page: String
+    let redisURL: String
+    let redisPrefix: String
+    let runsRedis: Bool
+    let authentication: Settings.Auth
+    let nodeCount: Int
+
+    /// - Parameters:
+    ///   - settings: host, port (the router's; nodes take the ones after it), Redis prefix and drain time count here.
+    ///   - environment: what the children inherit; a `MARTLET_AUTH` in it is respected, otherwise it is `none`.
+    ///   - standingRedis: the URL of a Redis that runs already; nil starts one of our own.
+    ///   - folder: absolute; `redis/` under it holds the data of our own Redis.
+    ///   - socketFolder: where our own Redis' socket stands.
+    ///   - randomSecret: stands for `MARTLET_SECRET` unless there is one.
+    init(
+        settings: Settings, environment: [String: String], nodes: Int, standingRedis: String?, folder: String,
+        socketFolder: String, program: String, randomSecret: String
+    ) throws(Failure) {
+        let port = settings.port ?? 8080
+        guard (1...Self.maximumNodes).contains(nodes) else {
+            throw Failure(.usage, "--nodes is \(nodes), but must be from 1 to \(Self.maximumNodes)")
+        }
+        guard port > 0, port + nodes <= 65535 else {
+            throw Failure(
+                .usage, "--port is \(port), but must be from 1 to \(65535 - nodes): the router takes it, and each node one after it")
+        }
+        let socket = socketFolder + "/redis.sock"
+        let url = standingRedis ?? "unix://" + socket
+        let authentication = (environment["MARTLET_AUTH"] ?? "").isEmpty ? Settings.Auth.none : settings.auth
+        var common: [String: String?] = [
+            "MARTLET_REDIS_URL": url, "MARTLET_REDIS_PREFIX": settings.redisPrefix,
+            "MARTLET_AUTH": authentication.rawValue, "MARTLET_ADVERTISE": nil, "MARTLET_NODE_NAME": nil,
+            "MARTLET_SECRET": settings.secret ?? randomSecret, "MARTLET_LOG_LEVEL": settings.logLevel.rawValue,
+        ]
+        if (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty { common["MARTLET_DRAIN_SECONDS"] = "3" }
+        let watch = ["--exit-with-fd", String(ChildProcess.watchDescriptor)]
+
+        var children: [Child] = []
+        var ports: [(host: String, port: Int, owner: String)] = [(settings.host, port, "the router")]
+        if standingRedis == nil {
+            let command = ["redis-server"] + Self.redisOptions(folder: folder + "/redis", socket: socket)
+            children.append(
+                Child(
+                    name: "redis", program: program, arguments: ["shim"] + watch + ["--"] + command, environment: [:],
+                    readiness: .redis(socket: socket), log: folder + "/redis/redis.log", tier: 0))
+        }
+        for index in 0..<nodes {
+            let name = "node-\(Character(Unicode.Scalar(UInt8(ascii: "a") + UInt8(index))))"
+            let own: [String: String?] = [
+                "MARTLET_NODE_NAME": name, "MARTLET_HOST": "127.0.0.1", "MARTLET_PORT": String(port + 1 + index),
+            ]
+            ports.append(("127.0.0.1", port + 1 + index, name))
+            children.append(
+                Child(
+                    name: name, program: program, arguments: ["node"] + watch,
+                    environment: common.merging(own) { $1 },
+                    readiness: .http(host: "127.0.0.1", port: port + 1 + index, path: "/readyz"), tier: 1))
+        }
+        let reachable = Self.reachableHost(settings.host)
+        children.append(
+            Child(
+                name: "router", program: program, arguments: ["router"] + watch,
+                environment: common.merging(["MARTLET_HOST": settings.host, "MARTLET_PORT": String(port)]) { $1 },
+                readiness: .http(host: reachable, port: port, path: "/_router/healthz"), tier: 1))
+        self.children = children
+        self.ports = ports
+        page = "http://" + (reachable.contains(":") ? "[\(reachable)]" : reachable) + ":\(port)/"
+        redisURL = url
+        redisPrefix = settings.redisPrefix
+        runsRedis = standingRedis == nil
+        self.authentication = authentication
+        nodeCount = nodes
+    }
+
+    /// The append-only file is the data; no snapshots beside it. Nothing is evicted (a cluster whose leases were evicted
+    /// would fall apart), and a node that reads slowly for a moment is not cut off (the default of 32 MiB is soon full
+    /// when a busy room is relayed).
+    static func redisOptions(folder: String, socket: String) -> [String] {
+        [
+            "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700", "--dir", folder, "--appendonly", "yes",
+            "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction",
+            "--client-output-buffer-limit", "pubsub", "256mb", "128mb", "60", "--loglevel", "warning", "--logfile",
+            folder + "/redis.log", "--daemonize", "no",
+        ]
+    }
+
+    private static func reachableHost(_ host: String) -> String {
+        switch host {
+        case "0.0.0.0": "127.0.0.1"
+        case "::": "::1"
+        default: host
+        }
+    }
+
+    static func == (a: DevPlan, b: DevPlan) -> Bool {
+        a.children == b.children && a.page == b.page && a.redisURL == b.redisURL
+    }
+}

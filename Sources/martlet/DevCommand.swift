@@ -1,0 +1,131 @@
+import ArgumentParser
+import Glibc
+import NIOCore
+
+struct DevCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "dev",
+        abstract: "Runs a whole cluster on this machine: Redis, nodes and a router, until Ctrl-C.",
+        discussion: """
+            Redis is a child of its own on a socket under .martlet/, where its data stays; --redis takes one that stands. \
+            The router listens on --port, the nodes on the ports after it. Unless MARTLET_AUTH says otherwise, clients \
+            are believed whoever they say they are: for development alone. `martlet admin` in the same directory finds \
+            the cluster by itself.
+            """
+    )
+
+    @Option(help: "How many nodes, 1 to \(DevPlan.maximumNodes).")
+    var nodes = 3
+
+    @Option(help: "The router's port; the nodes take the ones after it. (default: 8080)")
+    var port: String?
+
+    @Option(help: "The address the router listens on. (default: 127.0.0.1)")
+    var host: String?
+
+    @OptionGroup var redis: RedisOptions
+
+    @Option(name: .customLong("log-level"), help: "The least severe log lines that are shown.")
+    var logLevel: String?
+
+    @Flag(help: "End the cluster that runs in this directory, and wait for its end.")
+    var down = false
+
+    func run() throws {
+        let folder = DevFolder.here()
+        if down {
+            Terminal.write(try folder.end(within: 60) + "\n", to: STDOUT_FILENO)
+            return
+        }
+        let environment = Settings.processEnvironment()
+        var flags = redis.flags
+        flags.merge(["MARTLET_PORT": port, "MARTLET_HOST": host, "MARTLET_LOG_LEVEL": logLevel]) { $1 }
+        let settings = try Settings(environment: environment, flags: flags)
+        let fromEnvironment = !(environment["MARTLET_REDIS_URL"] ?? "").isEmpty
+        let standing = redis.redisURL != nil || fromEnvironment ? settings.redisURL : nil
+        if standing == nil, ChildProcess.find("redis-server", path: environment["PATH"] ?? "/usr/bin:/bin") == nil {
+            throw Failure(.failed, "redis-server is not installed: `make deps` installs it, or give one that runs with --redis URL")
+        }
+        let plan = try DevPlan(
+            settings: settings, environment: environment, nodes: nodes, standingRedis: standing, folder: folder.path,
+            socketFolder: try Self.socketFolder(folder), program: ChildProcess.ownProgram(),
+            randomSecret: Self.randomSecret())
+        try Self.checkPorts(plan)
+        let lock = try folder.occupy()
+        folder.publish(plan, lock: lock)
+
+        let output = DevOutput(
+            names: plan.children.map(\.name), colour: Terminal.wantsColour(STDOUT_FILENO, environment: environment))
+        let cluster = try DevCluster(plan: plan, environment: environment, output: output)
+        output.say("starting \(plan.children.map(\.name).joined(separator: ", "))")
+        let drain: TimeAmount = (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty ? .seconds(3) : settings.drain
+        cluster.run(patience: drain.nanoseconds / 1_000_000 + 5000) { pids in
+            output.show(DevBanner.text(plan, pids: pids, program: CommandLine.arguments.first ?? "martlet"))
+        }
+        output.say("ended")
+    }
+
+    static func checkPorts(_ plan: DevPlan) throws(Failure) {
+        for (host, port, owner) in plan.ports {
+            switch Sockets.tryListening(host: host, port: port) {
+            case .free: continue
+            case .inUse:
+                throw Failure(.failed, "port \(port), which \(owner) would take, is in use: choose another first port with --port")
+            case .refused(let reason):
+                throw Failure(.failed, "\(owner) cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port")
+            }
+        }
+    }
+
+    /// A socket's path is at most 107 bytes and has to fit into a URL as it is; where the checkout's does not, a folder
+    /// that only this user can enter stands in for it.
+    private static func socketFolder(_ folder: DevFolder) throws(Failure) -> String {
+        let own = folder.path + "/redis"
+        let plain = own.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"?#%@\"".utf8.contains($0) }
+        if plain, own.utf8.count < 90 { return own }
+        var template = Array("/tmp/martlet-dev-XXXXXX".utf8CString)
+        guard let made = mkdtemp(&template) else {
+            throw Failure(.failed, "no folder for the socket under /tmp: \(ChildProcess.reason(errno))")
+        }
+        return String(cString: made)
+    }
+
+    private static func randomSecret() -> String {
+        var generator = SystemRandomNumberGenerator()
+        return (0..<4).map { _ in
+            let digits = String(generator.next(), radix: 16)
+            return String(repeating: "0", count: 16 - digits.count) + digits
+        }.joined()
+    }
+}
+
+/// What a person reads once all is ready.
+enum DevBanner {
+    static func text(_ plan: DevPlan, pids: [String: pid_t], program: String) -> String {
+        let victim = "node-\(plan.nodeCount > 1 ? "b" : "a")"
+        let steps = [
+            ("\(program) chat general --user alice", "chat from the terminal"),
+            ("\(program) admin nodes --watch", "the nodes and what they carry"),
+            ("\(program) admin presence general", "who is in the room, and on which node"),
+            ("\(program) admin tail general", "the room's messages as they come"),
+            ("kill -9 \(pids[victim] ?? 0)", "\(victim) dies; chat goes on, and it starts again"),
+        ]
+        let width = steps.map(\.0.count).max() ?? 0
+        var lines = [
+            "",
+            "  Martlet is ready: \(plan.nodeCount) node\(plan.nodeCount == 1 ? "" : "s") behind one router.",
+            "",
+            "  Open  \(plan.page)  in two windows.",
+            "",
+        ]
+        if plan.authentication == .none {
+            lines += ["  WARNING: MARTLET_AUTH=none. Anyone is whoever they say they are: for development alone.", ""]
+        }
+        lines.append("  Try next, in another terminal here:")
+        for (command, meaning) in steps {
+            lines.append("    \(command)\(String(repeating: " ", count: width - command.count))  # \(meaning)")
+        }
+        lines += ["", "  Redis is at \(plan.redisURL). Ctrl-C ends it all.", "", ""]
+        return lines.joined(separator: "\n")
+    }
+}

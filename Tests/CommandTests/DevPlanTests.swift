@@ -1,0 +1,83 @@
+import Testing
+
+@testable import martlet
+
+@Suite("What martlet dev starts")
+struct DevPlanTests {
+    private func plan(
+        _ environment: [String: String] = [:], port: String? = nil, nodes: Int = 3, redis: String? = nil
+    ) throws -> DevPlan {
+        try DevPlan(
+            settings: Settings(environment: environment, flags: ["MARTLET_PORT": port]), environment: environment,
+            nodes: nodes, standingRedis: redis, folder: "/c/.martlet", socketFolder: "/c/.martlet/redis",
+            program: "/bin/martlet", randomSecret: "random")
+    }
+
+    @Test("Redis first, then three nodes on the ports after the router's")
+    func standard() throws {
+        let plan = try plan()
+        #expect(plan.children.map(\.name) == ["redis", "node-a", "node-b", "node-c", "router"])
+        #expect(plan.children.map(\.tier) == [0, 1, 1, 1, 1])
+        #expect(plan.ports.map(\.port) == [8080, 8081, 8082, 8083])
+        #expect(plan.page == "http://127.0.0.1:8080/")
+        #expect(plan.children[0].arguments.starts(with: ["shim", "--exit-with-fd", "3", "--", "redis-server"]))
+        #expect(plan.children[1].arguments == ["node", "--exit-with-fd", "3"])
+        let node = plan.children[2].environment
+        #expect(node["MARTLET_NODE_NAME"] == "node-b")
+        #expect(node["MARTLET_PORT"] == "8082")
+        #expect(node["MARTLET_REDIS_URL"] == "unix:///c/.martlet/redis/redis.sock")
+        #expect(node["MARTLET_AUTH"] == "none")
+        #expect(node["MARTLET_SECRET"] == "random")
+    }
+
+    @Test("every setting that the children get is in the table")
+    func childrenAreWellConfigured() throws {
+        let plan = try plan(["MARTLET_NODE_NAME": "mine", "MARTLET_ADVERTISE": "h:1", "MARTLET_SECRET": "0123456789abcdef"])
+        for child in plan.children {
+            var environment = ["MARTLET_NODE_NAME": "mine", "MARTLET_ADVERTISE": "h:1"]
+            for (key, value) in child.environment { environment[key] = value }
+            let settings = try Settings(environment: environment)
+            guard child.tier == 1 else { continue }
+            #expect(settings.advertise == nil)
+            #expect(settings.secret == "0123456789abcdef")
+            #expect(settings.nodeName == (child.name == "router" ? nil : child.name))
+        }
+    }
+
+    @Test("a Redis that stands is used and none is started; MARTLET_AUTH of the environment stays")
+    func standing() throws {
+        let plan = try plan(["MARTLET_AUTH": "token"], nodes: 1, redis: "redis://r:1")
+        #expect(plan.children.map(\.name) == ["node-a", "router"])
+        #expect(plan.children[0].environment["MARTLET_REDIS_URL"] == "redis://r:1")
+        #expect(plan.children[0].environment["MARTLET_AUTH"] == "token")
+        #expect(plan.authentication == .token)
+    }
+
+    @Test("node counts and ports that cannot be are usage errors")
+    func limits() {
+        #expect(throws: Failure.self) { try plan(nodes: 0) }
+        #expect(throws: Failure.self) { try plan(nodes: 27) }
+        #expect(throws: Failure.self) { try plan(port: "65533") }
+        #expect(throws: Failure.self) { try plan(port: "0") }
+        #expect(throws: Never.self) { try plan(port: "65532") }
+    }
+
+    @Test("a readiness answer is its status, else the first line of its body")
+    func readiness() {
+        #expect(Readiness.judge(http: Array("HTTP/1.1 200 OK\r\n\r\n".utf8)) == .ready)
+        #expect(
+            Readiness.judge(http: Array("HTTP/1.1 503 No\r\nA: b\r\n\r\nno lease\nx".utf8))
+                == .notYet(reason: "HTTP 503: no lease"))
+        #expect(Readiness.judge(http: []) == .notYet(reason: "no answer"))
+    }
+
+    @Test("a log line of a child is shown for people, with nothing a terminal would act on")
+    func logLine() {
+        let line = #"{"ts":"2026-09-21T14:13:20.123Z","level":"info","msg":"up\u001b[2J","node":"a 1","n":3}"#
+        #expect(
+            LogLine(Array(line.utf8)[...])?.text(colour: false)
+                == #"14:13:20.123 INFO     up\u{1b}[2J  node="a 1" n=3"#)
+        #expect(LogLine(Array("{no".utf8)[...]) == nil)
+        #expect(LogLine(Array("plain".utf8)[...]) == nil)
+    }
+}
