@@ -11,7 +11,7 @@ TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test swift-there build up down test test-build test-unit test-redis test-cluster test-browser clean
+.PHONY: help deps deps-test swift-there build up down test test-build test-unit test-redis test-cluster test-browser lint format docs bench docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,24 @@ test-cluster: test-build ## Run the tests that start real nodes, kill, pause and
 
 test-browser: test-build ## Run the chat page in headless Chromium.
 	@Tests/BrowserTests/run
+
+lint: swift-there ## Check format, arrows between targets, docs, settings, docker files, Lua heads.
+	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }
+	@.ci/lint --self-test
+	@.ci/lint
+
+format: swift-there ## Format all Swift files.
+	$(SWIFT) format --in-place --parallel --recursive Package.swift Sources Tests
+
+docs: build ## Write .env.example and the table of settings in docs/operations.md from the code.
+	@$(MARTLET) config env-example > .env.example.new && mv .env.example.new .env.example
+	@.ci/settings_table.py
+
+bench: build ## Load a node of its own, in turns with the socket floor; takes three minutes.
+	@Tests/Peers/bench.sh $(MARTLET)
+
+docker-check: ## Build the image, run a cluster of containers, send messages through it (docker, or podman and buildah).
+	@docker/check.sh
 
 clean: ## Remove what was built, but not .martlet/ (the data of `make up`).
 	rm -rf .build

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import settings_table
+
 # The architecture: what each target may import beside Swift, Glibc and Synchronization. Arrows only go down.
 NIO = "NIOCore NIOPosix"
 HTTP = "NIOCore NIOPosix NIOHTTP1"
@@ -176,10 +178,12 @@ def rule_settings(tree):
             for key in re.findall(r"\bMARTLET_[A-Z_]*[A-Z]\b(?!\*|_)", line):
                 if key not in known:
                     problems.append(f"{file}:{number}: {key} is no key of Sources/martlet/Settings.swift")
-    table = tree.text("docs/operations.md")
+    page = tree.text("docs/operations.md")
     for key in sorted(known):
-        if f"| `{key}` |" not in table:
+        if f"| `{key}` |" not in page:
             problems.append(f"docs/operations.md: the table of settings lacks {key}")
+    if settings_table.with_table(page, tree.text(".env.example")) != page:
+        problems.append("docs/operations.md: the table of settings is not what .env.example says: run `make docs`")
     return problems
 
 

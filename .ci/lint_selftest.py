@@ -4,11 +4,14 @@ import tempfile
 from pathlib import Path
 
 import lint_rules
+import settings_table
 from lint_tree import Tree
 
 GUARANTEES = "".join(
     f'## G{n} Claim\n\n- `Tests/AffinityTests/Hash.swift`: "a key keeps its node"\n\n' for n in range(1, 8)
 )
+ENV_EXAMPLE = "# Settings.\n\n# The port. Must be a number.\n#MARTLET_PORT=8081\n"
+OPERATIONS = settings_table.with_table("# Operations\n\n" + settings_table.BEGIN + settings_table.END, ENV_EXAMPLE)
 GOOD = {
     ".swift-format": '{"version": 1, "lineLength": 120, "indentation": {"spaces": 4}}\n',
     "Package.swift": '// swift-tools-version: 6.2\nimport PackageDescription\n\nlet package = Package(\n    name: "x",\n'
@@ -23,7 +26,8 @@ GOOD = {
     "FROM b\nRUN apt-get install -y libssl3 ca-certificates\nCOPY --from=build /x /x\n",
     "docker/compose.yaml": "services:\n  node:\n    build:\n      dockerfile: docker/Dockerfile\n",
     "docs/guarantees.md": GUARANTEES,
-    "docs/operations.md": "# Operations\n\n| key | default |\n| --- | --- |\n| `MARTLET_PORT` | 8081 |\n",
+    ".env.example": ENV_EXAMPLE,
+    "docs/operations.md": OPERATIONS,
     "README.md": "# X\n\n## Two words\n\n[there](docs/operations.md#operations), [here](#two-words), `Sources/ChatCore`,"
     " `make test`, MARTLET_PORT\n",
     "start.sh": "#!/bin/bash\nif true; then echo; fi\n",
@@ -55,6 +59,7 @@ BAD = [
     ("settings", "an unknown key in a page", "README.md", "MARTLET_PROT\n"),
     ("settings", "an unknown key in compose", "docker/compose.yaml", "    MARTLET_PROT: 1\n"),
     ("settings", "a key without documentation", "Sources/martlet/Settings.swift", 'let keys = ["MARTLET_PORT", "MARTLET_HOST"]\n'),
+    ("settings", "a table that is old", ".env.example", ENV_EXAMPLE.replace("8081", "8082")),
     ("docker", "a COPY of nothing", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("Sources Sources", "Nowhere x")),
     ("docker", "another apt package to build", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("libssl-dev", "libfoo-dev")),
     ("docker", "another apt package to run", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("libssl3", "curl")),
