@@ -1,0 +1,169 @@
+package import NIOCore
+package import NIOHTTP1
+
+/// One HTTP request, complete.
+package struct HTTPRequest: Sendable {
+    package let method: HTTPMethod
+    /// The request target as it stood in the request line.
+    package let uri: String
+    /// The path with percent-escapes decoded; at least "/".
+    package let path: String
+    /// The query's pairs in order, decoded as forms are (`+` is a space).
+    package let queryItems: [(name: String, value: String)]
+    package let headers: HTTPHeaders
+    package let body: ByteBuffer
+    /// The peer's IP address, without the port.
+    package let remoteAddress: String?
+    /// `X-Request-Id` of the request where it is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`, otherwise 16 random hex digits.
+    package let requestID: String
+
+    /// The first value of `name` in the query.
+    package func query(_ name: String) -> String? {
+        queryItems.first { $0.name == name }?.value
+    }
+
+    /// The subprotocols that the client offers, in its order of preference.
+    package var offeredSubprotocols: [String] {
+        headers[canonicalForm: "sec-websocket-protocol"].map(String.init)
+    }
+
+    package init(
+        method: HTTPMethod,
+        uri: String,
+        headers: HTTPHeaders = HTTPHeaders(),
+        body: ByteBuffer = ByteBuffer(),
+        remoteAddress: String? = nil
+    ) {
+        self.method = method
+        self.uri = uri
+        self.headers = headers
+        self.body = body
+        self.remoteAddress = remoteAddress
+        let target = RequestTarget(uri)
+        self.path = target?.path ?? "/"
+        self.queryItems = target?.queryItems ?? []
+        self.requestID = Self.requestID(from: headers)
+    }
+
+    private static func requestID(from headers: HTTPHeaders) -> String {
+        if let given = headers.first(name: "x-request-id"), (1...128).contains(given.utf8.count),
+            given.utf8.allSatisfy(isRequestIDByte)
+        {
+            return given
+        }
+        let digits = String(UInt64.random(in: .min ... .max), radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+
+    private static func isRequestIDByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "0")...UInt8(ascii: ":"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
+            UInt8(ascii: "/"), UInt8(ascii: "+"), UInt8(ascii: "="), UInt8(ascii: "@"):
+            true
+        default: false
+        }
+    }
+}
+
+/// One HTTP answer. `Content-Length`, `Connection` and `Date` are added when it is written.
+package struct HTTPResponse: Sendable {
+    package var status: HTTPResponseStatus
+    package var headers: HTTPHeaders
+    package var body: ByteBuffer
+
+    package init(status: HTTPResponseStatus, headers: HTTPHeaders = HTTPHeaders(), body: ByteBuffer = ByteBuffer()) {
+        self.status = status
+        self.headers = headers
+        self.body = body
+    }
+
+    package init(status: HTTPResponseStatus, contentType: String, body: String) {
+        let headers: HTTPHeaders = ["Content-Type": contentType]
+        self.init(status: status, headers: headers, body: ByteBuffer(string: body))
+    }
+
+    /// `{"error":{"code":…,"reason":"…","message":"…"}}`: `code` is the HTTP status, `reason` a stable word for programs,
+    /// `message` a sentence for people.
+    package static func error(
+        _ status: HTTPResponseStatus,
+        reason: String,
+        message: String,
+        headers: HTTPHeaders = HTTPHeaders()
+    ) -> HTTPResponse {
+        var body = ByteBuffer()
+        body.writeString("{\"error\":{\"code\":\(status.code),\"reason\":")
+        body.writeJSONString(reason)
+        body.writeString(",\"message\":")
+        body.writeJSONString(message)
+        body.writeString("}}\n")
+        var headers = headers
+        headers.replaceOrAdd(name: "Content-Type", value: "application/json")
+        return HTTPResponse(status: status, headers: headers, body: body)
+    }
+
+    /// Whether a body, and so a length, belongs to the status (RFC 9110 section 6.4.1).
+    private var mayHaveBody: Bool {
+        status.code >= 200 && status.code != 204 && status.code != 304
+    }
+
+    /// The bytes on the wire. A header with a line break or NUL in it is left out: no answer can be split in two.
+    func serialized(forHEAD: Bool, keepAlive: Bool, date: String) -> ByteBuffer {
+        var buffer = ByteBufferAllocator().buffer(capacity: 256 + (forHEAD ? 0 : body.readableBytes))
+        buffer.writeStatusLine(status)
+        for header in headers {
+            switch header.name.lowercased() {
+            case "content-length", "connection", "transfer-encoding", "date": continue
+            default: buffer.writeHeader(header.name, header.value)
+            }
+        }
+        buffer.writeHeader("Date", date)
+        if mayHaveBody { buffer.writeHeader("Content-Length", String(body.readableBytes)) }
+        let options = headers[canonicalForm: "connection"].map(String.init).filter { !$0.isKeepAliveOrClose }
+        let connection = options + (keepAlive ? [] : ["close"])
+        if !connection.isEmpty { buffer.writeHeader("Connection", connection.joined(separator: ", ")) }
+        buffer.writeString("\r\n")
+        if mayHaveBody && !forHEAD { buffer.writeImmutableBuffer(body) }
+        return buffer
+    }
+}
+
+extension String {
+    fileprivate var isKeepAliveOrClose: Bool {
+        let word = lowercased()
+        return word == "keep-alive" || word == "close"
+    }
+}
+
+extension ByteBuffer {
+    mutating func writeStatusLine(_ status: HTTPResponseStatus) {
+        writeString("HTTP/1.1 \(status.code) ")
+        writeString(status.reasonPhrase)
+        writeString("\r\n")
+    }
+
+    mutating func writeHeader(_ name: String, _ value: String) {
+        guard !name.isEmpty, name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: ":") }),
+            value.utf8.allSatisfy({ $0 != 0x0D && $0 != 0x0A && $0 != 0 })
+        else { return }
+        writeString(name)
+        writeString(": ")
+        writeString(value)
+        writeString("\r\n")
+    }
+
+    fileprivate mutating func writeJSONString(_ string: String) {
+        writeString("\"")
+        for scalar in string.unicodeScalars {
+            switch scalar {
+            case "\"": writeString("\\\"")
+            case "\\": writeString("\\\\")
+            case "\u{0}"..."\u{1F}":
+                let digits = String(scalar.value, radix: 16)
+                writeString("\\u" + String(repeating: "0", count: 4 - digits.count) + digits)
+            default: writeString(String(scalar))
+            }
+        }
+        writeString("\"")
+    }
+}

@@ -1,0 +1,126 @@
+import Glibc
+package import NIOCore
+package import NIOHTTP1
+import NIOPosix
+import Synchronization
+
+/// What the owner of a server answers to a valid opening handshake.
+package enum UpgradeDecision {
+    /// 101. `subprotocol` should be one that the client offered. `delegate` is called once on the connection's loop, after
+    /// the 101 was queued: it may send at once. The connection holds what it returns until `webSocketClosed`.
+    case accept(
+        subprotocol: String? = nil,
+        extraHeaders: HTTPHeaders = HTTPHeaders(),
+        delegate: (WebSocketConnection) -> any WebSocketDelegate
+    )
+    /// Any other answer. The HTTP connection is closed behind it.
+    case refuse(HTTPResponse)
+}
+
+package struct HTTPServerError: Error, CustomStringConvertible, Sendable {
+    package enum Code: Sendable {
+        /// Another socket listens there.
+        case addressInUse
+        /// The host is not one of this machine's, or its name is not known.
+        case addressNotAvailable
+        /// Ports below 1024 need a privilege.
+        case permissionDenied
+        case other
+    }
+
+    package let code: Code
+    package let host: String
+    package let port: Int
+    package let cause: String
+
+    package var description: String {
+        switch code {
+        case .addressInUse: "port \(port) on \(host) is in use"
+        case .addressNotAvailable: "the address \(host) is not available on this machine"
+        case .permissionDenied: "port \(port) on \(host) may not be opened by this user"
+        case .other: "can't listen on \(host):\(port): \(cause)"
+        }
+    }
+}
+
+/// HTTP/1.1 and WebSocket on one port.
+///
+/// 1. Plain requests go to `onRequest`, opening handshakes that RFC 6455 allows to `onUpgrade`, each on the connection's
+///    loop. Both closures get that loop, to make futures with.
+/// 2. Everything else is answered here, as `HTTPResponse.error`: broken HTTP 400, a head too large 431, a body too large
+///    413, a request that takes too long 408; on an upgrade request or on `webSocketPath` a method other than GET 405, a
+///    missing upgrade 426, another version 426, a missing or bad key 400.
+package struct HTTPServer: Sendable {
+    private let core: ServerCore
+
+    package typealias RequestHandler = @Sendable (HTTPRequest, any EventLoop) -> EventLoopFuture<HTTPResponse>
+    package typealias UpgradeHandler = @Sendable (HTTPRequest, any EventLoop) -> UpgradeDecision
+
+    /// Listens on `host` (a name, an IPv4 or IPv6 address) and `port` (0: any that is free). Fails with `HTTPServerError`.
+    /// `webSocketPath` is the path where a request without `Upgrade` is told 426; handshakes on any path reach
+    /// `onUpgrade`, which refuses those that it does not know.
+    package static func start(
+        host: String,
+        port: Int,
+        group: any EventLoopGroup,
+        limits: WebSocketLimits = WebSocketLimits(),
+        webSocketPath: String = "/ws",
+        onRequest: @escaping RequestHandler,
+        onUpgrade: @escaping UpgradeHandler
+    ) -> EventLoopFuture<HTTPServer> {
+        let settings = ServerSettings(
+            limits: SharedLimits(limits),
+            webSocketPath: webSocketPath,
+            onRequest: onRequest,
+            onUpgrade: onUpgrade
+        )
+        let core = ServerCore(settings: settings, group: group)
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 4096)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptBackoff())
+                }
+            }
+            .childChannelOption(.maxMessagesPerRead, value: 1)
+            .childChannelOption(.recvAllocator, value: SharedReadAllocator.forHTTP)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try core.serve(channel) }
+            }
+        return bootstrap.bind(host: host, port: port).flatMapThrowing { channel in
+            core.listener.withLock { $0 = channel }
+            return HTTPServer(core: core)
+        }.flatMapErrorThrowing { error in
+            throw HTTPServerError(error, host: host, port: port)
+        }
+    }
+
+    /// Where it listens, or listened.
+    package var localAddress: SocketAddress? { core.localAddress }
+
+    /// Closes the listening socket. Open WebSockets go on until they are closed; answers to HTTP requests close their
+    /// connection. Succeeds when the port is free; may be called again.
+    @discardableResult
+    package func stopAccepting() -> EventLoopFuture<Void> { core.stopAccepting() }
+
+    /// `stopAccepting`, then ends every connection: WebSockets with 1001, at the latest after `closeTimeout`. Succeeds when
+    /// all are gone.
+    @discardableResult
+    package func close() -> EventLoopFuture<Void> { core.close() }
+}
+
+extension HTTPServerError {
+    init(_ error: any Error, host: String, port: Int) {
+        let code: Code =
+            switch error {
+            case let error as IOError where error.errnoCode == EADDRINUSE: .addressInUse
+            case let error as IOError where error.errnoCode == EADDRNOTAVAIL: .addressNotAvailable
+            case let error as IOError where error.errnoCode == EACCES: .permissionDenied
+            case is SocketAddressError: .addressNotAvailable
+            default: .other
+            }
+        self.init(code: code, host: host, port: port, cause: "\(error)")
+    }
+}

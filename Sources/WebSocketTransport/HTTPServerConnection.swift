@@ -1,0 +1,351 @@
+import NIOCore
+import NIOHTTP1
+
+/// One accepted connection while it speaks HTTP/1.1, until it ends or becomes a `WebSocketConnection`.
+///
+/// 1. One request at a time: what is pipelined behind it waits, and reading stops until it is answered.
+/// 2. Bounds the time and size of a request.
+/// 3. Ends a connection so that the peer can read the last answer: our side is closed first, and what still comes is
+///    thrown away until the peer closes or `closeTimeout` has passed.
+final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundIn = Never
+
+    private enum Phase {
+        /// Between requests. To `receiving`, `answering`, `lingering`.
+        case idle
+        /// A head came, its body is coming. To `answering`, `lingering`.
+        case receiving(HTTPRequestHead, ByteBuffer)
+        /// The application has the request, or its answer is being written. To `idle`, `lingering`, `upgraded`.
+        case answering
+        /// The last answer is written or being written; input is thrown away. To `closed`.
+        case lingering
+        /// A `WebSocketConnection` follows in the pipeline and gets everything. To `closed`.
+        case upgraded
+        case closed
+    }
+
+    private let server: ServerLoop
+    private let loop: LoopContext
+    private let decoder: ByteToMessageHandler<HTTPRequestDecoder>
+    private var phase = Phase.idle
+    private var pipelined: [HTTPServerRequestPart] = []
+    private var readIsDue = false
+    /// A part came out of the decoder in the current read burst.
+    private var burstHadPart = false
+    private var requestTimerRuns = true
+    private var closesAfterAnswer = false
+    private var context: ChannelHandlerContext?
+    var deadlineRow: Int32 = -1
+    var serverRow: Int32 = -1
+
+    private var limits: WebSocketLimits { server.settings.limits.values }
+
+    private init(server: ServerLoop, loop: LoopContext, decoder: ByteToMessageHandler<HTTPRequestDecoder>) {
+        self.server = server
+        self.loop = loop
+        self.decoder = decoder
+    }
+
+    static func install(on channel: any Channel, server: ServerLoop) throws {
+        let limits = server.settings.limits.values
+        var decoding = NIOHTTPDecoderLimitConfiguration()
+        decoding.maxHeaderFieldSize = limits.maximumHeadBytes
+        decoding.maxHeaderListSize = limits.maximumHeadBytes
+        let decoder = ByteToMessageHandler(
+            HTTPRequestDecoder(leftOverBytesStrategy: .forwardBytes, limitConfiguration: decoding),
+            maximumBufferSize: 2 * limits.maximumHeadBytes
+        )
+        let loop = LoopContext.current(on: channel.eventLoop)
+        let connection = HTTPServerConnection(server: server, loop: loop, decoder: decoder)
+        try channel.pipeline.syncOperations.addHandlers([decoder, connection])
+    }
+
+    // MARK: Requests
+
+    private func receive(_ part: HTTPServerRequestPart, _ context: ChannelHandlerContext) {
+        switch (phase, part) {
+        case (.idle, .head(let head)):
+            begin(head, context)
+        case (.receiving(let head, var body), .body(let bytes)):
+            guard body.readableBytes + bytes.readableBytes <= limits.maximumBodyBytes else {
+                return refuse(bodyTooLarge, head, context)
+            }
+            phase = .answering
+            body.writeImmutableBuffer(bytes)
+            phase = .receiving(head, body)
+        case (.receiving(let head, let body), .end):
+            phase = .answering
+            loop.clearDeadline(for: self)
+            dispatch(head, body, context)
+        case (.answering, _):
+            pipelined.append(part)
+            if pipelined.count > 1024 { context.close(promise: nil) }
+        case (.idle, _), (.receiving, .head), (.lingering, _), (.upgraded, _), (.closed, _):
+            break
+        }
+    }
+
+    private func begin(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+        startRequestTimer()
+        if head.version == .http1_1 && head.headers["host"].count != 1 {
+            let message = "An HTTP/1.1 request has one `Host` header."
+            return refuse(.error(.badRequest, reason: "bad_host", message: message), head, context)
+        }
+        if let length = head.headers.first(name: "content-length").flatMap(Int.init), length > limits.maximumBodyBytes {
+            return refuse(bodyTooLarge, head, context)
+        }
+        phase = .receiving(head, ByteBuffer())
+        if head.headers.lists("100-continue", in: "expect") && head.version == .http1_1 {
+            context.writeAndFlush(NIOAny(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n")), promise: nil)
+        }
+    }
+
+    private var bodyTooLarge: HTTPResponse {
+        let message = "The body of a request may have \(limits.maximumBodyBytes) bytes."
+        return .error(.payloadTooLarge, reason: "body_too_large", message: message)
+    }
+
+    private func startRequestTimer() {
+        guard !requestTimerRuns else { return }
+        requestTimerRuns = true
+        loop.setDeadline(limits.requestTimeout, for: self)
+    }
+
+    private func dispatch(_ head: HTTPRequestHead, _ body: ByteBuffer, _ context: ChannelHandlerContext) {
+        guard let target = RequestTarget(head.uri) else {
+            let message = "The request target has a broken percent-escape."
+            return refuse(.error(.badRequest, reason: "bad_target", message: message), head, context)
+        }
+        let request = HTTPRequest(
+            method: head.method,
+            uri: head.uri,
+            headers: head.headers,
+            body: body,
+            remoteAddress: context.channel.remoteAddress?.ipAddress
+        )
+        let asksForUpgrade = WebSocketHandshake.asksForUpgrade(head.headers)
+        guard asksForUpgrade || target.path == server.settings.webSocketPath else {
+            return answer(server.settings.onRequest(request, context.eventLoop), head, context)
+        }
+        if let refusal = WebSocketHandshake.refusal(for: head) {
+            return write(refusal, head, context)
+        }
+        switch server.settings.onUpgrade(request, context.eventLoop) {
+        case .refuse(let response):
+            write(response, head, context)
+        case .accept(let subprotocol, let extraHeaders, let delegate):
+            guard let accept = head.headers.first(name: "sec-websocket-key").flatMap(WebSocketHandshake.accept) else {
+                return write(.error(.internalServerError, reason: "internal", message: "SHA-1 failed."), head, context)
+            }
+            let bytes = WebSocketHandshake.acceptance(
+                accept: accept,
+                subprotocol: subprotocol,
+                extraHeaders: extraHeaders
+            )
+            upgrade(bytes, subprotocol, delegate, context)
+        }
+    }
+
+    private func answer(
+        _ response: EventLoopFuture<HTTPResponse>,
+        _ head: HTTPRequestHead,
+        _ context: ChannelHandlerContext
+    ) {
+        response.hop(to: context.eventLoop).assumeIsolated().whenComplete { result in
+            guard let context = self.context else { return }
+            switch result {
+            case .success(let response):
+                self.write(response, head, context)
+            case .failure:
+                let message = "The request could not be answered."
+                self.write(.error(.internalServerError, reason: "internal", message: message), head, context)
+            }
+        }
+    }
+
+    // MARK: Answers
+
+    /// Answers a request that is not to be read to its end, and closes.
+    private func refuse(_ response: HTTPResponse, _ head: HTTPRequestHead?, _ context: ChannelHandlerContext) {
+        phase = .lingering
+        loop.setDeadline(limits.closeTimeout, for: self)
+        pipelined = []
+        writeAndClose(response, isHEAD: head?.method == .HEAD, context)
+    }
+
+    private func write(_ response: HTTPResponse, _ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+        guard case .answering = phase else { return }
+        guard keepsAlive(head, response) else { return refuse(response, head, context) }
+        loop.setDeadline(limits.requestTimeout, for: self)
+        let bytes = response.serialized(forHEAD: head.method == .HEAD, keepAlive: true, date: server.date())
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenSuccess { self.finishedAnswer(context) }
+        context.writeAndFlush(NIOAny(bytes), promise: promise)
+    }
+
+    /// llhttp stops parsing behind a request that offers an upgrade, so the connection can't go on.
+    private func keepsAlive(_ head: HTTPRequestHead, _ response: HTTPResponse) -> Bool {
+        let offersUpgrade = head.headers.contains(name: "upgrade") && head.headers.lists("upgrade", in: "connection")
+        return head.isKeepAlive && head.version == .http1_1 && !offersUpgrade && head.method != .CONNECT
+            && !server.isStopping && !closesAfterAnswer && !response.headers.lists("close", in: "connection")
+    }
+
+    private func finishedAnswer(_ context: ChannelHandlerContext) {
+        guard case .answering = phase else { return }
+        phase = .idle
+        requestTimerRuns = false
+        loop.setDeadline(limits.keepAliveTimeout, for: self)
+        var parts: [HTTPServerRequestPart] = []
+        swap(&parts, &pipelined)
+        for part in parts { receive(part, context) }
+        if readIsDue, mayRead {
+            readIsDue = false
+            context.read()
+        }
+        if server.isStopping, case .idle = phase { context.close(promise: nil) }
+    }
+
+    private func writeAndClose(_ response: HTTPResponse, isHEAD: Bool, _ context: ChannelHandlerContext) {
+        let bytes = response.serialized(forHEAD: isHEAD, keepAlive: false, date: server.date())
+        context.writeAndFlush(NIOAny(bytes), promise: nil)
+        context.close(mode: .output, promise: nil)
+        resumeReading(context)
+    }
+
+    private func resumeReading(_ context: ChannelHandlerContext) {
+        if readIsDue {
+            readIsDue = false
+            context.read()
+        }
+    }
+
+    // MARK: Upgrade
+
+    private func upgrade(
+        _ acceptance: ByteBuffer,
+        _ subprotocol: String?,
+        _ delegate: (WebSocketConnection) -> any WebSocketDelegate,
+        _ context: ChannelHandlerContext
+    ) {
+        let connection = WebSocketConnection(
+            role: .server,
+            loop: loop,
+            limits: server.settings.limits,
+            server: server,
+            remoteAddress: context.channel.remoteAddress?.ipAddress,
+            subprotocol: subprotocol
+        )
+        let pipeline = context.pipeline.syncOperations
+        guard (try? pipeline.addHandler(connection, position: .after(self))) != nil else {
+            return context.close(promise: nil)
+        }
+        phase = .upgraded
+        loop.clearDeadline(for: self)
+        server.remove(self)
+        connection.sendHandshake(acceptance, allowsDirectSend: true)
+        connection.delegate = delegate(connection)
+        server.add(connection)
+        let removed = context.eventLoop.makePromise(of: Void.self)
+        removed.futureResult.assumeIsolated().whenSuccess { self.leave() }
+        pipeline.removeHandler(decoder, promise: removed)
+    }
+
+    /// The decoder is gone, and has passed on what came behind the request.
+    private func leave() {
+        guard let context else { return }
+        try? context.channel.syncOptions?.setOption(.recvAllocator, value: SharedReadAllocator.forWebSocket(loop))
+        context.fireChannelReadComplete()
+        resumeReading(context)
+        context.pipeline.syncOperations.removeHandler(self, promise: nil)
+    }
+
+    // MARK: ChannelDuplexHandler
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        server.add(self)
+        loop.setDeadline(limits.requestTimeout, for: self)
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        ended()
+        self.context = nil
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        ended()
+        context.fireChannelInactive()
+    }
+
+    private func ended() {
+        loop.clearDeadline(for: self)
+        server.remove(self)
+        phase = .closed
+        pipelined = []
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if case .upgraded = phase { return context.fireChannelRead(data) }
+        burstHadPart = true
+        receive(unwrapInboundIn(data), context)
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        switch phase {
+        case .upgraded: context.fireChannelReadComplete()
+        case .idle where !burstHadPart: startRequestTimer()
+        case .idle, .receiving, .answering, .lingering, .closed: break
+        }
+        burstHadPart = false
+    }
+
+    private var mayRead: Bool {
+        if case .answering = phase { false } else { true }
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if mayRead {
+            context.read()
+        } else {
+            readIsDue = true
+        }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if case .upgraded = phase { return context.fireErrorCaught(error) }
+        guard let error = error as? HTTPParserError else { return context.close(promise: nil) }
+        switch phase {
+        case .idle, .receiving: refuse(Self.response(to: error), nil, context)
+        // The broken bytes stand behind a request that is still to be answered: its answer is the last.
+        case .answering: closesAfterAnswer = true
+        case .lingering, .upgraded, .closed: break
+        }
+    }
+
+    private static func response(to error: HTTPParserError) -> HTTPResponse {
+        if error == .headerOverflow {
+            let message = "The head of the request is too large."
+            return .error(.requestHeaderFieldsTooLarge, reason: "head_too_large", message: message)
+        }
+        return .error(.badRequest, reason: "bad_request", message: "This is not HTTP/1.1: \(error).")
+    }
+}
+
+extension HTTPServerConnection: DeadlineTarget, ServerConnection {
+    func deadlineExpired() {
+        guard let context else { return }
+        switch phase {
+        case .idle where requestTimerRuns, .receiving:
+            let message = "The request took too long to arrive."
+            refuse(.error(.requestTimeout, reason: "request_timeout", message: message), nil, context)
+        case .idle, .answering, .lingering, .upgraded, .closed:
+            context.close(promise: nil)
+        }
+    }
+
+    func serverIsClosing() {
+        guard let context, case .idle = phase else { return }
+        context.close(promise: nil)
+    }
+}
