@@ -74,6 +74,15 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
         return releaseHeld()
     }
 
+    /// The hot path: moves on when this is simply the next message, and else leaves everything to ``receive(_:)``.
+    package mutating func advanceIfNext(epoch: String, seq: Int64, tag: String, previousTag: String) -> Bool {
+        guard state == .live, let current = position, seq == current.seq + 1, previousTag == current.tag,
+            epoch == current.epoch
+        else { return false }
+        position = RoomPosition(epoch: epoch, seq: seq, tag: tag)
+        return true
+    }
+
     package mutating func receive(_ message: Message) -> [Event] {
         switch state {
         case .unopened, .reading:

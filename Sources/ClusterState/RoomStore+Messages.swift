@@ -8,23 +8,26 @@ extension RoomStore {
     /// - Parameters:
     ///   - channels: `nil`: the room's own; else the channels of the users it is meant for.
     ///   - newEpoch: the epoch, should the room be new.
+    ///   - timeout: of the command; the connection's own when `nil`.
     /// - Returns: one outcome a message, in order.
     ///
     /// When it fails the batch may have been stored (``RedisError/outcomeIsUnknown``); the same call again is then safe.
     /// An out-of-memory error stored nothing, unless the batch has over 250 messages.
     package func publish(
-        to room: RoomName, channels: [String]?, _ batch: [Publication], limits: HistoryLimits, newEpoch: String
+        to room: RoomName, channels: [String]?, _ batch: [Publication], limits: HistoryLimits, newEpoch: String,
+        timeout: TimeAmount? = nil
     ) -> EventLoopFuture<[PublishOutcome]> {
         guard batch.count > Self.publishChunk else {
-            return publishChunk(to: room, channels: channels, batch[...], limits: limits, newEpoch: newEpoch)
+            return publishChunk(to: room, channels: channels, batch[...], limits: limits, newEpoch: newEpoch, timeout: timeout)
         }
         // One after the other, for the order: a piece that failed must not be overtaken by the next.
         let first = publishChunk(
-            to: room, channels: channels, batch.prefix(Self.publishChunk), limits: limits, newEpoch: newEpoch)
+            to: room, channels: channels, batch.prefix(Self.publishChunk), limits: limits, newEpoch: newEpoch,
+            timeout: timeout)
         return first.flatMap { outcomes in
             publish(
                 to: room, channels: channels, Array(batch.dropFirst(Self.publishChunk)), limits: limits,
-                newEpoch: newEpoch
+                newEpoch: newEpoch, timeout: timeout
             ).map { outcomes + $0 }
         }
     }
@@ -33,7 +36,7 @@ extension RoomStore {
 
     private func publishChunk(
         to room: RoomName, channels: [String]?, _ batch: ArraySlice<Publication>, limits: HistoryLimits,
-        newEpoch: String
+        newEpoch: String, timeout: TimeAmount?
     ) -> EventLoopFuture<[PublishOutcome]> {
         let count = batch.count
         guard count > 0 else { return redis.eventLoop.makeSucceededFuture([]) }
@@ -42,7 +45,7 @@ extension RoomStore {
             .string(keys.roomSentPrevious(room)),
         ]
         let arguments = publishArguments(room, channels: channels, batch, limits: limits, newEpoch: newEpoch)
-        return redis.evaluate(ClusterScripts.roomPublish, keys: scriptKeys, arguments: arguments)
+        return redis.evaluate(ClusterScripts.roomPublish, keys: scriptKeys, arguments: arguments, timeout: timeout)
             .flatMapThrowing { reply in
                 guard let fields = reply.array, fields.count == count + 2, let epoch = fields[0].string,
                     let ts = fields[1].int

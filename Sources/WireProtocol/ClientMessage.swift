@@ -67,4 +67,10 @@ package struct ClientMessageError: Error, Sendable, Equatable {
     package let error: WireError
     package let id: String?
     package let room: String?
+
+    package init(error: WireError, id: String?, room: String?) {
+        self.error = error
+        self.id = id
+        self.room = room
+    }
 }

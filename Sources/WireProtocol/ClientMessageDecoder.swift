@@ -282,7 +282,7 @@ private struct Fields {
 extension ClientMessage {
     /// A client instance: 1–64 bytes of `[A-Za-z0-9_.-]`, from `?client=` or an `auth` message.
     package static func validate(client: String) throws(WireError) -> String {
-        let isAllowed = client.utf8.allSatisfy { Base64URL.alphabet.contains($0) || $0 == UInt8(ascii: ".") }
+        let isAllowed = client.utf8.allSatisfy { Base64URL.contains($0) || $0 == UInt8(ascii: ".") }
         guard isAllowed, (1...64).contains(client.utf8.count) else {
             throw WireError(.invalidField, "client has 1 to 64 of the characters A-Z a-z 0-9 _ . -")
         }

@@ -163,7 +163,7 @@ package struct SessionID: Hashable, Sendable, CustomStringConvertible {
     package let string: String
 
     package init?(_ string: some StringProtocol) {
-        guard string.utf8.count == Self.length, string.utf8.allSatisfy(Base64URL.alphabet.contains) else { return nil }
+        guard string.utf8.count == Self.length, string.utf8.allSatisfy(Base64URL.contains) else { return nil }
         self.string = String(string)
     }
 
@@ -186,6 +186,15 @@ package enum PresenceStatus: String, CaseIterable, Sendable {
 /// The alphabet of RFC 4648 section 5, for random identifiers.
 package enum Base64URL {
     package static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".utf8)
+
+    package static func contains(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
+            true
+        default: false
+        }
+    }
 
     /// `count` characters of six random bits each.
     package static func random(count: Int, using generator: inout some RandomNumberGenerator) -> String {

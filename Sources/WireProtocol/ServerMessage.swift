@@ -48,7 +48,7 @@ package enum ServerMessage {
         frame("joined", id: id, room: room) { writer in
             writer.member("epoch", epoch)
             writer.member("seq", seq)
-            if !tag.isEmpty { writer.member("tag", tag) }
+            if tag.utf8.count > 1 { writer.member("tag", tag) }
             if let recovered { writer.member("recovered", recovered) }
             writer.member("pv", pv)
             writer.member("count", count)
@@ -126,6 +126,19 @@ package enum ServerMessage {
         }
     }
 
+    /// The ack of a publish that came back by the relay, where its `id` is JSON text without quotes, or empty.
+    package static func ack(room: RoomName, rawID: String, seq: Int64, ts: Int64, tag: String) -> [UInt8] {
+        frame("ack", id: nil, room: room) { writer in
+            if !rawID.isEmpty {
+                writer.key("id")
+                writer.raw("\"\(rawID)\"".utf8)
+            }
+            writer.member("seq", seq)
+            writer.member("ts", ts)
+            writer.member("tag", tag)
+        }
+    }
+
     package static func ack(id: String?, status: PresenceStatus) -> [UInt8] {
         frame("ack", id: id) { $0.member("status", status.rawValue) }
     }
@@ -149,21 +162,6 @@ package enum ServerMessage {
 
     package static func pong(id: String?, ts: Int64) -> [UInt8] {
         frame("pong", id: id) { $0.member("ts", ts) }
-    }
-
-    /// The body of a refused HTTP request.
-    package static func httpError(_ error: WireError) -> [UInt8] {
-        var writer = JSONWriter()
-        writer.beginObject()
-        writer.key("error")
-        writer.beginObject()
-        writer.member("code", error.code.rawValue)
-        writer.member("reason", error.code.reason)
-        writer.member("message", error.message)
-        if let milliseconds = error.retryAfterMilliseconds { writer.member("retry_ms", milliseconds) }
-        writer.endObject()
-        writer.endObject()
-        return writer.bytes
     }
 
     private static func frame(
@@ -223,35 +221,37 @@ package enum MessageText {
         return body
     }
 
-    /// A stored message as a frame, `type` and `room` included. `id` is given to the user who sent it.
+    /// A stored message as a frame, `type` and `room` included. `rawID`, JSON-escaped and
+    /// without quotes, is given to the user who sent it; empty for others.
     package static func frame(
-        room: RoomName, seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, id: String?
+        room: RoomName, seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, rawID: String
     ) -> [UInt8] {
         var bytes = prefix(room: room)
-        appendTail(seq: seq, tag: tag, body: body, ts: ts, id: id, to: &bytes)
+        appendTail(seq: seq, tag: tag, body: body, ts: ts, rawID: rawID, to: &bytes)
         return bytes
     }
 
     /// A stored message as an element of `history`, where the room is said once.
     package static func element(
-        seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, id: String?
+        seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, rawID: String
     ) -> [UInt8] {
         var bytes = Array("{\"seq\":".utf8)
-        appendTail(seq: seq, tag: tag, body: body, ts: ts, id: id, to: &bytes)
+        appendTail(seq: seq, tag: tag, body: body, ts: ts, rawID: rawID, to: &bytes)
         return bytes
     }
 
     private static func appendTail(
-        seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, id: String?, to bytes: inout [UInt8]
+        seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, rawID: String, to bytes: inout [UInt8]
     ) {
         bytes.append(contentsOf: String(seq).utf8)
         bytes.append(contentsOf: ",\"tag\":\"".utf8)
         bytes.append(contentsOf: tag.utf8)
         bytes.append(contentsOf: "\",".utf8)
         bytes.append(contentsOf: body)
-        if let id {
-            bytes.append(contentsOf: ",\"id\":".utf8)
-            JSONWriter.append(id, to: &bytes)
+        if !rawID.isEmpty {
+            bytes.append(contentsOf: ",\"id\":\"".utf8)
+            bytes.append(contentsOf: rawID.utf8)
+            bytes.append(UInt8(ascii: "\""))
         }
         bytes.append(contentsOf: ",\"ts\":".utf8)
         bytes.append(contentsOf: String(ts).utf8)

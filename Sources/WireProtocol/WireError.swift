@@ -14,8 +14,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
 
     package var description: String { "\(code.rawValue) \(code.reason): \(message)" }
 
-    /// The table from which `docs/protocol.md` and `martlet.js` are generated. 1xx: an `error` frame on an open
-    /// connection. 2xx: the JSON body of a refused HTTP request.
+    /// The table from which `docs/protocol.md` and `martlet.js` are generated: what an `error` frame says on an open
+    /// connection. A refused HTTP request, also a refused upgrade, has its HTTP status for a number.
     package enum Code: Int, CaseIterable, Sendable {
         case malformedJSON = 100
         case unknownType = 101
@@ -34,16 +34,6 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
         case storageFull = 114
         case authenticationFailed = 115
         case forbidden = 116
-        case notFound = 201
-        case methodNotAllowed = 202
-        case badHandshake = 203
-        case upgradeRequired = 204
-        case notReady = 205
-        case noNode = 206
-        case badRequest = 207
-        case headTooLarge = 208
-        case bodyTooLarge = 209
-        case badGateway = 210
 
         /// The stable name for programs.
         package var reason: String {
@@ -65,16 +55,6 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .storageFull: "storage_full"
             case .authenticationFailed: "authentication_failed"
             case .forbidden: "forbidden"
-            case .notFound: "not_found"
-            case .methodNotAllowed: "method_not_allowed"
-            case .badHandshake: "bad_handshake"
-            case .upgradeRequired: "upgrade_required"
-            case .notReady: "not_ready"
-            case .noNode: "no_node"
-            case .badRequest: "bad_request"
-            case .headTooLarge: "head_too_large"
-            case .bodyTooLarge: "body_too_large"
-            case .badGateway: "bad_gateway"
             }
         }
 
@@ -98,27 +78,16 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .storageFull: "the message store is full; wait retry_ms and send again with the same id"
             case .authenticationFailed: "the credentials were not accepted"
             case .forbidden: "this user may not do that"
-            case .notFound: "there is nothing at this path"
-            case .methodNotAllowed: "this path does not take this method"
-            case .badHandshake: "the WebSocket handshake is not valid (RFC 6455 section 4.2.1)"
-            case .upgradeRequired: "this path speaks WebSocket, version 13"
-            case .notReady: "this node cannot deliver now; try again or use another node"
-            case .noNode: "no node can take this request now; try again"
-            case .badRequest: "the request is not valid HTTP/1.1"
-            case .headTooLarge: "the request head is larger than this server takes"
-            case .bodyTooLarge: "the request body is larger than this server takes"
-            case .badGateway: "the node did not answer properly; try again"
             }
         }
 
         /// Whether the same request may succeed later without a change.
         package var isRetryable: Bool {
             switch self {
-            case .rateLimited, .unavailable, .storageFull, .notReady, .noNode, .badGateway: true
+            case .rateLimited, .unavailable, .storageFull: true
             case .malformedJSON, .unknownType, .invalidField, .tooLarge, .binaryNotSupported, .notAuthenticated,
                 .identityConflict, .invalidRoom, .invalidUser, .tooManyRooms, .notInRoom, .idReused,
-                .authenticationFailed, .forbidden, .notFound, .methodNotAllowed, .badHandshake, .upgradeRequired,
-                .badRequest, .headTooLarge, .bodyTooLarge:
+                .authenticationFailed, .forbidden:
                 false
             }
         }

@@ -8,6 +8,7 @@ struct Martlet: AsyncParsableCommand {
         abstract: "A chat cluster whose nodes keep nothing: whatever must outlive a process lives in Redis.",
         subcommands: [
             DevCommand.self,
+            NodeCommand.self,
             BenchCommand.self,
             ConfigCommand.self,
             HealthcheckCommand.self,

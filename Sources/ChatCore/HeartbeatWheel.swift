@@ -1,0 +1,67 @@
+/// When to ping whom, and who did not answer: one wheel for all connections of a loop instead of a timer for each.
+/// Times are monotonic nanoseconds; call ``advance(now:)`` once a ``tick``.
+///
+/// Each element is pinged once an interval, at a slot of its own, which spreads the pings over the interval. When the
+/// clock jumped (the process stood still) nothing is found dead by that jump: the deadlines move with it.
+package struct HeartbeatWheel<Element: AnyObject & Hashable> {
+    package static var tick: Int64 { 1_000_000_000 }
+
+    private let timeout: UInt64
+    private let authenticationTimeout: UInt64
+    private var slots: [Set<Element>]
+    private var slotOf: [Element: Int] = [:]
+    private var current = 0
+    private var pinged: [(element: Element, deadline: UInt64)] = []
+    private var unauthenticated: [Element: UInt64] = [:]
+    private var advancedAt: UInt64?
+
+    package struct Actions {
+        package var ping: [Element] = []
+        /// Their ping was sent a whole timeout ago: whoever said nothing since is gone.
+        package var check: [Element] = []
+        package var unauthenticated: [Element] = []
+    }
+
+    package init(interval: Int64, timeout: Int64, authenticationTimeout: Int64) {
+        self.timeout = UInt64(timeout)
+        self.authenticationTimeout = UInt64(authenticationTimeout)
+        self.slots = Array(repeating: [], count: max(1, Int(interval / Self.tick)))
+    }
+
+    /// - Parameter slot: a random number; it chooses the moment within the interval.
+    package mutating func add(_ element: Element, now: UInt64, slot: UInt64) {
+        let index = Int(slot % UInt64(slots.count))
+        slots[index].insert(element)
+        slotOf[element] = index
+        unauthenticated[element] = now + authenticationTimeout
+    }
+
+    package mutating func authenticated(_ element: Element) {
+        unauthenticated[element] = nil
+    }
+
+    package mutating func remove(_ element: Element) {
+        if let index = slotOf.removeValue(forKey: element) { slots[index].remove(element) }
+        unauthenticated[element] = nil
+    }
+
+    package mutating func advance(now: UInt64) -> Actions {
+        var actions = Actions()
+        let elapsed = advancedAt.map { now - min($0, now) } ?? 0
+        advancedAt = now
+        if elapsed > 2 * UInt64(Self.tick) {
+            for index in pinged.indices { pinged[index].deadline += elapsed }
+            for (element, deadline) in unauthenticated { unauthenticated[element] = deadline + elapsed }
+        }
+        let expired = pinged.prefix { $0.deadline <= now }
+        actions.check = expired.map(\.element).filter { slotOf[$0] != nil }
+        pinged.removeFirst(expired.count)
+        current = (current + 1) % slots.count
+        actions.ping = Array(slots[current])
+        for element in actions.ping { pinged.append((element, now + timeout)) }
+        if !unauthenticated.isEmpty {
+            actions.unauthenticated = unauthenticated.filter { $0.value <= now }.map(\.key)
+        }
+        return actions
+    }
+}

@@ -1,0 +1,208 @@
+import ChatCore
+import ClusterState
+import Logging
+import NIOCore
+import RedisClient
+import WireProtocol
+
+/// Publishes: queued by room, sent in batches, acknowledged by the relay, answered within their deadline whatever Redis
+/// does (G3, G5).
+extension Hub {
+    private static var batchCount: Int { 64 }
+    private static var batchBytes: Int { 256 << 10 }
+
+    func publish(_ request: PublishRequest) {
+        guard waitingPublishes < configuration.limits.waitingPublishes,
+            waitingPublishBytes < configuration.limits.waitingPublishBytes
+        else {
+            metrics.publishesRefused += 1
+            return reply(request.session, ServerMessage.error(unavailable(), id: request.id, room: request.room.string))
+        }
+        let tag = Base64URL.random(count: 4, using: &random)
+        let body = ByteBuffer(bytes: request.body)
+        let pending = HubRoom.PendingPublish(
+            publication: Publication(
+                dedupeKey: request.dedupeKey, fingerprint: Publication.fingerprint(of: body), tag: tag,
+                origin: request.session, clientID: request.id.map(Self.escaped) ?? "", from: request.user, body: body),
+            session: request.session, id: request.id)
+        let deadline = request.deadline.uptimeNanoseconds
+        let bytes = request.body.count
+        if let recipient = request.recipient {
+            let channels = Set([keys.userChannel(request.user), keys.userChannel(recipient)])
+            directs[request.room, default: DirectQueue(channels: Array(channels))].queue
+                .append(pending, bytes: bytes, deadline: deadline)
+            scheduleTurn()
+        } else {
+            guard let room = rooms[request.room], room.members[request.session] != nil else {
+                return reply(
+                    request.session,
+                    ServerMessage.error(WireError(.notInRoom), id: request.id, room: request.room.string))
+            }
+            room.queue.append(pending, bytes: bytes, deadline: deadline)
+            markQueueDirty(room)
+        }
+        waitingPublishes += 1
+        waitingPublishBytes += bytes
+        metrics.publishes += 1
+    }
+
+    /// The id as it stands inside JSON quotes.
+    private static func escaped(_ id: String) -> String {
+        String(JSONWriter.literal(id).dropFirst().dropLast())
+    }
+
+    func markQueueDirty(_ room: HubRoom) {
+        guard !room.isQueueDirty else { return }
+        room.isQueueDirty = true
+        dirtyRooms.append(room)
+        scheduleTurn()
+    }
+
+    /// One batch a room, all of a tick.
+    func sendBatches() {
+        guard mayWrite(), redis.isConnected else { return }
+        let dirty = dirtyRooms
+        dirtyRooms = []
+        for room in dirty {
+            room.isQueueDirty = false
+            guard room.phase == .open else { continue }
+            let batch = room.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes)
+            if !batch.isEmpty { send(batch, to: room) }
+        }
+        for (name, direct) in directs where !direct.queue.isEmpty && !direct.queue.isInFlight {
+            let batch =
+                directs[name]?.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes) ?? []
+            if !batch.isEmpty { send(batch, toDirect: name, channels: direct.channels) }
+        }
+    }
+
+    private func send(_ batch: [PublishQueue<HubRoom.PendingPublish>.Entry], to room: HubRoom) {
+        write(batch, room: room.name, channels: nil) { result in
+            switch result {
+            case .success(let outcomes):
+                self.settle(room.queue.answered(), outcomes, room: room.name) { self.awaitRelay(room, seq: $0) }
+            case .failure(let error) where Self.isFinal(error):
+                self.refuse(room.queue.answered(), self.wireError(error), room: room.name)
+            case .failure:
+                // Unknown: the same ids go out again, and the store knows what it has.
+                room.queue.outcomeUnknown()
+                return
+            }
+            if !room.queue.isEmpty { self.markQueueDirty(room) } else { self.closeIfUnused(room) }
+            self.scheduleTurn()
+        }
+    }
+
+    private func send(
+        _ batch: [PublishQueue<HubRoom.PendingPublish>.Entry], toDirect name: RoomName, channels: [String]
+    ) {
+        write(batch, room: name, channels: channels) { result in
+            switch result {
+            case .success(let outcomes):
+                let entries = self.directs[name]?.queue.answered() ?? []
+                self.settle(entries, outcomes, room: name) { _ in }
+            case .failure(let error) where Self.isFinal(error):
+                self.refuse(self.directs[name]?.queue.answered() ?? [], self.wireError(error), room: name)
+            case .failure:
+                self.directs[name]?.queue.outcomeUnknown()
+                return
+            }
+            if self.directs[name]?.queue.isEmpty == true { self.directs[name] = nil }
+            self.scheduleTurn()
+        }
+    }
+
+    private func write(
+        _ batch: [PublishQueue<HubRoom.PendingPublish>.Entry], room: RoomName, channels: [String]?,
+        _ completion: @escaping (Result<[PublishOutcome], any Error>) -> Void
+    ) {
+        metrics.publishBatches += 1
+        let left = batch.map(\.deadline).max().map { Int64($0) - Int64(NIODeadline.now().uptimeNanoseconds) } ?? 0
+        store.publish(
+            to: room, channels: channels, batch.map(\.element.publication), limits: configuration.history,
+            newEpoch: Base64URL.random(count: 8, using: &random),
+            timeout: .nanoseconds(min(max(left, 100_000_000), 2_000_000_000))
+        ).assumeIsolated().whenComplete(completion)
+    }
+
+    /// Redis refused the batch as a whole, and would again at once.
+    private static func isFinal(_ error: any Error) -> Bool {
+        (error as? RedisError)?.isOutOfMemory == true
+    }
+
+    private func settle(
+        _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ outcomes: [PublishOutcome], room: RoomName,
+        relayOwes: (Int64) -> Void
+    ) {
+        forget(entries)
+        for (entry, outcome) in zip(entries, outcomes) {
+            let pending = entry.element
+            switch outcome {
+            case .stored(let seq, _, _):
+                relayOwes(seq)
+            case .duplicate(let seq, let ts, _):
+                if entry.attempts > 0 {
+                    // An earlier try of this node was stored: its relay acknowledges it.
+                    relayOwes(seq)
+                } else {
+                    reply(
+                        pending.session,
+                        ServerMessage.ack(room: room, id: pending.id, seq: seq, ts: ts, tag: nil, duplicate: true))
+                }
+            case .idReused:
+                reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))
+            }
+        }
+    }
+
+    private func refuse(
+        _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ error: WireError, room: RoomName
+    ) {
+        forget(entries)
+        metrics.publishesRefused += entries.count
+        for entry in entries {
+            reply(entry.element.session, ServerMessage.error(error, id: entry.element.id, room: room.string))
+        }
+    }
+
+    private func forget(_ entries: [PublishQueue<HubRoom.PendingPublish>.Entry]) {
+        waitingPublishes -= entries.count
+        waitingPublishBytes -= entries.reduce(0) { $0 + $1.bytes }
+    }
+
+    func expirePublishes(_ now: NIODeadline) {
+        guard waitingPublishes > 0 else { return }
+        let nanoseconds = now.uptimeNanoseconds
+        for room in rooms.values where !room.queue.isEmpty {
+            let expired = room.queue.expire(now: nanoseconds)
+            if !expired.isEmpty { refuse(expired, unavailable(), room: room.name) }
+            closeIfUnused(room)
+        }
+        for name in Array(directs.keys) {
+            let expired = directs[name]?.queue.expire(now: nanoseconds) ?? []
+            if !expired.isEmpty { refuse(expired, unavailable(), room: name) }
+            if directs[name]?.queue.isEmpty == true { directs[name] = nil }
+        }
+    }
+
+    /// The relay owes this `seq`; should it not come in time, the log is read.
+    func awaitRelay(_ room: HubRoom, seq: Int64) {
+        guard (room.sequencer.position?.seq ?? 0) < seq else { return }
+        if let awaited = room.awaited {
+            room.awaited = (max(awaited.seq, seq), awaited.since)
+        } else {
+            room.awaited = (seq, .now())
+        }
+    }
+
+    func checkAwaited(_ room: HubRoom, _ now: NIODeadline) {
+        guard let awaited = room.awaited else { return }
+        guard (room.sequencer.position?.seq ?? 0) < awaited.seq else {
+            room.awaited = nil
+            return
+        }
+        room.awaited = (awaited.seq, now)
+        metrics.relayMisses += 1
+        apply(room.sequencer.verify(), to: room)
+    }
+}

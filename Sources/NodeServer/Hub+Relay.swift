@@ -1,0 +1,271 @@
+import ChatCore
+import ClusterState
+import Logging
+import NIOCore
+import RedisClient
+import WebSocketTransport
+import WireProtocol
+
+/// What Redis relays: into the sequencer of its room, framed once, into the batches of the shards that have members.
+extension Hub: RedisSubscriberDelegate {
+    func subscriber(
+        _ subscriber: RedisSubscriber, received payload: UnsafeRawBufferPointer, on channel: UnsafeRawBufferPointer
+    ) {
+        metrics.relayed += 1
+        let name = String(decoding: channel, as: UTF8.self)
+        if let room = roomsByChannel[name] {
+            guard let message = RelayMessage.parse(payload) else { return malformed(name) }
+            receive(message, in: room)
+        } else if let user = usersByChannel[name] {
+            guard let message = RelayMessage.parse(payload) else { return malformed(name) }
+            receive(message, for: user)
+        } else if name == keys.controlChannel, case .drain(let incarnation) = ControlMessage.parse(payload) {
+            onDrainRequested(incarnation)
+        }
+    }
+
+    private func malformed(_ channel: String) {
+        metrics.relayMalformed += 1
+        logger.warning("a relayed message makes no sense", metadata: ["channel": "\(channel)"])
+    }
+
+    func subscriberFinishedReading(_ subscriber: RedisSubscriber) {
+        endTurn()
+    }
+
+    func subscriberBecameDeaf(_ subscriber: RedisSubscriber) {
+        logger.warning("the subscription is deaf: rooms will be repaired when it hears again")
+        metrics.deafness += 1
+        for room in rooms.values { room.needsPresenceText = true }
+    }
+
+    func subscriberHearsAgain(_ subscriber: RedisSubscriber) {
+        logger.info("the subscription hears", metadata: ["rooms": "\(rooms.count)"])
+        repairAll()
+    }
+
+    private func receive(_ message: RelayMessage, in room: HubRoom) {
+        switch message {
+        case .message(let message):
+            if room.sequencer.advanceIfNext(
+                epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag)
+            {
+                return append(
+                    message.frame, origin: message.originSession, id: message.id, seq: message.seq, tag: message.tag,
+                    ts: message.ts, of: room)
+            }
+            let relayed = HubRoom.Relayed(
+                text: ByteBuffer(bytes: message.frame), origin: message.originSession, id: message.id, ts: message.ts)
+            apply(
+                room.sequencer.receive(
+                    .init(
+                        epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag,
+                        element: relayed)),
+                to: room)
+        case .presence(let presence):
+            receive(presence, in: room)
+        case .typing(let origin, let frame):
+            append(frame, to: room, except: SessionID(origin))
+        case .kick:
+            malformed(room.channel)
+        }
+    }
+
+    private func receive(_ presence: RelayMessage.Presence, in room: HubRoom) {
+        guard presence.pv > room.pv else { return }
+        let first = presence.pv - Int64(presence.changes.count) + 1
+        if first > room.pv + 1, room.pv > 0 {
+            room.needsPresenceText = true
+            readPresence(room)
+        }
+        for (offset, change) in presence.changes.enumerated() {
+            let (kind, member): (PresenceTick.Change, String) =
+                switch change {
+                case .joined(let member): (.joined, member)
+                case .left(let member): (.left, member)
+                case .status(let member): (.updated, member)
+                }
+            room.presence.add(
+                kind, key: MemberText.user(of: member), member: member, count: presence.count,
+                pv: first + Int64(offset))
+        }
+        room.pv = presence.pv
+        if !room.isPresenceDirty {
+            room.isPresenceDirty = true
+            dirtyPresence.append(room)
+        }
+    }
+
+    /// One event a room and tick; in large rooms with counts alone.
+    func flushPresence() {
+        guard !dirtyPresence.isEmpty else { return }
+        for room in dirtyPresence {
+            let tick = room.presence
+            room.presence = PresenceTick()
+            room.isPresenceDirty = false
+            let named = tick.count <= configuration.limits.presenceListUsers
+            append(
+                ServerMessage.presence(
+                    room: room.name, joined: named ? tick.members(.joined) : [],
+                    left: named ? tick.members(.left) : [], updated: named ? tick.members(.updated) : [],
+                    count: tick.count, pv: tick.pv),
+                to: room)
+        }
+        dirtyPresence = []
+    }
+
+    private func receive(_ message: RelayMessage, for user: UserName) {
+        guard let sessions = users[user]?.sessions else { return }
+        switch message {
+        case .message(let message):
+            guard let room = message.room.flatMap({ try? RoomName(validating: $0) }) else {
+                return malformed(keys.userChannel(user))
+            }
+            let origin = message.originSession.flatMap { sessions[$0] == nil ? nil : $0 }
+            let ack = origin.map { _ in
+                ServerMessage.ack(room: room, rawID: message.id, seq: message.seq, ts: message.ts, tag: message.tag)
+            }
+            for (shard, group) in Dictionary(grouping: sessions, by: \.value) {
+                let frame = frame(message.frame, shard)
+                let own = ack.map { self.frame($0, shard) } ?? frame.upperBound..<frame.upperBound
+                batches[shard].directs.append(
+                    .init(sessions: group.map(\.key), frame: frame, origin: origin, own: own))
+            }
+        case .kick(let room, let reason):
+            for (session, shard) in sessions {
+                emit(.kicked(session, room: room, reason: reason), to: shard)
+            }
+        case .presence, .typing:
+            malformed(keys.userChannel(user))
+        }
+    }
+
+    // MARK: Into the batches
+
+    func append(_ message: RoomSequencer<HubRoom.Relayed>.Message, of room: HubRoom) {
+        message.element.text.withUnsafeReadableBytes { text in
+            append(
+                text, origin: message.element.origin, id: message.element.id, seq: message.seq, tag: message.tag,
+                ts: message.element.ts, of: room)
+        }
+    }
+
+    private func append(
+        _ text: UnsafeRawBufferPointer, origin: SessionID?, id: String, seq: Int64, tag: String, ts: Int64,
+        of room: HubRoom
+    ) {
+        if let awaited = room.awaited, awaited.seq <= seq { room.awaited = nil }
+        // Also when the sender has left the room since: its publish is answered.
+        let local = origin.flatMap { sessions[$0]?.shard }
+        for shard in room.interest.indices where room.interest[shard] > 0 || local == shard {
+            let frame = frame(text, shard)
+            var own = frame.upperBound..<frame.upperBound
+            if local == shard {
+                own = self.frame(
+                    ServerMessage.ack(room: room.name, rawID: id, seq: seq, ts: ts, tag: tag), shard)
+            }
+            batches[shard].entries.append(
+                .init(
+                    room: room.handle, frame: frame, origin: local == shard ? origin : nil, own: own,
+                    isMessage: true))
+        }
+    }
+
+    /// One text for everybody in the room.
+    func append(_ text: [UInt8], to room: HubRoom) {
+        text.withUnsafeBytes { append($0, to: room, except: nil) }
+    }
+
+    private func append(_ text: UnsafeRawBufferPointer, to room: HubRoom, except origin: SessionID?) {
+        for shard in room.interest.indices where room.interest[shard] > 0 {
+            let frame = frame(text, shard)
+            batches[shard].entries.append(
+                .init(
+                    room: room.handle, frame: frame, origin: origin, own: frame.upperBound..<frame.upperBound,
+                    isMessage: false))
+        }
+    }
+
+    private func frame(_ text: [UInt8], _ shard: Int) -> Range<Int> {
+        text.withUnsafeBytes { frame($0, shard) }
+    }
+
+    private func frame(_ text: UnsafeRawBufferPointer, _ shard: Int) -> Range<Int> {
+        let start = batches[shard].bytes.writerIndex
+        WebSocketFrame.appendText(text, to: &batches[shard].bytes)
+        return start..<batches[shard].bytes.writerIndex
+    }
+
+    // MARK: Answers from the store
+
+    func answerPresence(_ name: RoomName, _ session: SessionID, _ id: String?) {
+        store.presence(room: name, limit: 100).assumeIsolated().whenComplete { result in
+            switch result {
+            case .success((let head, let members)):
+                self.reply(
+                    session,
+                    ServerMessage.presence(
+                        room: name, id: id, members: members, count: head?.count ?? 0, pv: head?.pv ?? 0))
+            case .failure(let error):
+                self.reply(session, ServerMessage.error(self.wireError(error), id: id, room: name.string))
+            }
+        }
+    }
+
+    func answerHistory(_ request: HistoryRequest) {
+        // One more than asked tells whether there is more.
+        store.history(room: request.room, range: request.range, limit: request.limit + 1)
+            .assumeIsolated().whenComplete { result in
+                switch result {
+                case .success((let head, var messages)):
+                    let more = messages.count > request.limit
+                    if more {
+                        if case .after = request.range { messages.removeLast() } else { messages.removeFirst() }
+                    }
+                    self.reply(
+                        request.session,
+                        ServerMessage.history(
+                            room: request.room, id: request.id, epoch: head?.epoch,
+                            messages: messages.map { self.element(of: $0, for: request.user) }, more: more))
+                case .failure(let error):
+                    self.reply(
+                        request.session,
+                        ServerMessage.error(self.wireError(error), id: request.id, room: request.room.string))
+                }
+            }
+    }
+
+    /// A stored message as a frame; its own `id` is given back to the user who sent it.
+    func text(of message: StoredMessage, in room: RoomName, for user: UserName?) -> [UInt8] {
+        MessageText.frame(
+            room: room, seq: message.seq, tag: message.tag, body: message.body.readableBytesView, ts: message.ts,
+            rawID: message.from == user ? message.clientID : "")
+    }
+
+    func element(of message: StoredMessage, for user: UserName?) -> [UInt8] {
+        MessageText.element(
+            seq: message.seq, tag: message.tag, body: message.body.readableBytesView, ts: message.ts,
+            rawID: message.from == user ? message.clientID : "")
+    }
+}
+
+extension RelayMessage.Message {
+    fileprivate var originSession: SessionID? { origin.flatMap { SessionID($0) } }
+    /// The client's id, JSON-escaped without its quotes; empty without one.
+    fileprivate var id: String { clientID.isEmpty ? "" : String(decoding: clientID, as: UTF8.self) }
+}
+
+/// Reads the member objects that the presence scripts write: `{"user":"…"` comes first in each.
+enum MemberText {
+    /// The user's JSON literal: the same text in each object of one user.
+    static func user(of member: String) -> String {
+        var literal: [UInt8] = []
+        var isEscaped = false
+        for byte in member.utf8.dropFirst("{\"user\":\"".utf8.count) {
+            if byte == UInt8(ascii: "\""), !isEscaped { break }
+            isEscaped = byte == UInt8(ascii: "\\") && !isEscaped
+            literal.append(byte)
+        }
+        return String(decoding: literal, as: UTF8.self)
+    }
+}

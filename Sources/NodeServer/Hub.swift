@@ -1,0 +1,201 @@
+import ChatCore
+import ClusterState
+import Logging
+import NIOCore
+import RedisClient
+import WireProtocol
+
+/// The one place of a process where its sessions meet Redis. Confined to one event loop, that of the Redis connections.
+///
+/// 1. Takes the commands of the shards, a tick's worth in one hop, and answers them.
+/// 2. Keeps a room subscribed, indexed and joined for as long as a session of this process is in it.
+/// 3. Publishes in batches, one under way a room, and turns the relay into one order without holes (G1).
+/// 4. Hands the shards what their rooms got, framed once, one hop a burst.
+/// 5. Repairs rooms after deafness, memberships after an outage, everything after the node was declared dead.
+///
+/// `@unchecked Sendable`: every stored property is touched on `eventLoop` only; the entries from other loops
+/// (``submit(_:)``) hop first, and the others assert it.
+final class Hub: @unchecked Sendable {
+    let eventLoop: any EventLoop
+    let configuration: NodeConfiguration
+    let redis: RedisClient
+    let keys: ClusterKeys
+    let store: RoomStore
+    let nodes: NodeStore
+    let logger: Logger
+    let metrics = HubMetrics()
+    var subscriber: RedisSubscriber?
+    var shards: [Shard] = []
+    var random: FastRandom
+
+    var incarnation: Incarnation?
+    /// Whether writes may go out: the lease is held and everything that it owns was written under it.
+    var mayWrite: () -> Bool = { false }
+    /// The node was declared dead: get a new incarnation.
+    var onFenced: () -> Void = {}
+    var onDrainRequested: (Incarnation) -> Void = { _ in }
+
+    var rooms: [RoomName: HubRoom] = [:]
+    var roomsByChannel: [String: HubRoom] = [:]
+    var sessions: [SessionID: HubSession] = [:]
+    var users: [UserName: HubUser] = [:]
+    var usersByChannel: [String: UserName] = [:]
+    /// Queues of private rooms; a private room has no members here, only publishes.
+    var directs: [RoomName: DirectQueue] = [:]
+    /// Rises with each incarnation, so that a late leave of an earlier one removes nobody.
+    var generation: Int64 = 0
+    /// The index of the incarnation and what this process has may differ.
+    var needsDirectoryReconcile = false
+
+    var dirtyRooms: [HubRoom] = []
+    var dirtyPresence: [HubRoom] = []
+    var waitingPublishes = 0
+    var waitingPublishBytes = 0
+    var repairBacklog: [HubRoom] = []
+    private var nextHandle = 0
+    private var outbox: [[ShardEvent]] = []
+    var batches: [DeliveryBatch] = []
+    private var isTurnScheduled = false
+    private var timer: RepeatedTask?
+
+    struct DirectQueue {
+        var queue = PublishQueue<HubRoom.PendingPublish>()
+        let channels: [String]
+    }
+
+    init(configuration: NodeConfiguration, redis: RedisClient, logger: Logger, seed: UInt64) {
+        self.eventLoop = redis.eventLoop
+        self.configuration = configuration
+        self.redis = redis
+        self.keys = ClusterKeys(prefix: redis.configuration.keyPrefix)
+        self.store = RoomStore(redis: redis, keys: keys)
+        self.nodes = NodeStore(redis: redis, keys: keys)
+        self.logger = logger
+        self.random = FastRandom(seed: seed)
+    }
+
+    func start(shards: [Shard]) {
+        eventLoop.assertInEventLoop()
+        self.shards = shards
+        outbox = Array(repeating: [], count: shards.count)
+        batches = Array(repeating: DeliveryBatch(), count: shards.count)
+        let subscriber = RedisSubscriber(
+            client: redis, probeChannel: "\(keys.prefix):probe:\(configuration.name):\(Base64URL.random(count: 8, using: &random))", delegate: self,
+            logger: logger)
+        self.subscriber = subscriber
+        subscriber.start()
+        _ = subscriber.subscribe(keys.controlChannel)
+        timer = eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(250), delay: .milliseconds(250)) {
+            [weak self] _ in self?.tick()
+        }
+    }
+
+    func stop() -> EventLoopFuture<Void> {
+        eventLoop.assertInEventLoop()
+        timer?.cancel()
+        timer = nil
+        return subscriber?.stop() ?? eventLoop.makeSucceededVoidFuture()
+    }
+
+    // MARK: Turns
+
+    /// From any loop.
+    func submit(_ commands: [HubCommand]) {
+        if eventLoop.inEventLoop {
+            perform(commands)
+        } else {
+            eventLoop.execute { self.perform(commands) }
+        }
+    }
+
+    private func perform(_ commands: [HubCommand]) {
+        eventLoop.assertInEventLoop()
+        for command in commands {
+            switch command {
+            case .open(let opening): open(opening)
+            case .close(let session): close(session)
+            case .join(let request): join(request)
+            case .leave(let room, let session): leave(room, session)
+            case .publish(let request): publish(request)
+            case .typing(let room, let session, let frame): typing(room, session, frame)
+            case .status(let session, let status): setStatus(session, status)
+            case .presence(let room, let session, let id): answerPresence(room, session, id)
+            case .history(let request): answerHistory(request)
+            }
+        }
+        endTurn()
+    }
+
+    /// Everything that a burst of replies or commands brought about goes out once, at the end of the loop's tick.
+    func scheduleTurn() {
+        guard !isTurnScheduled else { return }
+        isTurnScheduled = true
+        eventLoop.execute { self.endTurn() }
+    }
+
+    func endTurn() {
+        isTurnScheduled = false
+        sendBatches()
+        flushPresence()
+        for index in shards.indices {
+            if !batches[index].isEmpty {
+                outbox[index].append(.batch(batches[index]))
+                batches[index] = DeliveryBatch()
+            }
+            guard !outbox[index].isEmpty else { continue }
+            shards[index].submit(outbox[index])
+            outbox[index] = []
+        }
+    }
+
+    /// Behind everything that was decided before for the same shard.
+    func emit(_ event: ShardEvent, to shard: Int) {
+        if !batches[shard].isEmpty {
+            outbox[shard].append(.batch(batches[shard]))
+            batches[shard] = DeliveryBatch()
+        }
+        outbox[shard].append(event)
+        scheduleTurn()
+    }
+
+    func reply(_ session: SessionID, _ text: [UInt8]) {
+        guard let known = sessions[session] else { return }
+        emit(.reply(session, text: text), to: known.shard)
+    }
+
+    func unavailable(_ message: String? = nil) -> WireError {
+        WireError(.unavailable, message, retryAfterMilliseconds: NodeConfiguration.retryAfterMilliseconds)
+    }
+
+    /// What a failed Redis command means for the client that asked.
+    func wireError(_ error: any Error) -> WireError {
+        if let error = error as? RedisError, error.isOutOfMemory {
+            return WireError(.storageFull, retryAfterMilliseconds: NodeConfiguration.retryAfterMilliseconds)
+        }
+        return unavailable()
+    }
+
+    func makeHandle() -> RoomHandle {
+        nextHandle += 1
+        return RoomHandle(number: nextHandle)
+    }
+
+    private func tick() {
+        let now = NIODeadline.now()
+        expirePublishes(now)
+        expireOpenings(now)
+        for room in Array(rooms.values) {
+            if room.phase == .opening { pursue(room) }
+            if !room.waitingJoins.isEmpty { expireJoins(room, now) }
+            if let awaited = room.awaited, now - awaited.since > NodeConfiguration.relayPatience {
+                checkAwaited(room, now)
+            }
+            if !room.queue.isEmpty { markQueueDirty(room) }
+            if room.needsReconcile { reconcile(room) }
+            if room.isUnused { closeIfUnused(room) }
+        }
+        continueRepair()
+        reconcileDirectory()
+        endTurn()
+    }
+}

@@ -1,0 +1,103 @@
+import ChatCore
+import ClusterState
+import NIOCore
+import WireProtocol
+
+/// What a shard asks of the hub. Commands of one tick cross in one hop, in order.
+enum HubCommand: Sendable {
+    case open(SessionOpening)
+    case close(SessionID)
+    case join(JoinRequest)
+    case leave(room: RoomName, session: SessionID)
+    case publish(PublishRequest)
+    case typing(room: RoomName, session: SessionID, frame: [UInt8])
+    case status(session: SessionID, status: PresenceStatus)
+    case presence(room: RoomName, session: SessionID, id: String?)
+    case history(HistoryRequest)
+}
+
+struct SessionOpening: Sendable {
+    let session: SessionID
+    let user: UserName
+    let shard: Int
+    let info: String?
+    let status: PresenceStatus
+}
+
+struct JoinRequest: Sendable {
+    let room: RoomName
+    let session: SessionID
+    let id: String?
+    let since: ClientMessage.Position?
+    let echo: Bool
+    let deadline: NIODeadline
+}
+
+struct PublishRequest: Sendable {
+    let room: RoomName
+    let session: SessionID
+    /// The client's id as JSON text without quotes, or empty.
+    let id: String?
+    let dedupeKey: String
+    let user: UserName
+    /// The other user of a private room.
+    let recipient: UserName?
+    let body: [UInt8]
+    let deadline: NIODeadline
+}
+
+struct HistoryRequest: Sendable {
+    let room: RoomName
+    let session: SessionID
+    let user: UserName
+    let id: String?
+    let range: HistoryRange
+    let limit: Int
+}
+
+/// What the hub tells a shard. Events cross in one hop a tick, in order: what a session sees is what the hub decided.
+enum ShardEvent: Sendable {
+    case opened(SessionID)
+    case refused(SessionID, WireError)
+    /// One text for one session.
+    case reply(SessionID, text: [UInt8])
+    /// The session is in the room: it gets `texts`, and after them all that later batches bring.
+    case joined(room: RoomName, handle: RoomHandle, session: SessionID, echo: Bool, texts: [[UInt8]])
+    case joinFailed(room: RoomName, session: SessionID, id: String?, error: WireError)
+    case batch(DeliveryBatch)
+    case kicked(SessionID, room: RoomName?, reason: String)
+}
+
+/// Names a room within one process, and is never used again for another one.
+struct RoomHandle: Hashable, Sendable {
+    let number: Int
+}
+
+/// What one read burst of the relay brings the rooms of one shard: framed bytes, copied once.
+struct DeliveryBatch: Sendable {
+    struct Entry: Sendable {
+        let room: RoomHandle
+        /// The frame for everybody else.
+        let frame: Range<Int>
+        /// The session that gets `own` in its place.
+        let origin: SessionID?
+        /// What the origin gets instead: its ack, or nothing.
+        let own: Range<Int>
+        /// Whether an origin that joined with `echo` gets `frame` too.
+        let isMessage: Bool
+    }
+
+    /// A frame for sessions one by one: what was meant for a user.
+    struct Direct: Sendable {
+        let sessions: [SessionID]
+        let frame: Range<Int>
+        let origin: SessionID?
+        let own: Range<Int>
+    }
+
+    var bytes = ByteBuffer()
+    var entries: [Entry] = []
+    var directs: [Direct] = []
+
+    var isEmpty: Bool { entries.isEmpty && directs.isEmpty }
+}

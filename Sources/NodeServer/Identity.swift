@@ -1,0 +1,55 @@
+import Glibc
+import NIOHTTP1
+import TokenAuth
+import WebSocketTransport
+import WireProtocol
+
+/// Who a connection says it is before its first frame: the `Authorization` header, `?token=` or, in development,
+/// `?user=`.
+enum Identity {
+    struct Claim {
+        let user: UserName?
+        let client: String?
+    }
+
+    static func claim(
+        _ request: HTTPRequest, _ authentication: NodeConfiguration.Authentication
+    ) throws(WireError) -> Claim {
+        var client: String?
+        if let named = request.query("client") { client = try ClientMessage.validate(client: named) }
+        switch authentication {
+        case .none:
+            let user = request.query("user")
+            return Claim(user: user == nil ? nil : try UserName(validating: user ?? ""), client: client)
+        case .token(let verifier):
+            guard let token = bearer(request.headers) ?? request.query("token") else {
+                return Claim(user: nil, client: client)
+            }
+            return Claim(user: try user(of: token, verifier), client: client)
+        }
+    }
+
+    static func user(of token: String, _ verifier: TokenVerifier) throws(WireError) -> UserName {
+        let claims: TokenClaims
+        do throws(TokenError) {
+            claims = try verifier.verify(token, nowSeconds: WallClock.milliseconds() / 1000)
+        } catch {
+            throw WireError(.authenticationFailed, "the token was not accepted: \(error)")
+        }
+        return try UserName(validating: claims.subject)
+    }
+
+    private static func bearer(_ headers: HTTPHeaders) -> String? {
+        guard let value = headers.first(name: "authorization"), value.lowercased().hasPrefix("bearer ") else { return nil }
+        return String(value.dropFirst("bearer ".count).drop { $0 == " " })
+    }
+}
+
+/// The one reading of the wall clock: for `pong`, and for the age of tokens. Everything else is ordered by Redis.
+enum WallClock {
+    static func milliseconds() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+    }
+}

@@ -1,0 +1,125 @@
+import ChatCore
+import ClusterState
+package import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+package import NIOPosix
+package import RedisClient
+import WebSocketTransport
+import WireProtocol
+
+/// One node process: sockets on every loop, one hub, one lease. Keeps nothing that must outlive it.
+package final class Node: Sendable {
+    private let configuration: NodeConfiguration
+    private let group: MultiThreadedEventLoopGroup
+    private let logger: Logger
+    private let redis: RedisClient
+    private let hub: Hub
+    private let shards: [Shard]
+    private let server: HTTPServer
+    private let control: NIOLoopBound<NodeControl>
+    /// The port that was bound.
+    package let port: Int
+
+    /// Connects to Redis, registers and listens. Succeeds when clients can come.
+    ///
+    /// - Parameter redis: started; its loop becomes the hub's.
+    /// - Throws: what ``HTTPServer`` throws when the port cannot be bound.
+    package static func start(
+        _ configuration: NodeConfiguration, redis: RedisClient, group: MultiThreadedEventLoopGroup, logger: Logger
+    ) async throws -> Node {
+        var generator = SystemRandomNumberGenerator()
+        let hub = Hub(configuration: configuration, redis: redis, logger: logger, seed: generator.next())
+        let shards = group.makeIterator().enumerated().map { index, loop in
+            Shard(
+                index: index, eventLoop: loop, hub: hub, configuration: configuration, logger: logger,
+                seed: generator.next())
+        }
+        let routes = NodeRoutes(hub: hub, shards: shards, configuration: configuration)
+        var limits = WebSocketLimits()
+        limits.maximumMessageBytes = configuration.limits.messageBytes
+        limits.maximumQueuedBytes = configuration.limits.outboundBytes
+        let server = try await HTTPServer.start(
+            host: configuration.host, port: configuration.port, group: group, limits: limits,
+            onRequest: { request, loop in routes.respond(to: request, on: loop) },
+            onUpgrade: { request, loop in routes.upgrade(request, on: loop) }
+        ).get()
+        for shard in shards {
+            try await shard.eventLoop.submit { shard.start() }.get()
+        }
+        let port = server.localAddress?.port ?? configuration.port
+        let advertised = configuration.advertise ?? "\(configuration.host):\(port)"
+        let control = try await hub.eventLoop.submit {
+            hub.start(shards: shards)
+            let control = NodeControl(configuration: configuration, hub: hub, address: advertised, logger: logger)
+            control.start()
+            return NIOLoopBound(control, eventLoop: hub.eventLoop)
+        }.get()
+        routes.control.withLockedValue { $0 = control }
+        return Node(
+            configuration: configuration, group: group, logger: logger, redis: redis, hub: hub, shards: shards,
+            server: server, control: control, port: port)
+    }
+
+    private init(
+        configuration: NodeConfiguration, group: MultiThreadedEventLoopGroup, logger: Logger, redis: RedisClient,
+        hub: Hub, shards: [Shard], server: HTTPServer, control: NIOLoopBound<NodeControl>, port: Int
+    ) {
+        self.configuration = configuration
+        self.group = group
+        self.logger = logger
+        self.redis = redis
+        self.hub = hub
+        self.shards = shards
+        self.server = server
+        self.control = control
+        self.port = port
+    }
+
+    /// Succeeds when an operator asks this node to drain (`martlet admin drain`).
+    package func drainRequested() async {
+        _ = try? await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
+    }
+
+    /// Stops accepting, sends every client away with a delay of its own, removes what the node has in Redis, and ends,
+    /// all within the drain deadline.
+    package func drain() async {
+        let deadline = NIODeadline.now() + configuration.drainDeadline
+        logger.notice("draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
+        _ = try? await server.stopAccepting().get()
+        _ = try? await hub.eventLoop.submit { self.control.value.beginDraining() }.get()
+        let sessions = await sessionCount()
+        let drained = shards.map { shard in
+            shard.eventLoop.flatSubmit { shard.drain(spread: self.spread(for: sessions)) }
+        }
+        // What has not closed by then is closed with the process; the last second belongs to Redis.
+        await wait(for: EventLoopFuture.andAllComplete(drained, on: hub.eventLoop), until: deadline - .seconds(1))
+        await wait(
+            for: hub.eventLoop.flatSubmit { self.control.value.end() }, until: max(deadline, .now() + .milliseconds(500)))
+        for shard in shards { try? await shard.eventLoop.submit { shard.stop() }.get() }
+        _ = try? await server.close().get()
+        _ = try? await hub.eventLoop.flatSubmit { self.hub.stop() }.get()
+        _ = try? await redis.close().get()
+        logger.notice("ended")
+    }
+
+    /// So that no more than about 500 clients a second come to the other nodes, and the last one in good time.
+    private func spread(for sessions: Int) -> TimeAmount {
+        let half = configuration.drainDeadline.nanoseconds / 2
+        return .nanoseconds(min(half, max(1_000_000_000, Int64(sessions) * 2_000_000)))
+    }
+
+    private func sessionCount() async -> Int {
+        (try? await hub.eventLoop.submit { self.hub.sessions.count }.get()) ?? 0
+    }
+
+    private func wait(for future: EventLoopFuture<Void>, until deadline: NIODeadline) async {
+        let promise = hub.eventLoop.makePromise(of: Void.self)
+        let timeout = hub.eventLoop.scheduleTask(deadline: deadline) { promise.succeed(()) }
+        future.hop(to: hub.eventLoop).whenComplete { _ in
+            timeout.cancel()
+            promise.succeed(())
+        }
+        try? await promise.futureResult.get()
+    }
+}

@@ -1,0 +1,64 @@
+package import ClusterState
+package import NIOCore
+package import TokenAuth
+
+/// Everything that a node is told from outside.
+package struct NodeConfiguration: Sendable {
+    package enum Authentication: Sendable {
+        /// Whoever says a name has it: for development only.
+        case none
+        case token(TokenVerifier)
+    }
+
+    package var name: String
+    package var host = "127.0.0.1"
+    package var port = 8081
+    /// `host:port` that routers dial; the bound address when `nil`.
+    package var advertise: String?
+    package var version: String
+    package var authentication: Authentication
+    package var limits = Limits()
+    package var heartbeat: TimeAmount = .seconds(25)
+    /// How long after a ping a connection without any answer is gone.
+    package var heartbeatTimeout: TimeAmount = .seconds(10)
+    package var lease: TimeAmount = .seconds(10)
+    package var drainDeadline: TimeAmount = .seconds(30)
+    package var history = HistoryLimits()
+
+    package struct Limits: Sendable {
+        /// A session's frames a second; 0 lifts the limit.
+        package var messagesPerSecond = 30
+        package var messageBurst = 60
+        package var messageBytes = 65536
+        package var roomsPerSession = 100
+        package var outboundBytes = 1 << 20
+        /// Publishes of this node that wait for Redis: more are refused as `unavailable`.
+        package var waitingPublishes = 10_000
+        package var waitingPublishBytes = 16 << 20
+        /// Rooms with more users get counts without names in presence events.
+        package var presenceListUsers = 500
+
+        package init() {}
+    }
+
+    package init(name: String, version: String, authentication: Authentication) {
+        self.name = name
+        self.version = version
+        self.authentication = authentication
+    }
+
+    /// A publish is answered within this time, whatever Redis does (G5: 5 s, less what the way back takes).
+    static let publishDeadline: TimeAmount = .milliseconds(4500)
+    /// A join, or the opening of a session, is answered within this time.
+    static let joinDeadline: TimeAmount = .milliseconds(4500)
+    /// How long an own message may be missing from the relay before the log is read.
+    static let relayPatience: TimeAmount = .seconds(1)
+    static let retryAfterMilliseconds: Int64 = 1000
+
+    var authenticationTimeout: TimeAmount {
+        switch authentication {
+        case .none: .seconds(30)
+        case .token: .seconds(5)
+        }
+    }
+}

@@ -1,0 +1,79 @@
+import ClusterState
+import Logging
+import NIOCore
+import RedisClient
+
+/// Ties the lease to the hub, and says whether the node is ready. Confined to the hub's loop.
+final class NodeControl {
+    let hub: Hub
+    let drainRequested: EventLoopPromise<Void>
+    private let configuration: NodeConfiguration
+    private let address: String
+    private let startedAt = WallClock.milliseconds()
+    private(set) var isDraining = false
+    private var lease: LeaseKeeper?
+    private var wasDrainRequested = false
+
+    init(configuration: NodeConfiguration, hub: Hub, address: String, logger: Logger) {
+        self.configuration = configuration
+        self.hub = hub
+        self.address = address
+        self.drainRequested = hub.eventLoop.makePromise()
+        self.lease = LeaseKeeper(
+            eventLoop: hub.eventLoop, nodes: hub.nodes, name: configuration.name, duration: configuration.lease,
+            logger: logger, figures: { [unowned self] in figures() },
+            onBegin: { hub.begin($0) }, onDrainRequested: { [unowned self] in requestDrain() })
+    }
+
+    func start() {
+        hub.eventLoop.assertInEventLoop()
+        hub.mayWrite = { [unowned self] in hub.incarnation != nil && lease?.isHeld == true }
+        hub.onFenced = { [unowned self] in lease?.fenced() }
+        hub.onDrainRequested = { [unowned self] incarnation in
+            if incarnation == hub.incarnation { requestDrain() }
+        }
+        let loopBound = NIOLoopBound(self, eventLoop: hub.eventLoop)
+        hub.redis.setStateHandler { isConnected in
+            guard isConnected else { return }
+            loopBound.value.lease?.beat()
+            loopBound.value.hub.reconcileAll()
+        }
+        lease?.start()
+    }
+
+    func beginDraining() {
+        isDraining = true
+        lease?.beat()
+    }
+
+    /// What the node has in Redis goes; after this nothing of it is written.
+    func end() -> EventLoopFuture<Void> {
+        hub.eventLoop.assertInEventLoop()
+        lease?.stop()
+        guard let incarnation = hub.incarnation else { return hub.eventLoop.makeSucceededVoidFuture() }
+        return hub.leaveAll().flatMap { [hub] in hub.nodes.deregister(incarnation) }
+    }
+
+    /// Why the node cannot deliver now; `nil` when it can (G5).
+    var reasonNotReady: String? {
+        if isDraining { return "draining" }
+        if !hub.redis.isConnected { return "Redis does not answer" }
+        if lease?.isHeld != true || hub.incarnation == nil { return "the lease is not held" }
+        if hub.subscriber?.hears != true { return "the subscription does not hear itself" }
+        return nil
+    }
+
+    var holdsLease: Bool { lease?.isHeld == true }
+
+    private func requestDrain() {
+        guard !wasDrainRequested else { return }
+        wasDrainRequested = true
+        drainRequested.succeed(())
+    }
+
+    private func figures() -> NodeFigures {
+        NodeFigures(
+            address: address, version: configuration.version, sessions: hub.sessions.count, rooms: hub.rooms.count,
+            draining: isDraining, startedAt: startedAt)
+    }
+}

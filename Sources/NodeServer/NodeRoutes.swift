@@ -1,0 +1,121 @@
+import ClusterState
+import NIOConcurrencyHelpers
+import NIOCore
+import RedisClient
+import NIOHTTP1
+import Telemetry
+import WebAssets
+import WebSocketTransport
+import WireProtocol
+
+/// The few HTTP paths of a node, and the upgrade at `/ws`.
+struct NodeRoutes: Sendable {
+    static let subprotocol = "martlet.v1.json"
+
+    let hub: Hub
+    let shards: [Shard]
+    let configuration: NodeConfiguration
+    /// Set once the node has started; until then it is not ready.
+    let control = NIOLockedValueBox<NIOLoopBound<NodeControl>?>(nil)
+
+    func respond(to request: HTTPRequest, on loop: any EventLoop) -> EventLoopFuture<HTTPResponse> {
+        let answer: EventLoopFuture<HTTPResponse>
+        switch request.path {
+        case "/healthz": answer = loop.makeSucceededFuture(HTTPResponse(status: .ok, contentType: Self.plain, body: "ok\n"))
+        case "/readyz": answer = readiness()
+        case "/metrics": answer = metrics()
+        default:
+            guard let asset = WebAssets.find(path: request.path) else {
+                return loop.makeSucceededFuture(
+                    .error(.notFound, reason: "not_found", message: "there is nothing at this path; /ws speaks WebSocket"))
+            }
+            answer = loop.makeSucceededFuture(Self.response(asset, request))
+        }
+        guard request.method == .GET || request.method == .HEAD else {
+            return loop.makeSucceededFuture(
+                .error(
+                    .methodNotAllowed, reason: "method_not_allowed", message: "this path takes GET and HEAD",
+                    headers: ["Allow": "GET, HEAD"]))
+        }
+        return answer.hop(to: loop)
+    }
+
+    func upgrade(_ request: HTTPRequest, on loop: any EventLoop) -> UpgradeDecision {
+        guard request.path == "/ws" else {
+            return .refuse(.error(.notFound, reason: "not_found", message: "WebSocket is spoken at /ws"))
+        }
+        guard let shard = shards.first(where: { $0.eventLoop === loop }), !shard.isDraining else {
+            return .refuse(Self.notReady("draining"))
+        }
+        let claim: Identity.Claim
+        do throws(WireError) {
+            claim = try Identity.claim(request, configuration.authentication)
+        } catch {
+            let status: HTTPResponseStatus = error.code == .authenticationFailed ? .unauthorized : .badRequest
+            return .refuse(.error(status, reason: error.code.reason, message: error.message))
+        }
+        let subprotocol = request.offeredSubprotocols.contains(Self.subprotocol) ? Self.subprotocol : nil
+        return .accept(subprotocol: subprotocol) { connection in
+            let session = Session(
+                id: SessionID(using: &shard.random), shard: shard, connection: connection,
+                requestID: request.requestID, remoteAddress: request.remoteAddress ?? "", client: claim.client)
+            shard.add(session)
+            if let user = claim.user { session.begin(as: user) }
+            return session
+        }
+    }
+
+    private static func response(_ asset: WebAsset, _ request: HTTPRequest) -> HTTPResponse {
+        var headers: HTTPHeaders = [
+            "ETag": asset.etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer", "Content-Security-Policy": WebAssets.contentSecurityPolicy,
+        ]
+        if request.headers.first(name: "if-none-match") == asset.etag {
+            return HTTPResponse(status: .notModified, headers: headers)
+        }
+        headers.add(name: "Content-Type", value: asset.contentType)
+        return HTTPResponse(status: .ok, headers: headers, body: ByteBuffer(bytes: asset.bytes))
+    }
+
+    // MARK: Health
+
+    private static let plain = "text/plain; charset=utf-8"
+
+    private func readiness() -> EventLoopFuture<HTTPResponse> {
+        guard let control = control.withLockedValue({ $0 }) else {
+            return hub.eventLoop.makeSucceededFuture(Self.notReady("starting"))
+        }
+        return hub.eventLoop.submit {
+            guard let reason = control.value.reasonNotReady else {
+                return HTTPResponse(status: .ok, contentType: Self.plain, body: "ready\n")
+            }
+            return Self.notReady(reason)
+        }
+    }
+
+    private static func notReady(_ reason: String) -> HTTPResponse {
+        .error(.serviceUnavailable, reason: "not_ready", message: reason, headers: ["Retry-After": "1"])
+    }
+
+    private func metrics() -> EventLoopFuture<HTTPResponse> {
+        guard let control = control.withLockedValue({ $0 }) else {
+            return hub.eventLoop.makeSucceededFuture(Self.notReady("starting"))
+        }
+        let hub = self.hub
+        let figures = hub.eventLoop.submit {
+            (
+                hub.metrics.snapshot(
+                    sessions: hub.sessions.count, waitingPublishes: hub.waitingPublishes,
+                    isConnected: hub.redis.isConnected, hears: hub.subscriber?.hears == true,
+                    holdsLease: control.value.holdsLease),
+                control.value.reasonNotReady == nil
+            )
+        }
+        let perShard = EventLoopFuture.whenAllSucceed(shards.map { $0.figures() }, on: hub.eventLoop)
+        return figures.and(perShard).map { figures, shards in
+            let bytes = NodeMetricsText.render(figures.0, shards, isReady: figures.1)
+            return HTTPResponse(
+                status: .ok, headers: ["Content-Type": MetricsText.contentType], body: ByteBuffer(bytes: bytes))
+        }
+    }
+}

@@ -1,0 +1,218 @@
+import ChatCore
+import Logging
+import NIOCore
+import WebSocketTransport
+import WireProtocol
+
+/// The connections of one event loop, and the rooms that they are in. Confined to that loop.
+///
+/// 1. Gives each session its commands' way to the hub: one hop a tick for all of them.
+/// 2. Fans a burst out: what a room got in one hop is one buffer and one send a member.
+/// 3. Keeps the heartbeat of all its connections on one wheel with one timer.
+///
+/// `@unchecked Sendable`: every stored property is touched on `eventLoop` only; ``submit(_:)`` and ``figures()`` hop
+/// first, everything else asserts it.
+final class Shard: @unchecked Sendable {
+    let index: Int
+    let eventLoop: any EventLoop
+    let hub: Hub
+    let configuration: NodeConfiguration
+    let logger: Logger
+    var random: FastRandom
+    var metrics = ShardMetrics()
+    private(set) var isDraining = false
+
+    private(set) var sessions: [SessionID: Session] = [:]
+    private var rooms: [RoomHandle: ShardRoom] = [:]
+    private var dirty: [ShardRoom] = []
+    private var commands: [HubCommand] = []
+    private var isFlushScheduled = false
+    private var wheel: HeartbeatWheel<Session>
+    private var timer: RepeatedTask?
+
+    /// Members that are sent to without a pause; larger rooms go in chunks, so that the loop is never held for long.
+    static let chunk = 1000
+
+    init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64) {
+        self.index = index
+        self.eventLoop = eventLoop
+        self.hub = hub
+        self.configuration = configuration
+        self.logger = logger
+        self.random = FastRandom(seed: seed)
+        self.wheel = HeartbeatWheel(
+            interval: configuration.heartbeat.nanoseconds, timeout: configuration.heartbeatTimeout.nanoseconds,
+            authenticationTimeout: configuration.authenticationTimeout.nanoseconds)
+    }
+
+    func start() {
+        eventLoop.assertInEventLoop()
+        let second = TimeAmount.nanoseconds(HeartbeatWheel<Session>.tick)
+        timer = eventLoop.scheduleRepeatedTask(initialDelay: second, delay: second) { [weak self] _ in self?.tick() }
+    }
+
+    func stop() {
+        eventLoop.assertInEventLoop()
+        timer?.cancel()
+        timer = nil
+    }
+
+    // MARK: Towards the hub
+
+    func send(_ command: HubCommand) {
+        eventLoop.assertInEventLoop()
+        commands.append(command)
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        eventLoop.execute { self.flushCommands() }
+    }
+
+    private func flushCommands() {
+        isFlushScheduled = false
+        let batch = commands
+        commands = []
+        hub.submit(batch)
+    }
+
+    // MARK: Sessions
+
+    func add(_ session: Session) {
+        eventLoop.assertInEventLoop()
+        sessions[session.id] = session
+        metrics.connections += 1
+        wheel.add(session, now: NIODeadline.now().uptimeNanoseconds, slot: random.next())
+    }
+
+    func remove(_ session: Session) {
+        eventLoop.assertInEventLoop()
+        sessions[session.id] = nil
+        metrics.connections -= 1
+        wheel.remove(session)
+    }
+
+    func authenticated(_ session: Session) {
+        wheel.authenticated(session)
+    }
+
+    private func tick() {
+        let actions = wheel.advance(now: NIODeadline.now().uptimeNanoseconds)
+        for session in actions.ping { session.ping() }
+        for session in actions.check { session.checkHeartbeat() }
+        for session in actions.unauthenticated { session.authenticationTimedOut() }
+    }
+
+    /// Tells every client to go, each after a delay of its own, and closes it then.
+    func drain(spread: TimeAmount) -> EventLoopFuture<Void> {
+        eventLoop.assertInEventLoop()
+        isDraining = true
+        let promises = sessions.values.map { session in
+            let delay = TimeAmount.nanoseconds(Int64.random(in: 0...max(1, spread.nanoseconds), using: &random))
+            return session.drain(after: delay)
+        }
+        return EventLoopFuture.andAllComplete(promises, on: eventLoop)
+    }
+
+    // MARK: From the hub
+
+    /// From any loop.
+    func submit(_ events: [ShardEvent]) {
+        if eventLoop.inEventLoop {
+            perform(events)
+        } else {
+            eventLoop.execute { self.perform(events) }
+        }
+    }
+
+    private func perform(_ events: [ShardEvent]) {
+        eventLoop.assertInEventLoop()
+        for event in events {
+            switch event {
+            case .batch(let batch):
+                deliver(batch)
+            case .opened(let session):
+                sessions[session]?.opened()
+            case .refused(let session, let error):
+                sessions[session]?.refused(error)
+            case .reply(let session, let text):
+                flushRooms()
+                sessions[session]?.send(text)
+            case .joined(let name, let handle, let session, let echo, let texts):
+                flushRooms()
+                insert(session, name, handle, echo: echo, texts)
+            case .joinFailed(let room, let session, let id, let error):
+                sessions[session]?.joinFailed(room, id: id, error)
+            case .kicked(let session, let room, let reason):
+                flushRooms()
+                sessions[session]?.kicked(from: room, reason: reason)
+            }
+        }
+        flushRooms()
+    }
+
+    private func insert(_ id: SessionID, _ name: RoomName, _ handle: RoomHandle, echo: Bool, _ texts: [[UInt8]]) {
+        guard let session = sessions[id], session.joined(name) else { return }
+        let room: ShardRoom
+        if let known = rooms[handle] {
+            room = known
+        } else {
+            room = ShardRoom(name: name, handle: handle)
+            rooms[handle] = room
+        }
+        room.insert(session, echo: echo)
+        session.handles[name] = handle
+        for text in texts { session.send(text) }
+    }
+
+    /// The session gets nothing of the room any more, from this moment on.
+    func leave(_ session: Session, _ name: RoomName) {
+        eventLoop.assertInEventLoop()
+        if let handle = session.handles.removeValue(forKey: name), let room = rooms[handle] {
+            room.remove(session)
+            if room.isEmpty { rooms[handle] = nil }
+        }
+        send(.leave(room: name, session: session.id))
+    }
+
+    // MARK: Fan-out
+
+    private func deliver(_ batch: DeliveryBatch) {
+        batch.bytes.withUnsafeReadableBytes { bytes in
+            for entry in batch.entries {
+                if let origin = entry.origin, !entry.own.isEmpty,
+                    rooms[entry.room]?.contains(origin) != true
+                {
+                    // It left the room since; its answer comes all the same.
+                    sessions[origin]?.sendFrames(UnsafeRawBufferPointer(rebasing: bytes[entry.own]))
+                }
+                guard let room = rooms[entry.room] else { continue }
+                if !room.isDirty {
+                    room.isDirty = true
+                    dirty.append(room)
+                }
+                room.append(entry, in: bytes)
+            }
+            for direct in batch.directs {
+                for id in direct.sessions {
+                    let range = id == direct.origin ? direct.own : direct.frame
+                    sessions[id]?.sendFrames(UnsafeRawBufferPointer(rebasing: bytes[range]))
+                }
+            }
+        }
+        metrics.batches += 1
+    }
+
+    private func flushRooms() {
+        guard !dirty.isEmpty else { return }
+        let rooms = dirty
+        dirty = []
+        for room in rooms {
+            room.isDirty = false
+            metrics.deliveries += room.flush(on: eventLoop)
+        }
+    }
+
+    /// From any loop.
+    func figures() -> EventLoopFuture<ShardMetrics> {
+        eventLoop.submit { self.metrics }
+    }
+}

@@ -1,0 +1,115 @@
+import ArgumentParser
+import Glibc
+import Logging
+import NIOCore
+import NIOPosix
+import NodeServer
+import ClusterState
+import RedisClient
+import TokenAuth
+import WebSocketTransport
+
+/// `martlet node`: ends WebSocket connections; any number of them make a cluster.
+struct NodeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "node", abstract: "Run one node: it serves WebSocket clients at /ws and the chat page at /.")
+
+    @OptionGroup var redis: RedisOptions
+    @OptionGroup var server: ServerOptions
+
+    @Option(help: "The node's name in the cluster.")
+    var name: String?
+
+    @Option(help: ArgumentHelp("Where routers dial this node.", valueName: "host:port"))
+    var advertise: String?
+
+    @Option(help: "Who may connect: token, or none for development.")
+    var auth: String?
+
+    func run() async throws {
+        let settings = try Settings.read(
+            flags: redis.flags.merging(server.flags) { $1 }.merging([
+                "MARTLET_NODE_NAME": name, "MARTLET_ADVERTISE": advertise, "MARTLET_AUTH": auth,
+            ]) { $1 })
+        Logs.start(level: settings.logLevel)
+        let logger = Logger(label: "martlet.node")
+        let configuration = try NodeConfiguration(settings)
+        if case .none = configuration.authentication {
+            logger.warning(
+                "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
+        }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
+        let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
+        let node: Node
+        do {
+            node = try await Node.start(configuration, redis: client, group: group, logger: logger)
+        } catch {
+            throw Listening.failure(error, host: settings.host, port: configuration.port)
+        }
+        logger.notice(
+            "listening", metadata: ["address": "\(settings.host):\(node.port)", "node": "\(configuration.name)"])
+        if let descriptor = server.exitWithDescriptor { ParentWatch.start(fd: descriptor) }
+        await Self.untilTold(node)
+        await node.drain()
+    }
+
+    /// SIGTERM, SIGINT or an operator's drain order, whatever comes first.
+    private static func untilTold(_ node: Node) async {
+        let (signals, continuation) = AsyncStream.makeStream(of: Void.self)
+        Signals.handle([SIGTERM, SIGINT]) { _ in continuation.yield() }
+        Task {
+            await node.drainRequested()
+            continuation.yield()
+        }
+        for await _ in signals { return }
+    }
+}
+
+extension NodeConfiguration {
+    init(_ settings: Settings) throws(Failure) {
+        let port = settings.port ?? 8081
+        let authentication: Authentication
+        switch settings.auth {
+        case .none: authentication = .none
+        case .token:
+            guard let secret = settings.tokenSecret else {
+                throw Failure(
+                    .usage,
+                    "MARTLET_AUTH is token, which needs MARTLET_TOKEN_SECRET; for development set MARTLET_AUTH=none")
+            }
+            do {
+                authentication = .token(try TokenVerifier(secret: Array(secret.utf8)))
+            } catch {
+                throw Failure(.usage, "MARTLET_TOKEN_SECRET is no key for HS256: \(error)")
+            }
+        }
+        self.init(
+            name: settings.nodeName ?? Self.defaultName(port: port), version: Version.current,
+            authentication: authentication)
+        host = settings.host
+        self.port = port
+        advertise = settings.advertise
+        limits.messagesPerSecond = settings.limitMessagesPerSecond
+        limits.messageBurst = settings.limitMessagesBurst
+        limits.messageBytes = settings.limitMessageBytes
+        limits.roomsPerSession = settings.limitRoomsPerSession
+        limits.outboundBytes = settings.limitOutboundBytes
+        heartbeat = settings.heartbeat
+        heartbeatTimeout = settings.heartbeatTimeout
+        lease = settings.lease
+        drainDeadline = settings.drain
+        history = HistoryLimits(
+            maxMessages: settings.historyMessages, maxAge: settings.history.nanoseconds / 1_000_000)
+    }
+
+    /// Host name and port, with what a node name may not have replaced.
+    private static func defaultName(port: Int) -> String {
+        var buffer = [CChar](repeating: 0, count: 256)
+        guard gethostname(&buffer, buffer.count - 1) == 0 else { return "node-\(port)" }
+        let host = buffer.prefix { $0 != 0 }.map { byte -> Character in
+            let character = Character(Unicode.Scalar(UInt8(bitPattern: byte)))
+            return character.isASCII && (character.isLetter || character.isNumber || character == "-") ? character : "-"
+        }
+        return String(host.prefix(48)) + "-\(port)"
+    }
+}

@@ -1,0 +1,46 @@
+import Logging
+import NIOCore
+import NIOPosix
+import RedisClient
+
+/// How a long-running process comes to its Redis.
+enum RedisStart {
+    /// Waits for Redis, says so while it does, and gives up after `MARTLET_REDIS_TIMEOUT_SECONDS` with exit code 3.
+    static func connect(
+        _ settings: Settings, scripts: [RedisScript], on group: MultiThreadedEventLoopGroup, logger: Logger
+    ) async throws -> RedisClient {
+        let configuration: RedisConfiguration
+        do throws(RedisConfigurationError) {
+            configuration = try RedisConfiguration(url: settings.redisURL, keyPrefix: settings.redisPrefix)
+        } catch {
+            throw Failure(.usage, "MARTLET_REDIS_URL: \(error)")
+        }
+        let client = RedisClient(
+            configuration: configuration, scripts: scripts, eventLoop: group.next(), logger: logger)
+        client.start()
+        let patience = TimeAmount.milliseconds(500)
+        if (try? await client.whenConnected(within: min(patience, settings.redisTimeout)).get()) != nil { return client }
+        logger.warning(
+            "waiting for Redis",
+            metadata: [
+                "redis": "\(configuration)", "seconds": "\(settings.redisTimeout.nanoseconds / 1_000_000_000)",
+            ])
+        do {
+            try await client.whenConnected(within: settings.redisTimeout).get()
+        } catch let error as RedisError {
+            throw Failure(.redisUnreachable, "Redis at \(configuration) cannot be reached: \(error.message)")
+        }
+        return client
+    }
+}
+
+/// What a failed start of a server means for the person who started it.
+enum Listening {
+    static func failure(_ error: any Error, host: String, port: Int) -> Failure {
+        Failure(.failed, "\(error); choose another with --port or MARTLET_PORT")
+    }
+}
+
+enum Version {
+    static let current = "0.1.0"
+}
