@@ -9,7 +9,9 @@ struct ResponseHead {
     /// Takes a complete head off the front of `buffer`; nil when the empty line has not come.
     static func read(from buffer: inout ByteBuffer) throws(WebSocketClientError) -> ResponseHead? {
         guard let length = headLength(buffer), let head = buffer.readBytes(length: length) else {
-            guard ByteBuffer(string: "HTTP/1.1 ").starts(alike: buffer) else { throw .bad("the answer is not HTTP/1.1") }
+            guard ByteBuffer(string: "HTTP/1.1 ").startsAlike(buffer) else {
+                throw .bad("the answer is not HTTP/1.1")
+            }
             return nil
         }
         guard let text = String(validating: head, as: UTF8.self) else { throw .bad("the head is not text") }
@@ -54,7 +56,9 @@ struct ResponseHead {
         if headers.lists("chunked", in: "transfer-encoding") {
             var body = ByteBuffer()
             let complete = Self.readChunks(&received, into: &body)
-            guard complete || atEnd || body.readableBytes > limit || received.readableBytes > 2 * limit else { return nil }
+            guard complete || atEnd || body.readableBytes > limit || received.readableBytes > 2 * limit else {
+                return nil
+            }
             return body.readSlice(length: min(limit, body.readableBytes))
         }
         let length = headers.first(name: "content-length").flatMap { Int($0) }.flatMap { $0 < 0 ? nil : $0 }
@@ -82,7 +86,7 @@ struct ResponseHead {
 
 extension ByteBuffer {
     /// Whether one is the beginning of the other.
-    fileprivate func starts(alike other: ByteBuffer) -> Bool {
+    fileprivate func startsAlike(_ other: ByteBuffer) -> Bool {
         let count = Swift.min(readableBytes, other.readableBytes)
         return readableBytesView.prefix(count).elementsEqual(other.readableBytesView.prefix(count))
     }

@@ -30,7 +30,9 @@ final class ServerCore: Sendable {
 
     /// Sets up an accepted channel; on its loop.
     func serve(_ channel: any Channel) throws {
-        guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else { throw ChannelError.inappropriateOperationForState }
+        guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else {
+            throw ChannelError.inappropriateOperationForState
+        }
         try HTTPServerConnection.install(on: channel, server: loop)
     }
 

@@ -188,7 +188,8 @@ final class RawSocket {
         var sent = 0
         while sent < bytes.count {
             let count = bytes.withUnsafeBytes { pointer in
-                Glibc.send(descriptor, pointer.baseAddress! + sent, bytes.count - sent, Int32(MSG_NOSIGNAL))
+                let rest = UnsafeRawBufferPointer(rebasing: pointer[sent...])
+                return Glibc.send(descriptor, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
             }
             guard count > 0 else { return }
             sent += count
