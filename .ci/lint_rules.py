@@ -187,6 +187,16 @@ def rule_settings(tree):
     return problems
 
 
+def rule_metrics(tree):
+    """The table of metrics in docs/operations.md and the code name the same ones."""
+    made = set()
+    for file in tree.matching(r"Sources/.*\.swift"):
+        made.update(re.findall(r"\b(?:gauge|counter|histogram)\(\s*\"(martlet_\w+)\"", tree.text(file)))
+    told = set(re.findall(r"^\| `(martlet_\w+)` \|", tree.text("docs/operations.md"), re.M))
+    problems = [f"docs/operations.md: the table of metrics lacks {name}" for name in sorted(made - told)]
+    return problems + [f"docs/operations.md: no code makes the metric {name}" for name in sorted(told - made)]
+
+
 def make_packages(tree):
     """The apt packages that `make deps` installs: the words of the Makefile's …PACKAGES variables, and redis-server."""
     joined = tree.text("Makefile").replace("\\\n", " ")
@@ -201,7 +211,7 @@ def rule_docker(tree):
     if not text:
         return problems
     known = make_packages(tree)
-    running = {RUNTIME_PACKAGE.get(p) for p in known} | {"ca-certificates"}
+    running = {RUNTIME_PACKAGE.get(p) for p in known} | {"ca-certificates", "libstdc++6"}
     stages = re.split(r"^FROM ", text, flags=re.M)[1:]
     for index, stage in enumerate(stages):
         for arguments in re.findall(r"^COPY (.*)$", stage, re.M):
@@ -302,6 +312,7 @@ RULES = {
     "docs": rule_docs,
     "guarantees": rule_tests_named,
     "settings": rule_settings,
+    "metrics": rule_metrics,
     "docker": rule_docker,
     "shell": rule_shell,
     "tracked": rule_tracked,

@@ -60,6 +60,8 @@ BAD = [
     ("settings", "an unknown key in compose", "docker/compose.yaml", "    MARTLET_PROT: 1\n"),
     ("settings", "a key without documentation", "Sources/martlet/Settings.swift", 'let keys = ["MARTLET_PORT", "MARTLET_HOST"]\n'),
     ("settings", "a table that is old", ".env.example", ENV_EXAMPLE.replace("8081", "8082")),
+    ("metrics", "one that no page names", "Sources/ChatCore/Room.swift", 'let a = text.gauge("martlet_rooms", 1)\n'),
+    ("metrics", "one that is gone", "docs/operations.md", OPERATIONS + "\n| `martlet_rooms` | gauge | Rooms. |\n"),
     ("docker", "a COPY of nothing", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("Sources Sources", "Nowhere x")),
     ("docker", "another apt package to build", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("libssl-dev", "libfoo-dev")),
     ("docker", "another apt package to run", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("libssl3", "curl")),

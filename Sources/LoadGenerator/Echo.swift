@@ -28,8 +28,8 @@ package struct Echo: Sendable {
         defer { _ = poller.stop() }
         var writer = FrameWriter()
         for number in 0..<clients {
-            let (socket, rest) = try openWebSocket(endpoints[number % endpoints.count], user: "echo-\(number)")
-            poller.adopt(socket, number: number, rest: rest)
+            let socket = try openWebSocket(endpoints[number % endpoints.count], user: "echo-\(number)")
+            poller.adopt(socket, number: number)
             var json = JSONWriter()
             json.beginObject()
             json.member("type", "join")

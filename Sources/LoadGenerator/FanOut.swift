@@ -40,8 +40,8 @@ package struct FanOut: Sendable {
         let join = joinText()
         var writer = FrameWriter()
         for number in 0..<members {
-            let (socket, rest) = try openWebSocket(endpoints[number % endpoints.count], user: "receiver-\(number)")
-            pollers[number % pollers.count].adopt(socket, number: number, rest: rest)
+            let socket = try openWebSocket(endpoints[number % endpoints.count], user: "receiver-\(number)")
+            pollers[number % pollers.count].adopt(socket, number: number)
             try sendAll(writer.text(join), to: socket)
             if number % 1000 == 999 { progress("\(number + 1) of \(members) connected") }
         }

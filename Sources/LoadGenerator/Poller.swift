@@ -17,7 +17,7 @@ protocol FrameSink: Sendable {
 /// `recv` a wake-up and connection. All that its connections and its sink know stays on that thread.
 final class Poller<Sink: FrameSink>: Sendable {
     private struct Inbox {
-        var arrivals: [(socket: Int32, number: Int, rest: [UInt8])] = []
+        var arrivals: [(socket: Int32, number: Int)] = []
         var isStopping = false
         var sink: Sink?
     }
@@ -56,10 +56,9 @@ final class Poller<Sink: FrameSink>: Sendable {
         thread.withLock { $0 = handle }
     }
 
-    /// Hands over a connection after its upgrade.
-    /// - Parameter rest: what the server sent after its response head.
-    func adopt(_ socket: Int32, number: Int, rest: [UInt8]) {
-        inbox.withLock { $0.arrivals.append((socket, number, rest)) }
+    /// Hands over a connection after its `welcome`.
+    func adopt(_ socket: Int32, number: Int) {
+        inbox.withLock { $0.arrivals.append((socket, number)) }
         ring(wake)
     }
 
@@ -93,7 +92,7 @@ final class Poller<Sink: FrameSink>: Sendable {
             let ready = epoll_wait(epoll, &events, Int32(events.count), -1)
             for event in events.prefix(Int(max(0, ready))) {
                 if event.data.u64 == UInt64(Int.max) {
-                    isRunning = takeIn(&connections, &sink, &writer)
+                    isRunning = takeIn(&connections)
                     continue
                 }
                 let slot = Int(event.data.u64)
@@ -117,7 +116,7 @@ final class Poller<Sink: FrameSink>: Sendable {
         inbox.withLock { [sink] in $0.sink = sink }
     }
 
-    private func takeIn(_ connections: inout [Connection], _ sink: inout Sink, _ writer: inout FrameWriter) -> Bool {
+    private func takeIn(_ connections: inout [Connection]) -> Bool {
         var drained: UInt64 = 0
         read(wake, &drained, 8)
         let (arrivals, isStopping) = inbox.withLock { inbox in
@@ -126,9 +125,7 @@ final class Poller<Sink: FrameSink>: Sendable {
         }
         for arrival in arrivals {
             connections.append(Connection(socket: arrival.socket, number: arrival.number))
-            let slot = connections.count - 1
-            arrival.rest.withUnsafeBytes { handle($0, &connections[slot], &sink, &writer) }
-            watch(arrival.socket, slot: slot)
+            watch(arrival.socket, slot: connections.count - 1)
         }
         return !isStopping
     }

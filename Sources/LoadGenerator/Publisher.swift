@@ -20,31 +20,14 @@ struct Publisher {
     init(_ scenario: FanOut, tally: Tally, join: [UInt8]) throws(LoadError) {
         var reader = FrameReader()
         var writer = FrameWriter()
-        let (socket, rest) = try openWebSocket(scenario.endpoints[0], user: "publisher")
-        var head: Int64?
-        var refusal: String?
-        let look = { (frame: FrameReader.Frame) in
-            let message = Scan(payload: frame.payload)
-            if message.isType("joined") { head = message.seq ?? 0 }
-            if message.isType("error") || frame.opcode == 8 { refusal = message.text }
-        }
-        _ = rest.withUnsafeBytes { reader.read($0, look) }
+        socket = try openWebSocket(scenario.endpoints[0], user: "publisher")
         try sendAll(writer.text(join), to: socket)
-        var chunk = [UInt8](repeating: 0, count: 65536)
-        while head == nil {
-            let n = recv(socket, &chunk, chunk.count, 0)
-            guard n > 0, refusal == nil else {
-                throw LoadError("the publisher could not join: \(refusal ?? "no answer")")
-            }
-            _ = chunk.withUnsafeBytes { reader.read(UnsafeRawBufferPointer(rebasing: $0[..<n]), look) }
-        }
+        startSeq = try awaitMessage("joined", on: socket, &reader)
         self.scenario = scenario
         self.tally = tally
-        self.socket = socket
         self.reader = reader
         self.writer = writer
         text = String(repeating: "x", count: scenario.bytes)
-        startSeq = head ?? 0
         lastSeq = startSeq
     }
 

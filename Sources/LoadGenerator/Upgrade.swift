@@ -1,9 +1,8 @@
 import Glibc
 
-/// Opens a WebSocket connection with one blocking round trip.
+/// Opens a WebSocket connection, blocking, and waits for the server's `welcome`: then it knows who we are.
 /// - Parameter user: stands in the query, for servers that run without authentication.
-/// - Returns: the socket, blocking, and what the server sent after its response head.
-func openWebSocket(_ endpoint: Endpoint, user: String) throws(LoadError) -> (socket: Int32, rest: [UInt8]) {
+func openWebSocket(_ endpoint: Endpoint, user: String) throws(LoadError) -> Int32 {
     let socket = try endpoint.connect(timeoutSeconds: 5)
     let request = """
         GET \(endpoint.target(for: user)) HTTP/1.1\r
@@ -20,10 +19,40 @@ func openWebSocket(_ endpoint: Endpoint, user: String) throws(LoadError) -> (soc
         guard status == 101 else {
             throw LoadError("\(endpoint.authority)\(endpoint.target) answered \(status) where 101 was due")
         }
-        return (socket, rest)
+        var reader = FrameReader()
+        _ = try awaitMessage("welcome", on: socket, &reader, first: rest)
+        return socket
     } catch {
         close(socket)
         throw error
+    }
+}
+
+/// Reads, blocking, until a message of this type has come; what came with it is dropped.
+/// - Parameter first: bytes that were read before.
+/// - Returns: its `seq`, or 0.
+func awaitMessage(
+    _ type: StaticString,
+    on socket: Int32,
+    _ reader: inout FrameReader,
+    first: [UInt8] = []
+) throws(LoadError) -> Int64 {
+    var seq: Int64?
+    var refusal: String?
+    let look = { (frame: FrameReader.Frame) in
+        let message = Scan(payload: frame.payload)
+        if message.isType(type) { seq = message.seq ?? 0 }
+        if message.isType("error") || frame.opcode == 8 { refusal = message.text }
+    }
+    var fault = first.withUnsafeBytes { reader.read($0, look) }
+    var chunk = [UInt8](repeating: 0, count: 65536)
+    while true {
+        if let reason = refusal ?? fault { throw LoadError("instead of '\(type)' the server sent \(reason)") }
+        if let seq { return seq }
+        let n = recv(socket, &chunk, chunk.count, 0)
+        if n < 0 && errno == EINTR { continue }
+        guard n > 0 else { throw LoadError("the server sent no '\(type)' within 5 s") }
+        fault = chunk.withUnsafeBytes { reader.read(UnsafeRawBufferPointer(rebasing: $0[..<n]), look) }
     }
 }
 
