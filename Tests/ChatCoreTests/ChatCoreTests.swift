@@ -1,0 +1,253 @@
+import ChatCore
+import Testing
+import WireProtocol
+
+private let second: UInt64 = 1_000_000_000
+
+@Suite("Message limit")
+struct TokenBucketTests {
+    @Test("a burst passes, then the rate holds, and the wait that is told is enough")
+    func burstThenRate() throws {
+        var bucket = try #require(TokenBucket(ratePerSecond: 30, burst: 60, now: 0))
+        for _ in 0..<60 { #expect(bucket.take(now: 0) == .pass) }
+        guard case .refuse(let milliseconds) = bucket.take(now: 0) else { return #expect(Bool(false)) }
+        #expect(milliseconds >= 33 && milliseconds <= 35)
+        #expect(bucket.take(now: UInt64(milliseconds) * 1_000_000) == .pass)
+    }
+
+    @Test("what is left unused never exceeds the burst")
+    func idle() throws {
+        var bucket = try #require(TokenBucket(ratePerSecond: 10, burst: 3, now: 0))
+        for _ in 0..<3 { #expect(bucket.take(now: 1_000_000 * second) == .pass) }
+        #expect(bucket.take(now: 1_000_000 * second) != .pass)
+    }
+
+    @Test("0 lifts the limit")
+    func lifted() {
+        #expect(TokenBucket(ratePerSecond: 0, burst: 1, now: 0) == nil)
+    }
+}
+
+@Suite("G1, G3, G5: publishes of one room on one node")
+struct PublishQueueTests {
+    @Test("one batch at a time, in order")
+    func batches() {
+        var queue = PublishQueue<Int>()
+        for number in 1...5 { queue.append(number, bytes: 10, deadline: 9) }
+        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000).map(\.element) == [1, 2, 3])
+        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000).isEmpty)
+        #expect(queue.answered().map(\.element) == [1, 2, 3])
+        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000).map(\.element) == [4, 5])
+        #expect(queue.bytes == 20)
+    }
+
+    @Test("a batch is bounded in bytes, but one message always goes")
+    func bytes() {
+        var queue = PublishQueue<Int>()
+        for number in 1...3 { queue.append(number, bytes: 600, deadline: 9) }
+        #expect(queue.nextBatch(maximumCount: 64, maximumBytes: 1000).map(\.element) == [1])
+        _ = queue.answered()
+        #expect(queue.nextBatch(maximumCount: 64, maximumBytes: 100).map(\.element) == [2])
+    }
+
+    @Test("what may or may not be stored goes out again before everything else")
+    func unknown() {
+        var queue = PublishQueue<Int>()
+        queue.append(1, bytes: 1, deadline: 9)
+        _ = queue.nextBatch(maximumCount: 64, maximumBytes: 1000)
+        queue.append(2, bytes: 1, deadline: 9)
+        queue.outcomeUnknown()
+        let batch = queue.nextBatch(maximumCount: 64, maximumBytes: 1000)
+        #expect(batch.map(\.element) == [1, 2])
+        #expect(batch.map(\.attempts) == [1, 0])
+    }
+
+    @Test("what waits past its deadline is handed back, what is under way is not")
+    func expiry() {
+        var queue = PublishQueue<Int>()
+        queue.append(1, bytes: 1, deadline: 5)
+        _ = queue.nextBatch(maximumCount: 1, maximumBytes: 1000)
+        queue.append(2, bytes: 1, deadline: 5)
+        queue.append(3, bytes: 1, deadline: 6)
+        #expect(queue.expire(now: 5).map(\.element) == [2])
+        queue.outcomeUnknown()
+        #expect(queue.expire(now: 5).map(\.element) == [1])
+        #expect(queue.count == 1 && queue.bytes == 1)
+    }
+}
+
+@Suite("G4: what a node believes of its lease")
+struct LeaseClockTests {
+    @Test("a renewal counts from when it was sent")
+    func fromSending() {
+        var clock = LeaseClock(duration: 10)
+        #expect(!clock.isHeld(now: 0))
+        clock.renewed(sentAt: 100)
+        #expect(clock.isHeld(now: 109))
+        #expect(!clock.isHeld(now: 110))
+    }
+
+    @Test("only who held its own lease for a whole period may sweep others")
+    func sweep() {
+        var clock = LeaseClock(duration: 10)
+        clock.renewed(sentAt: 100)
+        #expect(!clock.maySweep(now: 105))
+        clock.renewed(sentAt: 106)
+        #expect(clock.maySweep(now: 110))
+    }
+
+    @Test("after a break, a pause of Redis for all, everybody renews before anybody sweeps")
+    func broken() {
+        var clock = LeaseClock(duration: 10)
+        clock.renewed(sentAt: 100)
+        clock.renewed(sentAt: 108)
+        clock.renewed(sentAt: 130)
+        #expect(clock.isHeld(now: 131) && !clock.maySweep(now: 131))
+        clock.renewed(sentAt: 138)
+        #expect(clock.maySweep(now: 140))
+    }
+
+    @Test("a late answer to an early renewal takes nothing back")
+    func lateAnswer() {
+        var clock = LeaseClock(duration: 10)
+        clock.renewed(sentAt: 108)
+        clock.renewed(sentAt: 100)
+        #expect(clock.isHeld(now: 117))
+    }
+}
+
+@Suite("Presence of one tick")
+struct PresenceTickTests {
+    private func tick(_ changes: [(PresenceTick.Change, String)]) -> PresenceTick {
+        var tick = PresenceTick()
+        for (offset, (change, user)) in changes.enumerated() {
+            tick.add(change, key: user, member: user, count: 1, pv: Int64(offset + 1))
+        }
+        return tick
+    }
+
+    @Test("who came and went is not mentioned, who went and came is updated, but pv tells")
+    func folding() {
+        let tick = tick([(.joined, "a"), (.left, "b"), (.left, "a"), (.joined, "b"), (.updated, "c")])
+        #expect(tick.members(.joined).isEmpty && tick.members(.left).isEmpty)
+        #expect(tick.members(.updated) == ["b", "c"])
+        #expect(tick.pv == 5)
+    }
+
+    @Test("an old event changes nothing")
+    func old() {
+        var tick = tick([(.joined, "a"), (.joined, "b")])
+        tick.add(.left, key: "a", member: "a", count: 9, pv: 2)
+        #expect(tick.members(.joined) == ["a", "b"] && tick.count == 1)
+    }
+}
+
+@Suite("G5: heartbeat")
+struct HeartbeatWheelTests {
+    private final class Client: Hashable {
+        static func == (left: Client, right: Client) -> Bool { left === right }
+        func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
+    }
+
+    private func wheel() -> HeartbeatWheel<Client> {
+        HeartbeatWheel(interval: Int64(5 * second), timeout: Int64(2 * second), authenticationTimeout: Int64(3 * second))
+    }
+
+    @Test("each is pinged once an interval and checked one timeout later")
+    func pingAndCheck() {
+        var wheel = wheel()
+        let client = Client()
+        wheel.add(client, now: 0, slot: 2)
+        wheel.authenticated(client)
+        var pings: [UInt64] = []
+        var checks: [UInt64] = []
+        for tick in 1...10 {
+            let now = UInt64(tick) * second
+            let actions = wheel.advance(now: now)
+            if !actions.ping.isEmpty { pings.append(now / second) }
+            if !actions.check.isEmpty { checks.append(now / second) }
+        }
+        #expect(pings == [2, 7] && checks == [4, 9])
+    }
+
+    @Test("a process that stood still finds nobody dead by that")
+    func stall() {
+        var wheel = wheel()
+        let client = Client()
+        wheel.add(client, now: 0, slot: 2)
+        wheel.authenticated(client)
+        _ = wheel.advance(now: 1 * second)
+        #expect(wheel.advance(now: 2 * second).ping == [client])
+        #expect(wheel.advance(now: 22 * second).check.isEmpty)
+        #expect(wheel.advance(now: 24 * second).check == [client])
+    }
+
+    @Test("who sends no auth in time is named, who left is not")
+    func unauthenticated() {
+        var wheel = wheel()
+        let (first, other) = (Client(), Client())
+        wheel.add(first, now: 0, slot: 0)
+        wheel.add(other, now: 0, slot: 0)
+        wheel.remove(other)
+        #expect(wheel.advance(now: 2 * second).unauthenticated.isEmpty)
+        #expect(wheel.advance(now: 3 * second).unauthenticated == [first])
+    }
+}
+
+@Suite("What a session may do")
+struct SessionStateTests {
+    private func open(roomLimit: Int = 2) throws -> SessionState {
+        var state = SessionState(roomLimit: roomLimit)
+        #expect(state.authenticate(as: try UserName(validating: "alice"), status: nil) == .open(try UserName(validating: "alice")))
+        #expect(state.opened() == true)
+        return state
+    }
+
+    private func room(_ name: String) throws -> RoomName { try RoomName(validating: name) }
+
+    @Test("nothing but auth before the session is open")
+    func anonymous() throws {
+        var state = SessionState(roomLimit: 2)
+        #expect(state.join(try room("a")) == .refuse(WireError(.notAuthenticated)))
+        #expect(throws: WireError(.notAuthenticated)) { try state.requireOpen() }
+    }
+
+    @Test("a second auth as somebody else is refused, as the same user it changes nothing")
+    func secondAuth() throws {
+        var state = try open()
+        #expect(state.authenticate(as: try UserName(validating: "bob"), status: nil) == .refuse(WireError(.identityConflict)))
+        #expect(state.authenticate(as: try UserName(validating: "alice"), status: .busy) == .acknowledge(try UserName(validating: "alice")))
+        #expect(state.status == .online)
+    }
+
+    @Test("one room more than allowed is refused, until one is left")
+    func roomLimit() throws {
+        var state = try open()
+        #expect(state.join(try room("a")) == .join)
+        #expect(state.join(try room("b")) == .join)
+        #expect(state.join(try room("b")) == .again)
+        guard case .refuse(let error) = state.join(try room("c")) else { return #expect(Bool(false)) }
+        #expect(error.code == .tooManyRooms)
+        #expect(state.leave(try room("a")) == .joining)
+        #expect(state.join(try room("c")) == .join)
+    }
+
+    @Test("publishing needs a finished join")
+    func membership() throws {
+        var state = try open()
+        _ = state.join(try room("a"))
+        #expect(throws: WireError.self) { try state.requireMember(of: try self.room("a")) }
+        #expect(try state.joined(room("a")) == true)
+        #expect(try state.requireMember(of: room("a")).string == "alice")
+        #expect(try state.joined(room("b")) == false)
+    }
+
+    @Test("a private room is read by its two users alone, and joined by nobody")
+    func direct() throws {
+        var state = try open()
+        #expect(try state.requireReader(of: room("dm:alice:bob")).string == "alice")
+        #expect(throws: WireError.self) { try state.requireReader(of: try self.room("dm:bob:carol")) }
+        guard case .refuse(let error) = state.join(try room("dm:bob:carol")) else { return #expect(Bool(false)) }
+        #expect(error.code == .forbidden)
+    }
+}
