@@ -25,8 +25,7 @@ struct RedisConnectionStateMachine {
         case authenticate
         case name
         case select(Int)
-        /// The index of the script.
-        case load(Int)
+        case load(index: Int, name: String)
         /// A server that is still loading its data refuses this one.
         case ping
     }
@@ -183,7 +182,7 @@ extension RedisConnectionStateMachine.GreetingStep {
         return switch self {
         case .authenticate: "Redis refused the user or password: \(error)"
         case .select(let database): "Redis refused database \(database): \(error)"
-        case .load: "Redis refused a script: \(error)"
+        case .load(_, let name): "Redis refused the script \(name): \(error)"
         case .name, .ping: "Redis is not ready: \(error)"
         }
     }

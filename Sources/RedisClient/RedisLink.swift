@@ -143,7 +143,7 @@ final class RedisLink: RedisChannelHandlerDelegate {
         if configuration.database != 0 {
             steps.append(.select(configuration.database))
         }
-        steps += scripts.indices.map { .load($0) }
+        steps += scripts.enumerated().map { .load(index: $0, name: $1.name) }
         steps.append(.ping)
         return steps
     }
@@ -154,7 +154,7 @@ final class RedisLink: RedisChannelHandlerDelegate {
             ["AUTH"] + [configuration.user, configuration.password].compactMap { $0 }.map { .string($0) }
         case .name: ["CLIENT", "SETNAME", .string(clientName)]
         case .select(let database): ["SELECT", .integer(Int64(database))]
-        case .load(let index): ["SCRIPT", "LOAD", .string(scripts[index].source)]
+        case .load(let index, _): ["SCRIPT", "LOAD", .string(scripts[index].source)]
         case .ping: ["PING"]
         }
     }

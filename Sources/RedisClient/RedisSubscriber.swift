@@ -80,6 +80,9 @@ package final class RedisSubscriber: RedisLinkDelegate {
     /// Why the last connection or attempt ended; nil while connected.
     package var lastCause: String? { link.isReady ? nil : link.lastCause }
 
+    /// Confirmed or not; the probe channel counts once there was a connection.
+    package var wantedChannels: Int { machine.wantedChannels }
+
     package func start() {
         eventLoop.preconditionInEventLoop()
         guard !isStarted else { return }
