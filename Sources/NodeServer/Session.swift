@@ -16,7 +16,8 @@ final class Session: WebSocketDelegate, Hashable {
     private let remoteAddress: String
     private var state: SessionState
     private var bucket: TokenBucket?
-    private var info: String?
+    /// As the log knows it: it outlives ``SessionState/user``.
+    private var user: UserName?
     private var welcomeID: String?
     private var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
@@ -91,7 +92,6 @@ final class Session: WebSocketDelegate, Hashable {
 
     func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
         let rooms = state.rooms.count
-        let user = state.user
         leaveEverything()
         shard.remove(self)
         self.connection = nil
@@ -218,7 +218,9 @@ final class Session: WebSocketDelegate, Hashable {
         case .token(let verifier):
             guard let token = auth.token else { throw WireError(.authenticationFailed, "token is missing") }
             user = try Identity.user(of: token, verifier)
-            if let named = auth.user, named != user { throw WireError(.identityConflict, "the token is another user's") }
+            if let named = auth.user, named != user {
+                throw WireError(.identityConflict, "the token is another user's")
+            }
         }
         try authenticate(as: user, client: auth.client, info: auth.info, status: auth.status, requestID)
     }
@@ -229,7 +231,7 @@ final class Session: WebSocketDelegate, Hashable {
         switch state.authenticate(as: user, status: status) {
         case .open(let user):
             if let client { self.client = client }
-            self.info = info
+            self.user = user
             welcomeID = requestID
             shard.authenticated(self)
             shard.send(

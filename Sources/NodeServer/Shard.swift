@@ -33,7 +33,8 @@ final class Shard: @unchecked Sendable {
     /// Members that are sent to without a pause; larger rooms go in chunks, so that the loop is never held for long.
     static let chunk = 1000
 
-    init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64) {
+    init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64)
+    {
         self.index = index
         self.eventLoop = eventLoop
         self.hub = hub

@@ -67,7 +67,9 @@ final class ShardRoom {
         let ownStart = ownBytes.count
         ownBytes.append(contentsOf: bytes[entry.own])
         pieces.append(
-            Piece(frame: start..<buffer.count, origin: origin, own: ownStart..<ownBytes.count, isMessage: entry.isMessage))
+            Piece(
+                frame: start..<buffer.count, origin: origin, own: ownStart..<ownBytes.count, isMessage: entry.isMessage)
+        )
     }
 
     /// Sends the tick's buffer to all who are members now. Returns how many deliveries that makes.

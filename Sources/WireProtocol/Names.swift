@@ -33,7 +33,9 @@ package struct RoomName: Hashable, Sendable, CustomStringConvertible {
 
     /// The one private room of two users, whoever asks: `dm:alice:bob`.
     package static func direct(_ first: UserName, _ second: UserName) -> RoomName {
-        let encoded = [first.percentEncoded, second.percentEncoded].sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        let encoded = [first.percentEncoded, second.percentEncoded].sorted {
+            $0.utf8.lexicographicallyPrecedes($1.utf8)
+        }
         return RoomName(unchecked: directPrefix + encoded[0] + ":" + encoded[1])
     }
 

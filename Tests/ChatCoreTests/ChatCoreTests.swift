@@ -150,7 +150,8 @@ struct HeartbeatWheelTests {
     }
 
     private func wheel() -> HeartbeatWheel<Client> {
-        HeartbeatWheel(interval: Int64(5 * second), timeout: Int64(2 * second), authenticationTimeout: Int64(3 * second))
+        HeartbeatWheel(
+            interval: Int64(5 * second), timeout: Int64(2 * second), authenticationTimeout: Int64(3 * second))
     }
 
     @Test("each is pinged once an interval and checked one timeout later")
@@ -198,7 +199,9 @@ struct HeartbeatWheelTests {
 struct SessionStateTests {
     private func open(roomLimit: Int = 2) throws -> SessionState {
         var state = SessionState(roomLimit: roomLimit)
-        #expect(state.authenticate(as: try UserName(validating: "alice"), status: nil) == .open(try UserName(validating: "alice")))
+        #expect(
+            state.authenticate(as: try UserName(validating: "alice"), status: nil)
+                == .open(try UserName(validating: "alice")))
         #expect(state.opened() == true)
         return state
     }
@@ -215,8 +218,12 @@ struct SessionStateTests {
     @Test("a second auth as somebody else is refused, as the same user it changes nothing")
     func secondAuth() throws {
         var state = try open()
-        #expect(state.authenticate(as: try UserName(validating: "bob"), status: nil) == .refuse(WireError(.identityConflict)))
-        #expect(state.authenticate(as: try UserName(validating: "alice"), status: .busy) == .acknowledge(try UserName(validating: "alice")))
+        #expect(
+            state.authenticate(as: try UserName(validating: "bob"), status: nil)
+                == .refuse(WireError(.identityConflict)))
+        #expect(
+            state.authenticate(as: try UserName(validating: "alice"), status: .busy)
+                == .acknowledge(try UserName(validating: "alice")))
         #expect(state.status == .online)
     }
 
