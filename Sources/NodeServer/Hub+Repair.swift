@@ -74,13 +74,20 @@ extension Hub {
         if samples.isEmpty { samples = Array(rooms.values) }
         let count = min(samples.count, rooms.count / 180 + 1)
         for room in samples.suffix(count) where room.phase == .open {
-            let (seq, pv) = (room.sequencer.position?.seq ?? 0, room.pv)
+            guard let before = room.sequencer.position else { continue }
             store.head(room: room.name).assumeIsolated().whenSuccess { head in
+                guard let head, let position = room.sequencer.position else { return }
+                if head.epoch == position.epoch, head.seq < before.seq {
+                    // Redis forgot what was delivered.
+                    return self.apply(room.sequencer.verify(), to: room)
+                }
                 // What is still on its way through the relay is no loss: it must be missing a whole second later too.
-                guard let head, head.seq > seq || head.pv > pv else { return }
+                guard head.epoch != position.epoch || head.seq > position.seq || head.pv > room.pv else { return }
                 self.eventLoop.assumeIsolated().scheduleTask(in: NodeConfiguration.relayPatience) {
-                    guard room.phase == .open else { return }
-                    if (room.sequencer.position?.seq ?? 0) < head.seq { self.apply(room.sequencer.verify(), to: room) }
+                    guard room.phase == .open, let position = room.sequencer.position else { return }
+                    if head.epoch != position.epoch || head.seq > position.seq {
+                        self.apply(room.sequencer.verify(), to: room)
+                    }
                     if room.pv < head.pv { self.readPresence(room) }
                 }
             }

@@ -80,13 +80,12 @@ package final class Node: Sendable {
         _ = try? await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
     }
 
-    /// Stops accepting, sends every client away with a delay of its own, removes what the node has in Redis, and ends,
+    /// Takes no more clients (the port still answers `/healthz` and `/readyz`), sends every client away with a delay of its own, removes what the node has in Redis, and ends,
     /// all within the drain deadline.
     package func drain() async {
         let deadline = NIODeadline.now() + configuration.drainDeadline
         logger.notice(
             "draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
-        _ = try? await server.stopAccepting().get()
         _ = try? await hub.eventLoop.submit { self.control.value.beginDraining() }.get()
         let sessions = await sessionCount()
         let drained = shards.map { shard in

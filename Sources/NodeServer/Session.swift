@@ -22,7 +22,6 @@ final class Session: WebSocketDelegate, Hashable {
     private var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
     private var publishes: UInt64 = 0
-    private var pingedAt: NIODeadline?
     private var lastTyping: [RoomName: (isTyping: Bool, at: NIODeadline)] = [:]
     private var ended: (code: CloseCode, reason: String)?
     private var drained: EventLoopPromise<Void>?
@@ -124,6 +123,7 @@ final class Session: WebSocketDelegate, Hashable {
             case .join(let joins):
                 for join in joins { self.join(join, message.id) }
             case .leave(let room):
+                _ = try state.requireOpen()
                 guard state.leave(room) != nil else { throw WireError(.notInRoom, "this session is not in \(room)") }
                 shard.leave(self, room)
                 send(ServerMessage.left(room: room, id: message.id))
@@ -293,13 +293,12 @@ final class Session: WebSocketDelegate, Hashable {
     // MARK: Heartbeat and end
 
     func ping() {
-        pingedAt = .now()
         connection?.ping()
     }
 
     /// Anything that was read since the ping is an answer.
-    func checkHeartbeat() {
-        guard let connection, let pingedAt, connection.lastReadTime < pingedAt else { return }
+    func checkHeartbeat(pingedAt: NIODeadline) {
+        guard let connection, connection.lastReadTime < pingedAt else { return }
         end(.heartbeatTimeout)
     }
 

@@ -98,7 +98,7 @@ final class Shard: @unchecked Sendable {
     private func tick() {
         let actions = wheel.advance(now: NIODeadline.now().uptimeNanoseconds)
         for session in actions.ping { session.ping() }
-        for session in actions.check { session.checkHeartbeat() }
+        for (session, pingedAt) in actions.check { session.checkHeartbeat(pingedAt: .uptimeNanoseconds(pingedAt)) }
         for session in actions.unauthenticated { session.authenticationTimedOut() }
     }
 

@@ -134,6 +134,15 @@ struct NameTests {
         #expect(throws: WireError.self) { try UserName(validating: name) }
     }
 
+    @Test("names that look alike are two users when their bytes differ")
+    func canonicalEquivalents() throws {
+        let composed = try UserName(validating: "\u{FC}")
+        let decomposed = try UserName(validating: "u\u{308}")
+        #expect(composed != decomposed)
+        #expect(Set([composed, decomposed]).count == 2)
+        #expect(UserName(percentEncoded: decomposed.percentEncoded) == decomposed)
+    }
+
     @Test("two users have one private room, and each can be read from it")
     func direct() throws {
         let alice = try UserName(validating: "alice")
