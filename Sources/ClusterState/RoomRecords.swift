@@ -30,7 +30,7 @@ package struct Membership: Sendable, Hashable {
     }
 
     /// Reads a value of `P:{r:ROOM}:sessions`; `nil` when it is not one.
-    init?(room: RoomName, session: String, value: String) {
+    package init?(room: RoomName, session: String, value: String) {
         let lines = value.split(separator: "\n", maxSplits: 5, omittingEmptySubsequences: false)
         guard lines.count == 6, let session = SessionID(session), let incarnation = Incarnation(String(lines[0])),
             let generation = Int64(lines[1]), let joinedAt = Int64(lines[2]),

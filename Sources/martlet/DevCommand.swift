@@ -50,8 +50,8 @@ struct DevCommand: ParsableCommand {
             settings: settings, environment: environment, nodes: nodes, standingRedis: standing, folder: folder.path,
             socketFolder: try Self.socketFolder(folder), program: ChildProcess.ownProgram(),
             randomSecret: Self.randomSecret())
-        try Self.checkPorts(plan)
         let lock = try folder.occupy()
+        try Self.checkPorts(plan)
         folder.publish(plan, lock: lock)
 
         let output = DevOutput(

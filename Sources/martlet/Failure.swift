@@ -20,12 +20,16 @@ struct Failure: Error, Equatable {
 
 enum Printable {
     /// The text with everything a terminal would act on (controls, line and paragraph separators, direction
-    /// overrides) written as `\u{…}`.
+    /// overrides) written as `\n`, `\t` or `\u{…}`.
     static func text(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: isUnsafe) else { return text }
         var result = ""
         for scalar in text.unicodeScalars {
-            if isUnsafe(scalar) {
+            if scalar == "\n" {
+                result += "\\n"
+            } else if scalar == "\t" {
+                result += "\\t"
+            } else if isUnsafe(scalar) {
                 result += "\\u{" + String(scalar.value, radix: 16) + "}"
             } else {
                 result.unicodeScalars.append(scalar)

@@ -1,5 +1,7 @@
+import Admin
 import ArgumentParser
 import Glibc
+import RedisClient
 
 @main
 struct Martlet: AsyncParsableCommand {
@@ -9,6 +11,7 @@ struct Martlet: AsyncParsableCommand {
         subcommands: [
             DevCommand.self,
             NodeCommand.self,
+            AdminCommand.self,
             BenchCommand.self,
             ConfigCommand.self,
             HealthcheckCommand.self,
@@ -48,6 +51,16 @@ struct Martlet: AsyncParsableCommand {
             if let failure = error as? Failure {
                 code = failure.code.rawValue
                 sentence = failure.sentence
+                return
+            }
+            if let missing = error as? NotFound {
+                code = Failure.Code.failed.rawValue
+                sentence = Printable.text(missing.description)
+                return
+            }
+            if let refused = error as? RedisConfigurationError {
+                code = Failure.Code.usage.rawValue
+                sentence = refused.description
                 return
             }
             let parserCode = Martlet.exitCode(for: error)

@@ -31,9 +31,13 @@ enum Terminal {
     }
 
     /// Columns of the terminal behind the descriptor; nil when it is none.
-    static func columns(_ descriptor: Int32) -> Int? {
+    static func columns(_ descriptor: Int32) -> Int? { size(descriptor).map { Int($0.ws_col) } }
+
+    static func rows(_ descriptor: Int32) -> Int? { size(descriptor).map { Int($0.ws_row) } }
+
+    private static func size(_ descriptor: Int32) -> winsize? {
         var size = winsize()
-        guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return nil }
-        return Int(size.ws_col)
+        guard ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else { return nil }
+        return size
     }
 }

@@ -1,0 +1,102 @@
+package import ClusterState
+package import NIOCore
+import RedisClient
+package import WireProtocol
+
+extension ClusterAdmin {
+    /// Writes a message into a room, with seq and history like any other, from a user who need not be connected.
+    ///
+    /// - Parameters:
+    ///   - limits: for a room that has none of its own yet; a room keeps the age it has. The number of messages kept is
+    ///     the nodes' affair: nothing is dropped here.
+    ///   - creates: whether a room that does not exist is made.
+    /// - Throws: `NotFound`.
+    package func publish(
+        to room: RoomName, text: String, from user: UserName, limits: HistoryLimits, creates: Bool
+    ) async throws -> PublishReport {
+        let meta = try await redis.command(["HMGET", .string(keys.roomMeta(room)), "epoch", "age", "keep"]).get()
+        let fields = meta.array ?? []
+        guard creates || fields.first?.string != nil else { throw NotFound("there is no room \(room)") }
+        var own = limits
+        if own.maxMessages > 0 { own.maxMessages = max(own.maxMessages, 1_000_000) }
+        if fields.count == 3, let age = fields[1].int, let keep = fields[2].int {
+            own = HistoryLimits(maxMessages: own.maxMessages, maxAge: age, afterlife: keep)
+        }
+        var generator = SystemRandomNumberGenerator()
+        var body = Array("\"from\":".utf8)
+        JSONWriter.append(user.string, to: &body)
+        if let pair = room.participants {
+            guard pair.0 == user || pair.1 == user else {
+                throw NotFound("user \(user) is none of the two of \(room)")
+            }
+            body += ",\"to\":".utf8
+            JSONWriter.append((pair.0 == user ? pair.1 : pair.0).string, to: &body)
+        }
+        body += ",\"text\":".utf8
+        JSONWriter.append(text, to: &body)
+        let buffer = ByteBuffer(bytes: body)
+        let publication = Publication(
+            dedupeKey: "\(user.string)\nadmin\n\(Base64URL.random(count: 16, using: &generator))",
+            fingerprint: Publication.fingerprint(of: buffer), tag: Base64URL.random(count: 4, using: &generator),
+            origin: nil, clientID: "", from: user, body: buffer)
+        let channels = room.participants.map { pair in
+            Set([pair.0, pair.1]).map { keys.userChannel($0) }
+        }
+        let outcomes = try await roomStore.publish(
+            to: room, channels: channels, [publication], limits: own,
+            newEpoch: Base64URL.random(count: 8, using: &generator)
+        ).get()
+        switch outcomes.first {
+        case .stored(let seq, let ts, let epoch), .duplicate(let seq, let ts, let epoch):
+            return PublishReport(room: room, seq: seq, ts: ts, epoch: epoch)
+        case .idReused, nil:
+            throw NotFound("Redis did not take the message")
+        }
+    }
+
+    /// Orders every node to put the user out of the room, or to close their sessions, and looks whether they do.
+    ///
+    /// - Parameter patience: how long to look; the order is given again halfway, since a node may have been deaf.
+    /// - Returns: the sessions there were, and those that are still there.
+    /// - Throws: `NotFound` when the user is not there.
+    package func kick(
+        _ user: UserName, room: RoomName?, reason: String, patience: TimeAmount
+    ) async throws -> KickReport {
+        let before = try await sessions(of: user, in: room)
+        guard !before.isEmpty else {
+            throw NotFound(
+                room.map { "user \(user) is not in room \($0)" } ?? "no session of user \(user) is connected")
+        }
+        try await nodeStore.kick(user: user, room: room, reason: reason).get()
+        let began = NIODeadline.now()
+        var remaining = before
+        var saidTwice = false
+        while !remaining.isEmpty, NIODeadline.now() - began < patience {
+            try await Task.sleep(for: .milliseconds(50))
+            remaining = before.intersection(try await sessions(of: user, in: room))
+            if !saidTwice, NIODeadline.now() - began > .nanoseconds(patience.nanoseconds / 2) {
+                saidTwice = true
+                try await nodeStore.kick(user: user, room: room, reason: reason).get()
+            }
+        }
+        return KickReport(
+            user: user, room: room, sessions: before.sorted { $0.string < $1.string },
+            remaining: remaining.sorted { $0.string < $1.string })
+    }
+
+    private func sessions(of user: UserName, in room: RoomName?) async throws -> Set<SessionID> {
+        guard let room else { return Set(try await nodeStore.sessions(ofUser: user).get().map(\.0)) }
+        return Set(try await roomStore.members(room: room).get().filter { $0.user == user }.map(\.session))
+    }
+
+    /// Asks the node to move its clients elsewhere and end. It is written first and published second.
+    /// - Parameter text: see `node(_:)`.
+    /// - Throws: `NotFound` when there is no such node, or it is dead.
+    package func drain(_ text: String) async throws -> NodeReport {
+        let node = try await node(text)
+        guard node.state != .dead, try await nodeStore.requestDrain(node.incarnation).get() else {
+            throw NotFound("node \(node.incarnation) is dead")
+        }
+        return node
+    }
+}

@@ -1,0 +1,99 @@
+import Admin
+import ArgumentParser
+import ClusterState
+import NIOCore
+import WireProtocol
+
+struct AdminPublish: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "publish", abstract: "Writes a message into a room, for everyone there and for its history.")
+
+    @OptionGroup var options: AdminOptions
+    @Argument(help: "The room's name.") var room: String
+    @Argument(help: "The text.") var text: String
+
+    @Option(name: .customLong("from"), help: "The user it comes from; needs no connection.")
+    var sender = "operator"
+
+    @Flag(help: "Make the room when there is none.")
+    var create = false
+
+    func run() async throws {
+        let room = try AdminNames.room(room)
+        let sender = try AdminNames.user(sender)
+        try await options.run { session in
+            let settings = session.settings
+            guard !text.isEmpty, text.utf8.count <= settings.limitMessageBytes else {
+                throw Failure(
+                    .usage, "the text has \(text.utf8.count) bytes, but must have 1 to \(settings.limitMessageBytes)")
+            }
+            try await session.show {
+                try await session.admin.publish(
+                    to: room, text: text, from: sender,
+                    limits: HistoryLimits(
+                        maxMessages: settings.historyMessages, maxAge: settings.history.nanoseconds / 1_000_000),
+                    creates: create)
+            } lines: { report in
+                ["Published to \(report.room) as seq \(report.seq)."]
+            }
+        }
+    }
+}
+
+struct AdminKick: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kick", abstract: "Closes a user's sessions, or puts them out of one room.")
+
+    @OptionGroup var options: AdminOptions
+    @Argument(help: "The user's name.") var user: String
+
+    @Option(help: "Only out of this room; the connection stays.")
+    var room: String?
+
+    @Option(help: "What the client is told.")
+    var reason = "kicked by an operator"
+
+    /// How long the nodes have to do it.
+    static let patience = TimeAmount.seconds(3)
+
+    func run() async throws {
+        let user = try AdminNames.user(user)
+        let room = try room.map { text throws(Failure) in try AdminNames.room(text) }
+        try await options.run { session in
+            let report = try await session.admin.kick(user, room: room, reason: reason, patience: Self.patience)
+            if session.json { session.print(report) }
+            let all = report.sessions.count
+            let place = room.map { "room \($0)" } ?? "the cluster"
+            guard report.remaining.isEmpty else {
+                throw Failure(
+                    .failed,
+                    "the order went out, but \(report.remaining.count) of \(all) session\(all == 1 ? "" : "s") of"
+                        + " \(user) are in \(place) still after 3 s: their node may be down")
+            }
+            if !session.json {
+                session.print(["\(all) session\(all == 1 ? "" : "s") of \(Printable.text(user.string)) left \(place)."])
+            }
+        }
+    }
+}
+
+struct AdminDrain: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "drain", abstract: "Asks a node to move its clients to the others and end.")
+
+    @OptionGroup var options: AdminOptions
+    @Argument(help: "A node's name, or one incarnation of it (node-a.7).") var node: String
+
+    func run() async throws {
+        try await options.run { session in
+            try await session.show {
+                try await session.admin.drain(node)
+            } lines: { report in
+                let count = report.sessions
+                return [
+                    "\(report.incarnation) was asked to drain; it moves \(count) session\(count == 1 ? "" : "s")."
+                ]
+            }
+        }
+    }
+}

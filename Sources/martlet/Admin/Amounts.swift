@@ -1,0 +1,42 @@
+import Glibc
+import Telemetry
+
+/// Numbers for people.
+enum Amounts {
+    /// `3 ms`-free: `0s`, `59s`, `3m 5s`, `2h 5m`, `3d 4h`.
+    static func age(milliseconds: Int64) -> String {
+        let seconds = max(0, milliseconds) / 1000
+        switch seconds {
+        case ..<60: return "\(seconds)s"
+        case ..<3600: return "\(seconds / 60)m \(seconds % 60)s"
+        case ..<86400: return "\(seconds / 3600)h \(seconds / 60 % 60)m"
+        default: return "\(seconds / 86400)d \(seconds / 3600 % 24)h"
+        }
+    }
+
+    /// With one decimal: `-0.3s`, `9.8s`.
+    static func seconds(milliseconds: Int64) -> String {
+        let tenths = abs(milliseconds) / 100
+        return "\(milliseconds < 0 ? "-" : "")\(tenths / 10).\(tenths % 10)s"
+    }
+
+    static func bytes(_ count: Int64) -> String {
+        var value = Double(count)
+        for unit in ["B", "KiB", "MiB", "GiB"] {
+            if value < 1024 || unit == "GiB" {
+                let tenths = Int64((value * 10).rounded())
+                return unit == "B" ? "\(count) B" : "\(tenths / 10).\(tenths % 10) \(unit)"
+            }
+            value /= 1024
+        }
+        return "\(count) B"
+    }
+
+    /// `2026-09-21 14:13:20Z`
+    static func time(milliseconds: Int64) -> String {
+        let text = Timestamp.text(milliseconds: milliseconds)
+        return text.prefix(10) + " " + text.dropFirst(11).prefix(8) + "Z"
+    }
+
+    static func now() -> Int64 { JSONLogHandler.wallClock() }
+}

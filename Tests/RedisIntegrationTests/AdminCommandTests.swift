@@ -1,0 +1,252 @@
+import ClusterState
+import NIOCore
+import RedisClient
+import TestSupport
+import Testing
+import WireProtocol
+
+@Suite("martlet admin")
+struct AdminCommandTests {
+    @Test("nodes: state, lease and what the indexes count, with no node running")
+    func nodes() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            _ = try await fixture.node("node-b", lease: .milliseconds(1))
+            try await fixture.session("alice", on: a, in: ["general", "x"])
+            try await fixture.session("bob", on: a, in: ["general"])
+            #expect(try await fixture.run("drain", "node-b").exit == .status(0))
+            let nodes = try #require(try await fixture.json("nodes").array)
+            #expect(nodes.map { $0["node"]?.string } == ["node-a", "node-b"])
+            #expect(nodes.map { $0["state"]?.string } == ["ready", "draining"])
+            #expect(nodes[0]["incarnation"]?.string == a.description)
+            #expect(nodes[0]["address"]?.string == "127.0.0.1:1")
+            #expect(nodes[0]["sessions"]?.int == 2)
+            #expect(nodes[0]["rooms"]?.int == 2)
+            #expect((1...60_000).contains(nodes[0]["lease_ms"]?.int ?? 0))
+            #expect((nodes[1]["lease_ms"]?.int ?? 0) < 0)
+            let table = try await fixture.run("nodes")
+            #expect(table.text.hasPrefix("NODE "))
+            #expect(!table.text.contains("\u{1B}"))
+        }
+    }
+
+    @Test("presence: users with all their sessions; count is what clients see")
+    func presence() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            let b = try await fixture.node("node-b")
+            let first = try await fixture.session("alice", on: a, in: ["general"])
+            let second = try await fixture.session("alice", on: b, in: ["general"], status: .away)
+            try await fixture.session("ghost", on: b, in: ["general"], status: .invisible)
+            let json = try await fixture.json("presence", "general")
+            #expect(json["room"]?.string == "general")
+            #expect(json["count"]?.int == 1)
+            let users = try #require(json["users"]?.array)
+            #expect(users.map { $0["user"]?.string } == ["alice", "ghost"])
+            #expect(users[0]["status"]?.string == "online")
+            let sessions = try #require(users[0]["sessions"]?.array)
+            #expect(Set(sessions.map { $0["session"]?.string }) == [first.string, second.string])
+            #expect(Set(sessions.map { $0["node"]?.string }) == ["node-a", "node-b"])
+            #expect(sessions.allSatisfy { $0["joined_at"]?.int == 1_790_000_000_000 })
+        }
+    }
+
+    @Test("rooms, room, user, sessions and stats tell the same story")
+    func lookups() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            let b = try await fixture.node("node-b")
+            let one = try await fixture.session("alice", on: a, in: ["x", "general"])
+            let two = try await fixture.session("alice", on: b, in: [])
+            let gone = try await fixture.session("bob", on: b, in: ["left"])
+            try await fixture.leave(gone, "bob", on: b, in: ["left"])
+
+            let rooms = try #require(try await fixture.json("rooms").array)
+            #expect(rooms.map { $0["room"]?.string } == ["general", "x"])
+            #expect(rooms.allSatisfy { $0["users"]?.int == 1 && $0["sessions"]?.int == 1 && $0["seq"]?.int == 0 })
+            #expect(try await fixture.json("room", "left")["users"]?.int == 0)
+
+            let user = try await fixture.json("user", "alice")
+            let sessions = try #require(user["sessions"]?.array)
+            #expect(Set(sessions.map { $0["session"]?.string }) == [one.string, two.string])
+            let places = sessions.first { $0["session"]?.string == one.string }?["rooms"]?.array
+            #expect(places?.map { $0["room"]?.string } == ["general", "x"])
+
+            #expect(try await fixture.json("sessions").array?.count == 2)
+            let onB = try #require(try await fixture.json("sessions", "--node", "node-b").array)
+            #expect(onB.map { $0["session"]?.string } == [two.string])
+
+            let stats = try await fixture.json("stats")
+            #expect(stats["sessions"]?.int == 2)
+            #expect(stats["users"]?.int == 1)
+            #expect(stats["nodes"]?["ready"]?.int == 2)
+            #expect(stats["redis"]?["eviction_policy"]?.string == "noeviction")
+            for command in [["rooms"], ["room", "x"], ["user", "alice"], ["sessions"], ["stats"], ["presence", "x"]] {
+                let output = try await MartletProgram.run(["admin"] + command, environment: fixture.environment)
+                #expect(output.exit == .status(0), "\(command)")
+                #expect(!output.text.isEmpty, "\(command)")
+            }
+        }
+    }
+
+    @Test("publish writes a message with seq that history shows; controls in it never reach the terminal")
+    func publish() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            try await fixture.session("alice", on: a, in: ["general"])
+            #expect(try await fixture.json("publish", "general", "one")["seq"]?.int == 1)
+            let second = try await fixture.json("publish", "general", "two\u{1B}[2J\n\"q\"", "--from", "al")
+            #expect(second["seq"]?.int == 2)
+            let history = try await fixture.json("history", "general")
+            #expect(history["seq"]?.int == 2)
+            let messages = try #require(history["messages"]?.array)
+            #expect(messages.map { $0["from"]?.string } == ["operator", "al"])
+            #expect(messages.map { $0["text"]?.string } == ["one", "two\u{1B}[2J\n\"q\""])
+            #expect(messages.map { $0["seq"]?.int } == [1, 2])
+            #expect(try await fixture.json("history", "general", "--before", "2")["messages"]?.array?.count == 1)
+            #expect(try await fixture.json("history", "general", "--after", "1")["messages"]?.array?.count == 1)
+            let shown = try await fixture.run("history", "general").text
+            #expect(shown.contains(#"al: two\u{1b}[2J\n"q""#))
+            #expect(!shown.contains("\u{1B}"))
+        }
+    }
+
+    @Test("publish does not shorten a history that is longer than its own settings say")
+    func publishKeepsHistory() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            try await fixture.session("alice", on: a, in: ["general"])
+            for index in 0..<5 { _ = try await fixture.json("publish", "general", "m\(index)") }
+            let output = try await MartletProgram.run(
+                ["admin", "publish", "general", "last"],
+                environment: fixture.environment.merging(["MARTLET_HISTORY_MESSAGES": "2"]) { $1 })
+            #expect(output.exit == .status(0))
+            #expect(try await fixture.json("history", "general")["messages"]?.array?.count == 6)
+        }
+    }
+
+    @Test("a full Redis refuses a message: exit code 1 and a sentence")
+    func outOfMemory() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            try await fixture.session("alice", on: a, in: ["general"])
+            try await fixture.redis.command("CONFIG", "SET", "maxmemory", "1")
+            let output = try await fixture.run("publish", "general", "x")
+            #expect(output.exit == .status(1))
+            #expect(output.errorText.contains("OOM"))
+            #expect(try await fixture.json("nodes").array?.count == 1)
+        }
+    }
+
+    @Test("tail shows what is stored, then messages, comings and goings as they happen")
+    func tail() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            try await fixture.session("alice", on: a, in: ["general"])
+            _ = try await fixture.json("publish", "general", "stored")
+            let tail = try await ChildProcess.spawn(
+                MartletProgram.path, ["admin", "tail", "general", "--json"], name: "tail",
+                environment: fixture.environment)
+            @Sendable func lines(_ count: Int) async throws -> [JSON] {
+                try await tail.output.wait(within: .seconds(10), "\(count) lines of tail") { output in
+                    let lines = output.text.split(separator: "\n")
+                    return lines.count >= count ? lines.compactMap { try? JSON(parsing: String($0)) } : nil
+                }
+            }
+            #expect(try await lines(1).first?["text"]?.string == "stored")
+            _ = try await fixture.json("publish", "general", "live")
+            try await fixture.session("bob", on: a, in: ["general"])
+            let all = try await lines(3)
+            #expect(all[1]["type"]?.string == "message")
+            #expect(all[1]["seq"]?.int == 2)
+            #expect(all[2]["type"]?.string == "presence")
+            #expect(all[2]["joined"]?.array?.first?["user"]?.string == "bob")
+            await tail.end()
+        }
+    }
+
+    @Test("kick waits for the sessions to go; what stays is exit code 1")
+    func kick() async throws {
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            let session = try await fixture.session("bob", on: a, in: ["general", "x"])
+            // Stands for the node: what it hears it does.
+            let order = try await MartletProgram.run(
+                ["admin", "kick", "bob", "--json"], environment: fixture.environment)
+            #expect(order.exit == .status(1))
+            #expect(order.errorText.contains("1 of 1 session of bob"))
+            #expect(try JSON(parsing: order.text)["remaining"]?.array?.map(\.string) == [session.string])
+
+            async let heeded = fixture.json("kick", "bob", "--room", "x")
+            let user = try UserName(validating: "bob")
+            _ = try await poll(within: .seconds(10), "the session to be in x") {
+                try await fixture.rooms.members(room: try RoomName(validating: "x")).get().isEmpty ? nil : true
+            }
+            try await fixture.leave(session, "bob", on: a, in: ["x"])
+            _ = try await fixture.nodes.addSession(a, session, user: user).get()
+            let report = try await heeded
+            #expect(report["room"]?.string == "x")
+            #expect(report["remaining"]?.array?.isEmpty == true)
+        }
+    }
+
+    @Test(
+        "what does not exist is exit code 1 and one sentence",
+        arguments: [
+            (["room", "nowhere"], "there is no room nowhere"),
+            (["presence", "nowhere"], "there is no room nowhere"),
+            (["history", "nowhere"], "there is no room nowhere"),
+            (["tail", "nowhere"], "there is no room nowhere"),
+            (["publish", "nowhere", "x"], "there is no room nowhere"),
+            (["user", "nobody"], "no session of user nobody is connected"),
+            (["kick", "nobody"], "no session of user nobody is connected"),
+            (["kick", "nobody", "--room", "r"], "user nobody is not in room r"),
+            (["drain", "node-z"], "there is no node node-z"),
+            (["sessions", "--node", "node-z"], "there is no node node-z"),
+        ])
+    func notFound(arguments: [String], sentence: String) async throws {
+        try await AdminFixture.with { fixture in
+            let output = try await MartletProgram.run(["admin"] + arguments, environment: fixture.environment)
+            #expect(output.exit == .status(1))
+            #expect(output.errorText == "martlet: " + sentence)
+            #expect(output.text.isEmpty)
+        }
+    }
+
+    @Test(
+        "what is typed wrong is exit code 2 and one sentence, before Redis is asked",
+        arguments: [
+            ["room", "bad room"], ["room"], ["user", ""], ["fly"], ["nodes", "--frobnicate"],
+            ["history", "r", "--limit", "0"], ["nodes", "--redis", "http://x"], ["nodes", "--prefix", "{x}"],
+            ["tail", "r", "--last", "x"], ["nodes", "--watch", "--every", "0"],
+        ])
+    func usage(arguments: [String]) async throws {
+        let output = try await MartletProgram.run(
+            ["admin"] + arguments, environment: ["MARTLET_REDIS_URL": "redis://127.0.0.1:1"])
+        #expect(output.exit == .status(2), "\(arguments): \(output.errorText)")
+        #expect(output.standardErrorLines.count == 1)
+        #expect(output.errorText.hasPrefix("martlet: "))
+    }
+
+    @Test("an unknown MARTLET_ key in the environment is exit code 2 and names the nearest one")
+    func unknownKey() async throws {
+        let output = try await MartletProgram.run(["admin", "nodes"], environment: ["MARTLET_REDIS_URI": "x"])
+        #expect(output.exit == .status(2))
+        #expect(output.errorText.contains("MARTLET_REDIS_URL"))
+    }
+
+    @Test("a Redis that does not answer is exit code 3, whether nobody listens or it hangs")
+    func unreachable() async throws {
+        let nobody = try await MartletProgram.run(
+            ["admin", "nodes"], environment: ["MARTLET_REDIS_URL": "redis://127.0.0.1:\(try FreePort.next())"])
+        #expect(nobody.exit == .status(3))
+        #expect(nobody.standardErrorLines.count == 1)
+        #expect(nobody.errorText.hasPrefix("martlet: Redis at 127.0.0.1:"))
+        try await AdminFixture.with { fixture in
+            fixture.redis.pause()
+            let hanging = try await fixture.run("nodes")
+            fixture.redis.resume()
+            #expect(hanging.exit == .status(3))
+        }
+    }
+}

@@ -1,0 +1,97 @@
+import ClusterState
+import Logging
+import NIOCore
+import NIOPosix
+import RedisClient
+import TestSupport
+import Testing
+import WireProtocol
+
+/// A private Redis in which nodes, sessions and rooms are written as nodes write them, though no node runs.
+struct AdminFixture: Sendable {
+    let redis: ClusterRedis
+    let client: RedisClient
+    let keys: ClusterKeys
+    let nodes: NodeStore
+    let rooms: RoomStore
+
+    static func with(_ body: (AdminFixture) async throws -> Void) async throws {
+        let redis = try await ClusterRedis.start()
+        do {
+            let client = RedisClient(
+                configuration: try RedisConfiguration(url: redis.url, keyPrefix: "t"), scripts: ClusterScripts.all,
+                eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            client.start()
+            try await client.whenConnected(within: .seconds(10)).get()
+            let keys = ClusterKeys(prefix: "t")
+            try await body(
+                AdminFixture(
+                    redis: redis, client: client, keys: keys, nodes: NodeStore(redis: client, keys: keys),
+                    rooms: RoomStore(redis: client, keys: keys)))
+            try await client.close().get()
+        } catch {
+            await redis.stop()
+            throw error
+        }
+        await redis.stop()
+    }
+
+    func node(_ name: String, lease: TimeAmount = .seconds(60)) async throws -> Incarnation {
+        try await nodes.register(
+            name: name,
+            figures: NodeFigures(
+                address: "127.0.0.1:1", version: "test", sessions: 0, rooms: 0, draining: false, startedAt: 1000),
+            lease: lease
+        ).get()
+    }
+
+    /// A session as a node writes it.
+    @discardableResult
+    func session(
+        _ user: String, on node: Incarnation, in rooms: [String], status: PresenceStatus = .online
+    ) async throws -> SessionID {
+        var generator = SystemRandomNumberGenerator()
+        let session = SessionID(using: &generator)
+        let user = try UserName(validating: user)
+        _ = try await nodes.addSession(node, session, user: user).get()
+        for room in rooms {
+            let name = try RoomName(validating: room)
+            _ = try await nodes.addRoom(node, name).get()
+            _ = try await self.rooms.join(membership(session, user, node, name, status)).get()
+        }
+        return session
+    }
+
+    func leave(_ session: SessionID, _ user: String, on node: Incarnation, in rooms: [String]) async throws {
+        let user = try UserName(validating: user)
+        for room in rooms {
+            _ = try await self.rooms.leave(membership(session, user, node, RoomName(validating: room), .online)).get()
+        }
+        try await nodes.removeSession(node, session, user: user).get()
+    }
+
+    private func membership(
+        _ session: SessionID, _ user: UserName, _ node: Incarnation, _ room: RoomName, _ status: PresenceStatus
+    ) -> Membership {
+        Membership(
+            room: room, session: session, user: user, incarnation: node, generation: 1, joinedAt: 1_790_000_000_000,
+            status: status)
+    }
+
+    // MARK: the command
+
+    var environment: [String: String] { ["MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": "t"] }
+
+    func run(_ arguments: String...) async throws -> ChildProcess.Output {
+        try await MartletProgram.run(["admin"] + arguments, environment: environment)
+    }
+
+    /// The parsed `--json` of a command that must exit with 0.
+    func json(_ arguments: String..., sourceLocation: SourceLocation = #_sourceLocation) async throws -> JSON {
+        let output = try await MartletProgram.run(["admin"] + arguments + ["--json"], environment: environment)
+        try #require(
+            output.exit == .status(0), "\(arguments): \(output.errorText)", sourceLocation: sourceLocation)
+        return try JSON(parsing: output.text)
+    }
+}
