@@ -186,7 +186,8 @@ package struct HistoryReport: Report {
         for message in messages {
             json.raw(
                 MessageText.element(
-                    seq: message.seq, tag: message.tag, body: message.body.readableBytesView, ts: message.ts, id: nil))
+                    seq: message.seq, tag: message.tag, body: message.body.readableBytesView, ts: message.ts,
+                    rawID: ""))
         }
         json.endArray()
         json.endObject()

@@ -177,13 +177,11 @@ struct AdminCommandTests {
             #expect(order.errorText.contains("1 of 1 session of bob"))
             #expect(try JSON(parsing: order.text)["remaining"]?.array?.map(\.string) == [session.string])
 
+            let heard = try await KickEar.listen(fixture, user: UserName(validating: "bob"))
             async let heeded = fixture.json("kick", "bob", "--room", "x")
-            let user = try UserName(validating: "bob")
-            _ = try await poll(within: .seconds(10), "the session to be in x") {
-                try await fixture.rooms.members(room: try RoomName(validating: "x")).get().isEmpty ? nil : true
-            }
+            let room = try await heard.wait(within: .seconds(10), "the order on the user's channel") { $0 }
+            #expect(room == "x")
             try await fixture.leave(session, "bob", on: a, in: ["x"])
-            _ = try await fixture.nodes.addSession(a, session, user: user).get()
             let report = try await heeded
             #expect(report["room"]?.string == "x")
             #expect(report["remaining"]?.array?.isEmpty == true)

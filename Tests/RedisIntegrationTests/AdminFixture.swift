@@ -95,3 +95,44 @@ struct AdminFixture: Sendable {
         return try JSON(parsing: output.text)
     }
 }
+
+/// Hears the first kick on a user's channel; confined to the client's loop.
+final class KickEar: RedisSubscriberDelegate {
+    private let heard: Watched<String?>
+    private var subscriber: RedisSubscriber?
+    /// The subscriber holds its delegate weakly.
+    private var itself: KickEar?
+
+    private init(_ heard: Watched<String?>) { self.heard = heard }
+
+    /// Completes once the channel is subscribed. The room (or *) that the order names arrives in the result.
+    static func listen(_ fixture: AdminFixture, user: UserName) async throws -> Watched<String?> {
+        let heard = Watched<String?>(nil)
+        let client = fixture.client
+        let channel = fixture.keys.userChannel(user)
+        try await client.eventLoop.flatSubmit {
+            let ear = KickEar(heard)
+            let subscriber = RedisSubscriber(
+                client: client, probeChannel: "t:kick-ear", delegate: ear,
+                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            ear.subscriber = subscriber
+            ear.itself = ear
+            subscriber.start()
+            return subscriber.subscribe(channel)
+        }.get()
+        return heard
+    }
+
+    func subscriber(
+        _ subscriber: RedisSubscriber, received payload: UnsafeRawBufferPointer, on channel: UnsafeRawBufferPointer
+    ) {
+        guard case .kick(let room, _) = RelayMessage.parse(payload) else { return }
+        heard.update { $0 = room?.string ?? "*" }
+        itself = nil
+        _ = subscriber.stop()
+    }
+
+    func subscriberFinishedReading(_ subscriber: RedisSubscriber) {}
+    func subscriberBecameDeaf(_ subscriber: RedisSubscriber) {}
+    func subscriberHearsAgain(_ subscriber: RedisSubscriber) {}
+}

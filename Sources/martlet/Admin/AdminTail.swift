@@ -30,11 +30,8 @@ struct AdminTail: AsyncParsableCommand {
                 room.participants.map { session.keys.userChannel($0.0) } ?? session.keys.roomChannel(room)
             let (events, continuation) = AsyncStream<TailEvent>.makeStream()
             let client = session.client
-            // Confined to the client's loop, as the subscriber is; the stream is what leaves it.
-            let ear = NIOLoopBoundBox<TailEar?>(nil, eventLoop: client.eventLoop)
             client.eventLoop.execute {
-                ear.value = TailEar(room: room, channel: channel, client: client, continuation: continuation)
-                ear.value?.start()
+                TailEar(room: room, channel: channel, client: client, continuation: continuation).start()
             }
             var tail = TailPrinter(session: session, room: room, first: last)
             for await event in events { try await tail.handle(event) }
@@ -50,12 +47,16 @@ enum TailEvent: Sendable {
     case presence(joined: [String], left: [String], updated: [String], count: Int, pv: Int64)
 }
 
+/// Confined to the client's loop, as its subscriber is; events leave it through the stream. Once started it lives as long
+/// as the process, whose only purpose it is.
 private final class TailEar: RedisSubscriberDelegate {
     private let room: RoomName
     private let channel: String
     private let continuation: AsyncStream<TailEvent>.Continuation
     private let client: RedisClient
     private var subscriber: RedisSubscriber?
+    /// The subscriber holds its delegate weakly.
+    private var itself: TailEar?
 
     init(
         room: RoomName, channel: String, client: RedisClient, continuation: AsyncStream<TailEvent>.Continuation
@@ -72,6 +73,7 @@ private final class TailEar: RedisSubscriberDelegate {
         let subscriber = RedisSubscriber(
             client: client, probeChannel: probe, delegate: self, logger: AdminSession.logger)
         self.subscriber = subscriber
+        itself = self
         subscriber.start()
         _ = subscriber.subscribe(channel)
     }
@@ -177,7 +179,7 @@ struct TailPrinter {
                     write(
                         MessageText.frame(
                             room: room, seq: message.seq, tag: message.tag, body: message.body.readableBytesView,
-                            ts: message.ts, id: nil))
+                            ts: message.ts, rawID: ""))
                 } else {
                     line(message.seq, message.ts, Array(message.body.readableBytesView))
                 }

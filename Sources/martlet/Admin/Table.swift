@@ -59,8 +59,12 @@ struct Table: Sendable {
                 let text = DisplayWidth.cut(cell.text, to: widths[index])
                 let gap = widths[index] - DisplayWidth.of(text)
                 let before = columns[index].isNumber ? gap : 0
-                line += String(repeating: " ", count: pending + before) + style.mark(text, cell.hue)
-                pending = gap - before + 2
+                pending += before
+                if !text.isEmpty {
+                    line += String(repeating: " ", count: pending) + style.mark(text, cell.hue)
+                    pending = 0
+                }
+                pending += gap - before + 2
             }
             return line
         }
