@@ -67,7 +67,7 @@ let package = Package(
         ),
         .target(
             name: "MartletClient",
-            dependencies: ["WebSocketTransport", "WireProtocol", nioCore, nioPosix],
+            dependencies: ["WebSocketTransport", "WireProtocol", nioCore, nioHTTP1, nioPosix],
             swiftSettings: strict
         ),
         .target(
@@ -181,7 +181,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["martlet", "WireProtocol"],
+            dependencies: ["martlet", "MartletClient", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(

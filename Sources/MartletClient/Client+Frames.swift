@@ -1,0 +1,166 @@
+import WireProtocol
+
+// What the server says.
+extension ClientStateMachine {
+    mutating func received(_ frame: ServerFrame, now: Int64) -> [Effect] {
+        heardAt = now
+        pingedAt = nil
+        switch frame {
+        case .welcome(let session, let user, let node): return welcome(session, user, node, now: now)
+        case .joined(let joined): return self.joined(joined, now: now)
+        case .left(let name, let reason):
+            guard rooms[name] != nil else { return [] }
+            let why = reason ?? "the server took the client out of the room"
+            return forget(name, reason: why) + [.emit(.left(room: name, reason: why))]
+        case .message(let message): return place(message, now: now)
+        case .ack(let id, let seq, let timestamp, let tag):
+            return acknowledged(id, seq: seq, timestamp: timestamp, tag: tag, now: now)
+        case .gap(let name, let epoch, let from, let to):
+            let deliveries = rooms[name]?.sequence.gap(epoch: epoch, from: from, to: to, now: now) ?? []
+            return deliver(deliveries, in: name, now: now)
+        case .members(let name, let list):
+            guard rooms[name]?.roster.replace(with: list) == true else { return [] }
+            rooms[name]?.rosterReadAt = now
+            return presence(name)
+        case .membersChanged(let name, let change):
+            guard let result = rooms[name]?.roster.apply(change), result != .old else { return [] }
+            return presence(name) + (result == .appliedWithHole ? [.send(ClientFrame.presence(name))] : [])
+        case .typing(let name, let user, let isTyping):
+            guard user != self.user, rooms[name] != nil else { return [] }
+            rooms[name]?.roster.setTyping(user, isTyping, now: now)
+            return [.emit(.typing(room: name, users: rooms[name]?.roster.typingUsers ?? []))]
+        case .history(let id, let name, let messages, let more):
+            return history(id, name, messages, more, now: now)
+        case .error(let refusal): return refused(refusal, now: now)
+        case .reconnect(let delay):
+            reconnectAt = now + delay
+            return []
+        case .pong, .other: return []
+        }
+    }
+
+    private mutating func welcome(_ session: String, _ user: String, _ node: String, now: Int64) -> [Effect] {
+        guard case .connecting = phase else { return [] }
+        phase = .online(since: now)
+        self.user = user
+        let list = rooms.keys.sorted().map { (name: $0, since: rooms[$0]?.sequence.position) }
+        let join: [Effect] = list.isEmpty ? [] : [.send(ClientFrame.join(list, id: nextID("join-")))]
+        return [.emit(.state(.online(node: node, session: session)))] + join
+    }
+
+    private mutating func joined(_ frame: ServerFrame.Joined, now: Int64) -> [Effect] {
+        let name = frame.room
+        guard var room = rooms[name] else { return [] }
+        room.isJoined = true
+        room.joinAgainAt = nil
+        room.rosterReadAt = now
+        room.roster.forgetVersion()
+        _ = room.roster.replace(with: frame.roster)
+        let deliveries = room.sequence.joined(frame, now: now)
+        rooms[name] = room
+        let answer = JoinedRoom(room: name, seq: frame.seq, recovered: frame.recovered)
+        return [.answerJoin(room: name, .success(answer)), .emit(.joined(answer))] + presence(name)
+            + deliver(deliveries, in: name, now: now) + flush(name, now: now)
+    }
+
+    private mutating func place(_ message: ChatMessage, now: Int64) -> [Effect] {
+        var message = message
+        message.isOwn = message.from == user
+        var effects: [Effect] = []
+        if message.isOwn, let id = message.id, outbox.remove(id) != nil {
+            let ack = Acknowledgement(seq: message.seq, timestamp: message.timestamp)
+            effects.append(.acknowledge(id: id, .success(ack)))
+        }
+        // A direct message needs no join, and has no place to be compared with.
+        let deliveries = rooms[message.room]?.sequence.received(message, now: now) ?? [.message(message)]
+        return effects + deliver(deliveries, in: message.room, now: now)
+    }
+
+    /// The ack takes the place of the own message in the room's order.
+    private mutating func acknowledged(
+        _ id: String, seq: Int64, timestamp: Int64, tag: String?, now: Int64
+    ) -> [Effect] {
+        guard let entry = outbox.remove(id) else { return [] }
+        let message = ChatMessage(
+            room: entry.room, seq: seq, from: user, text: entry.text, data: entry.data, timestamp: timestamp,
+            isOwn: true, id: id, tag: tag)
+        let deliveries = rooms[entry.room]?.sequence.received(message, now: now) ?? []
+        let ack = Acknowledgement(seq: seq, timestamp: timestamp)
+        return [.acknowledge(id: id, .success(ack))] + deliver(deliveries, in: entry.room, now: now)
+    }
+
+    private mutating func deliver(_ deliveries: [RoomSequence.Delivery], in name: String, now: Int64) -> [Effect] {
+        var effects: [Effect] = []
+        for delivery in deliveries {
+            switch delivery {
+            case .gap(let from, let to): effects.append(.emit(.gap(room: name, from: from, to: to)))
+            case .message(let message):
+                effects.append(.emit(.message(message)))
+                if rooms[name]?.roster.endTyping(now: now, of: message.from) == true {
+                    effects.append(.emit(.typing(room: name, users: rooms[name]?.roster.typingUsers ?? [])))
+                }
+            }
+        }
+        return effects
+    }
+
+    private func presence(_ name: String) -> [Effect] {
+        guard let roster = rooms[name]?.roster else { return [] }
+        let members = roster.members.values.sorted { $0.user < $1.user }
+        return [.emit(.presence(RoomPresence(room: name, members: members, count: roster.count)))]
+    }
+
+    private mutating func history(
+        _ id: String?, _ name: String, _ messages: [ChatMessage], _ more: Bool, now: Int64
+    ) -> [Effect] {
+        guard id.map({ reads.remove($0) != nil }) ?? (rooms[name] != nil) else { return [] }
+        let own = messages.map { message in
+            var message = message
+            message.isOwn = message.from == user
+            return message
+        }
+        guard let id else { return [.emit(.newest(room: name, HistoryPage(messages: own, hasMore: more)))] }
+        guard id.hasPrefix(Self.fillPrefix) else {
+            return [.answerHistory(id: id, .success(HistoryPage(messages: own, hasMore: more)))]
+        }
+        return deliver(rooms[name]?.sequence.filled(own, now: now) ?? [], in: name, now: now)
+    }
+
+    private mutating func refused(_ refusal: ServerFrame.Refusal, now: Int64) -> [Effect] {
+        let code = WireError.Code(rawValue: refusal.number)
+        let isRetryable = refusal.retryAfter != nil || code?.isRetryable == true
+        let again = now + (refusal.retryAfter ?? Self.defaultRetry)
+        let error = MartletError(.refused, refusal.message, number: refusal.number)
+        guard let id = refusal.id else { return [.emit(.refused(error))] }
+        if let entry = outbox[id] {
+            let mustJoin = code == .notInRoom && rooms[entry.room] != nil
+            guard isRetryable || mustJoin else {
+                outbox.remove(id)
+                return [.acknowledge(id: id, .failure(error))]
+            }
+            outbox.putBack(id)
+            rooms[entry.room]?.sendNotBefore = again
+            if mustJoin {
+                rooms[entry.room]?.isJoined = false
+                rooms[entry.room]?.joinAgainAt = again
+            }
+            return []
+        }
+        if reads.remove(id) != nil {
+            return id.hasPrefix(Self.fillPrefix) ? [] : [.answerHistory(id: id, .failure(error))]
+        }
+        guard id.hasPrefix("join-") else { return [.emit(.refused(error))] }
+        let names = refusal.room.map { [$0] } ?? rooms.keys.sorted()
+        var effects: [Effect] = []
+        for name in names where rooms[name]?.isJoined == false {
+            if isRetryable {
+                rooms[name]?.joinAgainAt = again
+            } else {
+                rooms[name] = nil
+                effects.append(.answerJoin(room: name, .failure(error)))
+                effects += outbox.removeAll(in: name).map { .acknowledge(id: $0.id, .failure(error)) }
+            }
+        }
+        return effects
+    }
+}

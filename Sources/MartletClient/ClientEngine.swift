@@ -1,0 +1,208 @@
+import NIOCore
+import NIOHTTP1
+import WebSocketTransport
+
+/// Runs a ``ClientStateMachine``: the socket, the clock, the callers that wait and the streams of events.
+/// Everything happens on its event loop.
+final class ClientEngine {
+    let eventLoop: any EventLoop
+    private let url: String
+    private var machine: ClientStateMachine
+    private var connection: WebSocketConnection?
+    /// Of the socket: what an earlier one still says is dropped.
+    private var generation = 0
+    private var reconnecting: Scheduled<Void>?
+    private var ticking: Scheduled<Void>?
+    private var acknowledgements: [String: EventLoopPromise<Acknowledgement>] = [:]
+    private var joins: [String: [EventLoopPromise<JoinedRoom>]] = [:]
+    private var pages: [String: EventLoopPromise<HistoryPage>] = [:]
+    private var streams: [Int: AsyncStream<MartletEvent>.Continuation] = [:]
+    private var streamCount = 0
+    private let idPrefix: String
+    private var idCount = 0
+
+    /// - Parameter idPrefix: differs between two processes that share a client instance.
+    init(eventLoop: any EventLoop, url: String, client: String, token: String?, idPrefix: String) {
+        self.eventLoop = eventLoop
+        self.url = url
+        self.idPrefix = idPrefix
+        self.machine = ClientStateMachine(client: client, token: token)
+    }
+
+    // MARK: Calls
+
+    func start() {
+        guard machine.phase == .idle else { return }
+        tickLater()
+        run { $0.start(now: Self.now()) }
+    }
+
+    private func tickLater() {
+        ticking = eventLoop.assumeIsolated().scheduleTask(in: .seconds(1)) {
+            self.run { $0.tick(now: Self.now(), random: .random(in: 0..<1)) }
+            if self.machine.phase != .closed { self.tickLater() }
+        }
+    }
+
+    func close() {
+        run { $0.close() }
+        ticking?.cancel()
+        ticking = nil
+        for stream in streams.values { stream.finish() }
+        streams = [:]
+    }
+
+    func join(_ room: String, _ promise: EventLoopPromise<JoinedRoom>) {
+        joins[room, default: []].append(promise)
+        run { $0.join(room) }
+    }
+
+    func leave(_ room: String) {
+        run { $0.leave(room) }
+    }
+
+    func publish(text: String?, data: String?, to room: String, _ promise: EventLoopPromise<Acknowledgement>) {
+        let id = nextID()
+        acknowledgements[id] = promise
+        run { $0.publish(Outbox.Entry(id: id, room: room, text: text, data: data), now: Self.now()) }
+    }
+
+    func setTyping(_ isTyping: Bool, in room: String) {
+        run { $0.setTyping(isTyping, in: room, now: Self.now()) }
+    }
+
+    func history(
+        _ room: String, before: Int64?, after: Int64?, limit: Int, _ promise: EventLoopPromise<HistoryPage>
+    ) {
+        let id = nextID()
+        pages[id] = promise
+        run { $0.history(room, before: before, after: after, limit: limit, id: id) }
+    }
+
+    func add(_ stream: AsyncStream<MartletEvent>.Continuation, boundBox: NIOLoopBoundBox<ClientEngine>) {
+        guard machine.phase != .closed else { return stream.finish() }
+        streamCount += 1
+        let number = streamCount
+        streams[number] = stream
+        let eventLoop = eventLoop
+        stream.onTermination = { _ in
+            eventLoop.execute { boundBox.value.streams[number] = nil }
+        }
+    }
+
+    private func nextID() -> String {
+        idCount += 1
+        return "\(idPrefix)-\(idCount)"
+    }
+
+    // MARK: Effects
+
+    private func run(_ input: (inout ClientStateMachine) -> [ClientStateMachine.Effect]) {
+        eventLoop.assertInEventLoop()
+        for effect in input(&machine) { perform(effect) }
+    }
+
+    private func perform(_ effect: ClientStateMachine.Effect) {
+        switch effect {
+        case .connect: connect()
+        case .connectLater(let milliseconds):
+            reconnecting = eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
+                self.run { $0.retry(now: Self.now()) }
+            }
+        case .send(let bytes): connection?.send(text: ByteBuffer(bytes: bytes))
+        case .abandon:
+            generation += 1
+            reconnecting?.cancel()
+            connection?.close(code: WebSocketCloseCode.normal, reason: "")
+            connection = nil
+        case .emit(let event):
+            for stream in streams.values { stream.yield(event) }
+        case .acknowledge(let id, let result): acknowledgements.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
+        case .answerJoin(let room, let result):
+            for promise in joins.removeValue(forKey: room) ?? [] { promise.completeWith(result.mapError { $0 }) }
+        case .answerHistory(let id, let result): pages.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
+        }
+    }
+
+    private func connect() {
+        generation += 1
+        let generation = generation
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        var limits = WebSocketLimits()
+        limits.maximumMessageBytes = 16 * 1024 * 1024  // a page of history is a hundred messages
+        WebSocketClient.connect(
+            url: url, subprotocols: ["martlet.v1.json"], on: eventLoop, limits: limits,
+            delegate: { bound.value.opened($0, generation: generation) }
+        ).assumeIsolated().whenFailure { error in
+            guard generation == self.generation else { return }
+            guard let refusal = error as? WebSocketClientError, let final = Self.finalAnswer(in: refusal) else {
+                return self.lost(code: 1006, reason: "\(error)")
+            }
+            self.connection = nil
+            self.generation += 1
+            self.run { $0.close(code: final.status, reason: final.reason) }
+        }
+    }
+
+    private func opened(_ connection: WebSocketConnection, generation: Int) -> Link {
+        if generation == self.generation {
+            self.connection = connection
+            eventLoop.assumeIsolated().execute {
+                guard generation == self.generation else { return }
+                self.run { $0.opened() }
+            }
+        } else {
+            eventLoop.execute { connection.abort() }
+        }
+        return Link(engine: self, generation: generation)
+    }
+
+    /// An answer that will not change when the same request is made again: 4xx, but for those that ask to wait.
+    private static func finalAnswer(in error: WebSocketClientError) -> (status: Int, reason: String)? {
+        guard error.code != .invalidURL else { return (400, error.message) }
+        guard let response = error.response else { return nil }
+        let status = Int(response.status.code)
+        guard (400..<500).contains(status), status != 408, status != 425, status != 429 else { return nil }
+        let sentence = JSONObject(Array(response.body.readableBytesView))?.object("error")?.string("message")
+        return (status, sentence ?? error.message)
+    }
+
+    private func lost(code: Int, reason: String) {
+        connection = nil
+        generation += 1
+        run { $0.lost(code: code, reason: reason, now: Self.now(), random: .random(in: 0..<1)) }
+    }
+
+    private static func now() -> Int64 {
+        Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000)
+    }
+
+    /// One socket's delegate.
+    private final class Link: WebSocketDelegate {
+        private weak var engine: ClientEngine?
+        private let generation: Int
+
+        init(engine: ClientEngine, generation: Int) {
+            self.engine = engine
+            self.generation = generation
+        }
+
+        private var current: ClientEngine? {
+            engine?.generation == generation ? engine : nil
+        }
+
+        func webSocket(_ connection: WebSocketConnection, receivedText text: ByteBuffer) {
+            guard let engine = current else { return }
+            let bytes = Array(text.readableBytesView)
+            guard let frame = ServerFrame(decoding: bytes) else {
+                // Not a Martlet server, or not one that this client understands.
+                return connection.close(code: WebSocketCloseCode.invalidPayload, reason: "not a frame of martlet.v1.json")
+            }
+            engine.run { $0.received(frame, now: ClientEngine.now()) }
+        }
+
+        func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
+            current?.lost(code: Int(code), reason: reason)
+        }
+    }
+}

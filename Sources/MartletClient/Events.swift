@@ -1,0 +1,118 @@
+/// What happens to a client, in the order in which it happens.
+public enum MartletEvent: Sendable, Equatable {
+    case state(ConnectionState)
+    /// The room is joined, for the first time or again after a reconnect.
+    case joined(JoinedRoom)
+    /// The server took the client out of the room.
+    case left(room: String, reason: String)
+    /// Each message of a joined room once, in the order of `seq`; own ones stand in their place too.
+    case message(ChatMessage)
+    /// Messages that cannot be had: `from`…`to`, both missing. `from` is `nil` when it is not known.
+    case gap(room: String, from: Int64?, to: Int64)
+    /// The newest messages, behind a gap that a reconnect met: what of the gap could be had.
+    case newest(room: String, HistoryPage)
+    /// The members of a room after a change.
+    case presence(RoomPresence)
+    /// Who is typing now, without this client's own user.
+    case typing(room: String, users: [String])
+    /// A refusal that answers no call of this client.
+    case refused(MartletError)
+}
+
+/// The connection of a client. It goes round `connecting`, `online` and `waiting` until it is closed.
+public enum ConnectionState: Sendable, Equatable {
+    case connecting
+    case online(node: String, session: String)
+    /// The connection is gone and the next attempt starts after `milliseconds`.
+    case waiting(milliseconds: Int64, reason: String)
+    /// By ``MartletClient/close()``, or because the server does not want this client back.
+    case closed(code: Int, reason: String)
+}
+
+/// One message of a room.
+public struct ChatMessage: Sendable, Equatable {
+    public var room: String
+    /// The place in the room's one order: 1, 2, 3 …
+    public var seq: Int64
+    public var from: String
+    /// The other user of a direct message.
+    public var to: String?
+    public var text: String?
+    /// Raw JSON beside the text.
+    public var data: String?
+    /// Milliseconds since 1970, by the server's clock.
+    public var timestamp: Int64
+    public var isOwn: Bool
+    /// The sender's id for it; only in own messages.
+    var id: String?
+    var tag: String?
+}
+
+/// One user who is in a room.
+public struct Member: Sendable, Equatable {
+    public var user: String
+    /// `online`, `away` or `busy`.
+    public var status: String
+    /// Raw JSON that the user gave about themselves.
+    public var info: String?
+}
+
+/// Who is in a room.
+public struct RoomPresence: Sendable, Equatable {
+    public var room: String
+    /// At most 100 after a join; in large rooms not all of ``count``.
+    public var members: [Member]
+    public var count: Int
+}
+
+/// The answer to a join.
+public struct JoinedRoom: Sendable, Equatable {
+    public var room: String
+    /// The `seq` of the room's newest message at that moment.
+    public var seq: Int64
+    /// After a reconnect: whether everything that was missed follows. `nil` for the first join.
+    public var recovered: Bool?
+}
+
+/// The proof that a message is stored.
+public struct Acknowledgement: Sendable, Equatable {
+    public var seq: Int64
+    /// Milliseconds since 1970, by the server's clock.
+    public var timestamp: Int64
+}
+
+/// A page of a room's history, oldest first.
+public struct HistoryPage: Sendable, Equatable {
+    public var messages: [ChatMessage]
+    /// Whether there is more in the direction that was asked for.
+    public var hasMore: Bool
+}
+
+/// Why a call failed.
+public struct MartletError: Error, Sendable, Equatable, CustomStringConvertible {
+    public enum Kind: Sendable {
+        /// The server said no; ``number`` is its error.
+        case refused
+        /// A message was sent, and whether it was stored cannot be found out any more.
+        case outcomeUnknown
+        /// The client is closed, or was closed meanwhile.
+        case closed
+        /// The connection was lost before the answer; only for reads, which may be asked again.
+        case disconnected
+        case invalidArgument
+    }
+
+    public let kind: Kind
+    /// The server's error number (`docs/protocol.md`), for ``Kind/refused``.
+    public let number: Int?
+    /// A sentence for people.
+    public let message: String
+
+    init(_ kind: Kind, _ message: String, number: Int? = nil) {
+        self.kind = kind
+        self.message = message
+        self.number = number
+    }
+
+    public var description: String { message }
+}

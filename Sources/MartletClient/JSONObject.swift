@@ -1,0 +1,111 @@
+import WireProtocol
+
+/// A parsed JSON object whose members are read by name. Unknown ones cost nothing but their scan.
+struct JSONObject {
+    private let bytes: [UInt8]
+    private let range: Range<Int>
+    private var members: [String: JSONValue] = [:]
+
+    /// `nil` when the bytes are not one JSON object.
+    init?(_ bytes: [UInt8]) {
+        self.init(bytes, in: 0..<bytes.count)
+    }
+
+    private init?(_ bytes: [UInt8], in range: Range<Int>) {
+        self.bytes = bytes
+        self.range = range
+        var members: [String: JSONValue] = [:]
+        let isObject = bytes.withUnsafeBytes { buffer in
+            do {
+                try JSONScanner.scanObject(buffer, in: range) { (key, value) throws(JSONError) in
+                    if let name = JSONText.string(key, in: buffer) { members[name] = value }
+                }
+                return true
+            } catch {
+                return false
+            }
+        }
+        guard isObject else { return nil }
+        self.members = members
+    }
+
+    func string(_ name: String) -> String? {
+        guard let value = members[name] else { return nil }
+        return bytes.withUnsafeBytes { buffer in
+            JSONText.string(value, in: buffer) ?? (value.isString ? Self.repaired(value, in: buffer) : nil)
+        }
+    }
+
+    func integer(_ name: String) -> Int64? {
+        guard let value = members[name] else { return nil }
+        return bytes.withUnsafeBytes { JSONText.integer(value, in: $0) }
+    }
+
+    func bool(_ name: String) -> Bool? {
+        guard case .bool(let value)? = members[name]?.kind else { return nil }
+        return value
+    }
+
+    /// The value as JSON text, whatever it is.
+    func raw(_ name: String) -> String? {
+        guard let value = members[name], value.kind != .null else { return nil }
+        return bytes.withUnsafeBytes { JSONText.minified(value.range, in: $0) }
+    }
+
+    func object(_ name: String) -> JSONObject? {
+        guard let value = members[name], value.kind == .object else { return nil }
+        return JSONObject(bytes, in: value.range)
+    }
+
+    /// The objects of an array; `nil` when there is no such array.
+    func objects(_ name: String) -> [JSONObject]? {
+        guard let value = members[name], value.kind == .array else { return nil }
+        var ranges: [Range<Int>] = []
+        bytes.withUnsafeBytes { buffer in
+            try? JSONScanner.scanArray(buffer, in: value.range) { (element) throws(JSONError) in
+                if element.kind == .object { ranges.append(element.range) }
+            }
+        }
+        return ranges.compactMap { JSONObject(bytes, in: $0) }
+    }
+
+    /// A string with a lone surrogate is grammar but no text (RFC 8259 section 8.2): each becomes U+FFFD, as a
+    /// browser would show it, so that one odd message does not stop the room.
+    private static func repaired(_ value: JSONValue, in buffer: UnsafeRawBufferPointer) -> String? {
+        var text: [UInt8] = []
+        var index = value.range.lowerBound
+        while index < value.range.upperBound {
+            let isEscape = buffer[index] == UInt8(ascii: "\\")
+            if isEscape, buffer[index + 1] == UInt8(ascii: "u"), isLoneSurrogate(at: index, in: buffer) {
+                text.append(contentsOf: "\\ufffd".utf8)
+                index += 6
+            } else {
+                let isPair = isEscape && buffer[index + 1] == UInt8(ascii: "u") && isHighSurrogate(at: index, in: buffer)
+                let length = isPair ? 12 : isEscape ? 2 : 1
+                text.append(contentsOf: buffer[index..<(index + length)])
+                index += length
+            }
+        }
+        return text.withUnsafeBytes { fixed in
+            (try? JSONScanner.scanText(fixed)).flatMap { JSONText.string($0, in: fixed) }
+        }
+    }
+
+    private static func unit(at index: Int, in buffer: UnsafeRawBufferPointer) -> UInt16? {
+        guard index + 6 <= buffer.count, buffer[index] == UInt8(ascii: "\\"), buffer[index + 1] == UInt8(ascii: "u") else {
+            return nil
+        }
+        return UInt16(String(decoding: buffer[(index + 2)..<(index + 6)], as: UTF8.self), radix: 16)
+    }
+
+    private static func isHighSurrogate(at index: Int, in buffer: UnsafeRawBufferPointer) -> Bool {
+        unit(at: index, in: buffer).map { (0xD800...0xDBFF).contains($0) } ?? false
+    }
+
+    private static func isLoneSurrogate(at index: Int, in buffer: UnsafeRawBufferPointer) -> Bool {
+        guard let unit = unit(at: index, in: buffer) else { return false }
+        if (0xDC00...0xDFFF).contains(unit) { return true }
+        guard (0xD800...0xDBFF).contains(unit) else { return false }
+        return !(Self.unit(at: index + 6, in: buffer).map { (0xDC00...0xDFFF).contains($0) } ?? false)
+    }
+}

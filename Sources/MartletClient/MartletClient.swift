@@ -1,0 +1,182 @@
+import NIOCore
+import NIOPosix
+import WireProtocol
+
+/// A client of a Martlet cluster.
+///
+///     let client = try MartletClient(url: "ws://127.0.0.1:8080/ws", credential: .user("alice"))
+///     Task { for await case .message(let message) in client.events() { print(message.from, message.text ?? "") } }
+///     client.connect()
+///     try await client.join("general")
+///     try await client.publish("hi", to: "general")
+///
+/// It reconnects by itself, with full jitter, and takes up each room after the last message it delivered: each message
+/// once, in the order of `seq`, also after a reconnect to another node. A publish is sent again under the same id until
+/// it is acknowledged, so it is stored once. What cannot be had is said as ``MartletEvent/gap(room:from:to:)``.
+///
+/// All of it may be called from any thread. Cancelling the task of a call does not take a sent message back.
+public final class MartletClient: Sendable {
+    /// Who the client is.
+    public enum Credential: Sendable {
+        /// For servers that run with `MARTLET_AUTH=none`.
+        case user(String)
+        case token(String)
+    }
+
+    private let eventLoop: any EventLoop
+    private let engine: NIOLoopBoundBox<ClientEngine>
+
+    /// - Parameters:
+    ///   - url: `ws://host:port/ws`.
+    ///   - clientInstance: scopes the ids of this client's messages, 1–64 of `A-Z a-z 0-9 _ . -`; a new one by default.
+    /// - Throws: ``MartletError`` `invalidArgument`.
+    public init(url: String, credential: Credential, clientInstance: String? = nil) throws(MartletError) {
+        var generator = SystemRandomNumberGenerator()
+        let client = clientInstance ?? "swift-" + Base64URL.random(count: 16, using: &generator)
+        var token: String?
+        var query = [("client", client)]
+        do {
+            _ = try ClientMessage.validate(client: client)
+            switch credential {
+            case .user(let name): query.insert(("user", try UserName(validating: name).string), at: 0)
+            case .token(let text): token = text
+            }
+        } catch {
+            throw MartletError(.invalidArgument, error.message)
+        }
+        guard url.hasPrefix("ws://") || url.hasPrefix("wss://"), !url.contains("#") else {
+            throw MartletError(.invalidArgument, "the URL is ws://host:port/ws")
+        }
+        let parameters = query.map { "\($0.0)=\(Self.percentEncoded($0.1))" }.joined(separator: "&")
+        let separator = url.contains("?") ? "&" : "?"
+        eventLoop = MultiThreadedEventLoopGroup.singleton.any()
+        engine = .makeBoxSendingValue(
+            ClientEngine(
+                eventLoop: eventLoop, url: url + separator + parameters, client: client, token: token,
+                idPrefix: Base64URL.random(count: 10, using: &generator)),
+            eventLoop: eventLoop)
+    }
+
+    deinit {
+        let engine = engine
+        eventLoop.execute { engine.value.close() }
+    }
+
+    /// The events from now on. Each call has its own stream; one that is not read keeps them all in memory.
+    public func events() -> AsyncStream<MartletEvent> {
+        let (stream, continuation) = AsyncStream.makeStream(of: MartletEvent.self)
+        let engine = engine
+        eventLoop.execute { engine.value.add(continuation, boundBox: engine) }
+        return stream
+    }
+
+    /// Starts; from here on the client stays connected by itself.
+    public func connect() {
+        perform { $0.start() }
+    }
+
+    /// Ends the connection for good. Calls that wait fail with `closed`.
+    public func close() {
+        perform { $0.close() }
+    }
+
+    /// Returns when the server has answered, however many reconnects that takes.
+    /// - Throws: ``MartletError`` `refused`, `closed` or `invalidArgument`.
+    @discardableResult
+    public func join(_ room: String) async throws -> JoinedRoom {
+        try validate(room)
+        return try await call { $0.join(room, $1) }
+    }
+
+    /// Messages of the room that were not acknowledged yet fail.
+    public func leave(_ room: String) {
+        perform { $0.leave(room) }
+    }
+
+    /// Returns when the message is stored. While the connection is gone it waits and is sent again.
+    /// - Parameter data: JSON text, beside or instead of the text.
+    /// - Throws: ``MartletError``; `outcomeUnknown` when the message was sent but no ack came for two minutes.
+    @discardableResult
+    public func publish(_ text: String?, data: String? = nil, to room: String) async throws -> Acknowledgement {
+        try await post(text, data: data, to: room).acknowledgement()
+    }
+
+    /// As ``publish(_:data:to:)``, without waiting: messages get their `seq` in the order in which they are posted.
+    public func post(_ text: String?, data: String? = nil, to room: String) -> PostedMessage {
+        let promise = eventLoop.makePromise(of: Acknowledgement.self)
+        if text == nil, data == nil {
+            promise.fail(MartletError(.invalidArgument, "give a text, data or both"))
+        } else if let data, !Self.isJSON(data) {
+            promise.fail(MartletError(.invalidArgument, "data is not JSON"))
+        } else {
+            perform { $0.publish(text: text, data: data, to: room, promise) }
+        }
+        return PostedMessage(future: promise.futureResult)
+    }
+
+    /// A message on its way.
+    public struct PostedMessage: Sendable {
+        fileprivate let future: EventLoopFuture<Acknowledgement>
+
+        /// Returns when the message is stored.
+        /// - Throws: ``MartletError``.
+        @discardableResult
+        public func acknowledgement() async throws -> Acknowledgement {
+            try await future.get()
+        }
+    }
+
+    private static func isJSON(_ text: String) -> Bool {
+        Array(text.utf8).withUnsafeBytes { (try? JSONScanner.scanText($0)) != nil }
+    }
+
+    /// Call it on every keystroke; it goes out every 3 s at most.
+    public func setTyping(_ isTyping: Bool, in room: String) {
+        perform { $0.setTyping(isTyping, in: room) }
+    }
+
+    /// The newest messages, or those next to a `seq`.
+    /// - Parameter limit: 1–100.
+    /// - Throws: ``MartletError``; `disconnected` when the connection is or gets lost.
+    public func history(
+        of room: String, before: Int64? = nil, after: Int64? = nil, limit: Int = 50
+    ) async throws -> HistoryPage {
+        try await call { $0.history(room, before: before, after: after, limit: limit, $1) }
+    }
+
+    private func validate(_ room: String) throws(MartletError) {
+        do {
+            _ = try RoomName(validating: room)
+        } catch {
+            throw MartletError(.invalidArgument, error.message)
+        }
+    }
+
+    private func perform(_ body: @escaping @Sendable (ClientEngine) -> Void) {
+        let engine = engine
+        eventLoop.execute { body(engine.value) }
+    }
+
+    private func call<Answer: Sendable>(
+        _ body: @escaping @Sendable (ClientEngine, EventLoopPromise<Answer>) -> Void
+    ) async throws -> Answer {
+        let promise = eventLoop.makePromise(of: Answer.self)
+        perform { body($0, promise) }
+        return try await promise.futureResult.get()
+    }
+
+    /// For a query component (RFC 3986 section 3.4): all but the unreserved characters.
+    static func percentEncoded(_ text: String) -> String {
+        var result = ""
+        for byte in text.utf8 {
+            let scalar = Unicode.Scalar(byte)
+            switch scalar {
+            case "a"..."z", "A"..."Z", "0"..."9", "-", "_", ".", "~": result.unicodeScalars.append(scalar)
+            default:
+                let hex = String(byte, radix: 16, uppercase: true)
+                result += hex.count == 1 ? "%0\(hex)" : "%\(hex)"
+            }
+        }
+        return result
+    }
+}

@@ -1,0 +1,139 @@
+/// What a server said. Fields that a frame of its type must have are not optional: without them it is no such frame.
+enum ServerFrame: Equatable {
+    case welcome(session: String, user: String, node: String)
+    case joined(Joined)
+    case left(room: String, reason: String?)
+    case message(ChatMessage)
+    case ack(id: String, seq: Int64, timestamp: Int64, tag: String?)
+    case gap(room: String, epoch: String?, from: Int64?, to: Int64)
+    case members(room: String, Roster)
+    case membersChanged(room: String, RosterChange)
+    case typing(room: String, user: String, isTyping: Bool)
+    case history(id: String?, room: String, messages: [ChatMessage], more: Bool)
+    case error(Refusal)
+    case reconnect(delay: Int64)
+    case pong
+    /// Of a later protocol, or answers nothing that this client asks for.
+    case other
+
+    struct Joined: Equatable {
+        var room: String
+        var epoch: String
+        var seq: Int64
+        var tag: String?
+        var recovered: Bool?
+        var roster: Roster
+    }
+
+    struct Roster: Equatable {
+        var members: [Member]
+        var count: Int
+        var pv: Int64
+    }
+
+    struct RosterChange: Equatable {
+        var joined: [Member] = []
+        var left: [String] = []
+        var updated: [Member] = []
+        var count: Int
+        var pv: Int64
+    }
+
+    struct Refusal: Equatable {
+        var id: String?
+        var room: String?
+        var number: Int
+        var reason: String
+        var message: String
+        var retryAfter: Int64?
+    }
+}
+
+extension ServerFrame {
+    /// `nil` for text that is not an object with a type, or lacks what its type must have.
+    init?(decoding bytes: [UInt8]) {
+        guard let object = JSONObject(bytes), let type = object.string("type") else { return nil }
+        guard let frame = Self.decode(type, object, room: object.string("room")) else { return nil }
+        self = frame
+    }
+
+    private static func decode(_ type: String, _ object: JSONObject, room: String?) -> ServerFrame? {
+        switch type {
+        case "welcome":
+            guard let session = object.string("session"), let user = object.string("user") else { return nil }
+            return .welcome(session: session, user: user, node: object.string("node") ?? "")
+        case "joined":
+            guard let room, let epoch = object.string("epoch"), let seq = object.integer("seq") else { return nil }
+            return .joined(
+                Joined(
+                    room: room, epoch: epoch, seq: seq, tag: object.string("tag"), recovered: object.bool("recovered"),
+                    roster: roster(object)))
+        case "left":
+            guard let room else { return nil }
+            return .left(room: room, reason: object.string("reason"))
+        case "message":
+            guard let room, let message = message(object, room: room) else { return nil }
+            return .message(message)
+        case "ack":
+            guard let id = object.string("id"), let seq = object.integer("seq") else { return .other }
+            return .ack(id: id, seq: seq, timestamp: object.integer("ts") ?? 0, tag: object.string("tag"))
+        case "gap":
+            guard let room, let to = object.integer("to") else { return nil }
+            return .gap(room: room, epoch: object.string("epoch"), from: object.integer("from"), to: to)
+        case "presence":
+            guard let room else { return nil }
+            return presence(object, room: room)
+        case "typing":
+            guard let room, let user = object.string("from") else { return nil }
+            return .typing(room: room, user: user, isTyping: object.bool("typing") ?? true)
+        case "history":
+            guard let room, let messages = object.objects("messages") else { return nil }
+            return .history(
+                id: object.string("id"), room: room, messages: messages.compactMap { message($0, room: room) },
+                more: object.bool("more") ?? false)
+        case "error":
+            guard let number = object.integer("code") else { return nil }
+            let reason = object.string("reason") ?? ""
+            return .error(
+                Refusal(
+                    id: object.string("id"), room: room, number: Int(number), reason: reason,
+                    message: object.string("message") ?? reason, retryAfter: object.integer("retry_ms")))
+        case "reconnect": return .reconnect(delay: max(0, object.integer("delay_ms") ?? 0))
+        case "pong": return .pong
+        default: return .other
+        }
+    }
+
+    private static func presence(_ object: JSONObject, room: String) -> ServerFrame {
+        if object.objects("members") != nil { return .members(room: room, roster(object)) }
+        return .membersChanged(
+            room: room,
+            RosterChange(
+                joined: members(object, "joined"), left: members(object, "left").map(\.user),
+                updated: members(object, "updated"), count: Int(object.integer("count") ?? 0),
+                pv: object.integer("pv") ?? 0))
+    }
+
+    private static func roster(_ object: JSONObject) -> Roster {
+        let members = members(object, "members")
+        return Roster(
+            members: members, count: object.integer("count").map { Int($0) } ?? members.count,
+            pv: object.integer("pv") ?? 0)
+    }
+
+    private static func members(_ object: JSONObject, _ name: String) -> [Member] {
+        (object.objects(name) ?? []).compactMap { member in
+            member.string("user").map {
+                Member(user: $0, status: member.string("status") ?? "online", info: member.raw("info"))
+            }
+        }
+    }
+
+    private static func message(_ object: JSONObject, room: String) -> ChatMessage? {
+        guard let seq = object.integer("seq"), let from = object.string("from") else { return nil }
+        return ChatMessage(
+            room: room, seq: seq, from: from, to: object.string("to"), text: object.string("text"),
+            data: object.raw("data"), timestamp: object.integer("ts") ?? 0, isOwn: false, id: object.string("id"),
+            tag: object.string("tag"))
+    }
+}

@@ -1,0 +1,99 @@
+import Testing
+import WireProtocol
+
+@testable import MartletClient
+
+struct ServerFrameTests {
+    private func decode(_ text: String) -> ServerFrame? { ServerFrame(decoding: Array(text.utf8)) }
+
+    @Test("What a server encodes is what a client reads")
+    func roundTrip() throws {
+        var generator = SystemRandomNumberGenerator()
+        let session = SessionID(using: &generator)
+        let room = try RoomName(validating: "general")
+        let bob = try UserName(validating: "bob")
+        let welcome = ServerMessage.Welcome(
+            session: session, user: bob, node: "n", heartbeatMilliseconds: 1, messageLimitBytes: 2,
+            messagesPerSecond: 3, roomLimit: 4)
+        #expect(
+            ServerFrame(decoding: ServerMessage.welcome(welcome, id: nil))
+                == .welcome(session: session.string, user: "bob", node: "n"))
+        let members = [#"{"user":"bob"}"#, #"{"user":"zoë","status":"away","info":{"a":1}}"#]
+        #expect(
+            ServerFrame(
+                decoding: ServerMessage.joined(
+                    room: room, id: "1", epoch: "e", seq: 4, tag: "x7Qa", pv: 9, count: 2, members: members,
+                    recovered: true))
+                == .joined(
+                    .init(
+                        room: "general", epoch: "e", seq: 4, tag: "x7Qa", recovered: true,
+                        roster: .init(
+                            members: [
+                                Member(user: "bob", status: "online"),
+                                Member(user: "zoë", status: "away", info: #"{"a":1}"#),
+                            ], count: 2, pv: 9))))
+        #expect(
+            ServerFrame(decoding: ServerMessage.ack(room: room, id: "p", seq: 1, ts: 2, tag: "t"))
+                == .ack(id: "p", seq: 1, timestamp: 2, tag: "t"))
+        #expect(
+            ServerFrame(decoding: ServerMessage.gap(room: room, epoch: "e", from: 3, to: 5))
+                == .gap(room: "general", epoch: "e", from: 3, to: 5))
+        let body = Array(#""from":"bob","text":"hi \u00e9\n","data":{"k": [1, 2]}"#.utf8)
+        let message = ChatMessage(
+            room: "general", seq: 7, from: "bob", text: "hi é\n", data: #"{"k":[1,2]}"#, timestamp: 8, isOwn: false,
+            id: "p", tag: "t")
+        #expect(
+            ServerFrame(decoding: MessageText.frame(room: room, seq: 7, tag: "t", body: body, ts: 8, rawID: "p"))
+                == .message(message))
+        let element = MessageText.element(seq: 7, tag: "t", body: body, ts: 8, rawID: "p")
+        #expect(
+            ServerFrame(
+                decoding: ServerMessage.history(room: room, id: "h", epoch: "e", messages: [element], more: true))
+                == .history(id: "h", room: "general", messages: [message], more: true))
+        #expect(
+            ServerFrame(
+                decoding: ServerMessage.presence(
+                    room: room, joined: [members[0]], left: [#"{"user":"x"}"#], updated: [], count: 1, pv: 3))
+                == .membersChanged(
+                    room: "general",
+                    .init(joined: [Member(user: "bob", status: "online")], left: ["x"], count: 1, pv: 3)))
+        #expect(
+            ServerFrame(decoding: ServerMessage.typing(room: room, from: bob, isTyping: false))
+                == .typing(room: "general", user: "bob", isTyping: false))
+        #expect(
+            ServerFrame(
+                decoding: ServerMessage.error(WireError(.rateLimited, "w", retryAfterMilliseconds: 4), id: "p"))
+                == .error(
+                    .init(id: "p", room: nil, number: 103, reason: "rate_limited", message: "w", retryAfter: 4)))
+        #expect(
+            ServerFrame(decoding: ServerMessage.reconnect(delayMilliseconds: 5, reason: "draining"))
+                == .reconnect(delay: 5))
+    }
+
+    @Test("Every frame that this client sends is one that the server reads")
+    func clientFrames() throws {
+        let frames = [
+            ClientFrame.auth(token: "t", client: "c"),
+            ClientFrame.join([("a", nil), ("b", .init(epoch: "e", seq: 3, tag: "t"))], id: "join-1"),
+            ClientFrame.leave("a"), ClientFrame.message(room: "a", text: "hi \"\n", data: "[1]", id: "1"),
+            ClientFrame.typing("a", isTyping: true), ClientFrame.presence("a"), ClientFrame.status("away"),
+            ClientFrame.history("a", before: 4, after: nil, limit: 100, id: "2"), ClientFrame.ping(),
+        ]
+        for frame in frames {
+            #expect(throws: Never.self) { try frame.withUnsafeBytes { try ClientMessage(decoding: $0) } }
+        }
+    }
+
+    @Test("What is no frame is nothing, and unknown types are let pass", arguments: ["", "[]", "{}", #"{"type":1}"#, #"{"type":"joined"}"#])
+    func noFrame(text: String) {
+        #expect(decode(text) == nil)
+        #expect(decode(#"{"type":"read","room":"a"}"#) == .other)
+    }
+
+    @Test("A lone surrogate becomes a replacement character and harms nothing else")
+    func loneSurrogate() {
+        let text = #"{"type":"message","room":"r","seq":1,"from":"b","text":"a\ud800b\udc00 \ud83d\ude00 \\ud800","ts":1}"#
+        guard case .message(let message)? = decode(text) else { Issue.record("no message"); return }
+        #expect(message.text == "a\u{fffd}b\u{fffd} 😀 \\ud800")
+    }
+}
