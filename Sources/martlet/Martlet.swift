@@ -13,6 +13,7 @@ struct Martlet: AsyncParsableCommand {
             NodeCommand.self,
             AdminCommand.self,
             BenchCommand.self,
+            ChatCommand.self,
             ConfigCommand.self,
             HealthcheckCommand.self,
             ShimCommand.self,

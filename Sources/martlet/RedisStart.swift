@@ -19,9 +19,7 @@ enum RedisStart {
             configuration: configuration, scripts: scripts, eventLoop: group.next(), logger: logger)
         client.start()
         let patience = TimeAmount.milliseconds(500)
-        if (try? await client.whenConnected(within: min(patience, settings.redisTimeout)).get()) != nil {
-            return client
-        }
+        if (try? await client.whenConnected(within: min(patience, settings.redisTimeout)).get()) != nil { return client }
         logger.warning(
             "waiting for Redis",
             metadata: [

@@ -1,0 +1,235 @@
+import ArgumentParser
+import Glibc
+import MartletClient
+
+struct ChatCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "chat",
+        abstract: "Chat in a room from the terminal; reconnects by itself.",
+        discussion: """
+            On a terminal: type a line and press Enter; /help lists the commands. Otherwise each line of standard input \
+            is a message, each line of standard output an event, and the end of input ends the chat once every message \
+            is acknowledged.
+            """
+    )
+
+    @Option(help: "Where the router, or a node, takes WebSockets.")
+    var url = "ws://127.0.0.1:8080/ws"
+
+    @Option(help: "Your name there, where MARTLET_AUTH=none; by default the name you are logged in with.")
+    var user: String?
+
+    @Option(help: "The token that says who you are; instead of --user.")
+    var token: String?
+
+    @Argument(help: "The room to join.")
+    var room = "general"
+
+    func validate() throws {
+        if user != nil, token != nil { throw ValidationError("give --user or --token, not both") }
+    }
+
+    func run() async throws {
+        let name = user ?? Self.loginName()
+        let client: MartletClient
+        do {
+            client = try MartletClient(url: url, credential: token.map { .token($0) } ?? .user(name))
+        } catch {
+            throw Failure(.usage, error.message)
+        }
+        try await Chat(client: client, room: room, url: url).run()
+    }
+
+    private static func loginName() -> String {
+        getenv("USER").flatMap { String(validatingCString: $0) }.flatMap { $0.isEmpty ? nil : $0 } ?? "guest"
+    }
+}
+
+/// One run of `martlet chat`: what comes from the keyboard, the client and the signals, one after the other.
+private final class Chat {
+    private enum Input: Sendable {
+        case bytes([UInt8])
+        case endOfInput
+        case event(MartletEvent)
+        case joined(failure: String?)
+        case history(HistoryPage)
+        case sent(failure: String?)
+        case resized
+        case terminated
+        case outOfPatience
+    }
+
+    private let client: MartletClient
+    private let room: String
+    private let url: String
+    private let screen: any ChatScreen
+    private let inputs: AsyncStream<Input>
+    private let feed: AsyncStream<Input>.Continuation
+    private var transcript: ChatTranscript
+    private var hasHistory = false
+    private var unacknowledged = 0
+    private var failures = 0
+    private var isEnding = false
+
+    init(client: MartletClient, room: String, url: String) {
+        self.client = client
+        self.room = room
+        self.url = url
+        let isInteractive = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
+        let colour = Terminal.wantsColour(STDOUT_FILENO, environment: Settings.processEnvironment())
+        screen = isInteractive ? TerminalScreen(colour: colour) : PlainScreen()
+        transcript = ChatTranscript(room: room, style: ChatStyle(isOn: colour))
+        (inputs, feed) = AsyncStream.makeStream(of: Input.self)
+    }
+
+    func run() async throws {
+        screen.start()
+        defer { screen.end() }
+        screen.setStatus("connecting to \(Printable.text(url)) …", waiting: 0)
+        listen()
+        client.connect()
+        var goesOn = true
+        for await input in inputs {
+            if goesOn {
+                goesOn = try take(input)
+                if !goesOn { client.close() }
+            } else if case .event(let event) = input {
+                // What happened before the end is still shown.
+                if case .state(.closed) = event { break }
+                for line in transcript.lines(for: event) { screen.print(line) }
+            }
+        }
+        if failures > 0 { throw Failure(.failed, "\(failures) of the messages were not stored") }
+    }
+
+    private func listen() {
+        let client = client
+        let room = room
+        let feed = feed
+        let events = client.events()
+        Task { for await event in events { feed.yield(.event(event)) } }
+        Task {
+            do {
+                try await client.join(room)
+                feed.yield(.joined(failure: nil))
+            } catch {
+                feed.yield(.joined(failure: "\(error)"))
+            }
+        }
+        Threads.detach {
+            var buffer = [UInt8](repeating: 0, count: 4096)
+            while true {
+                let count = read(STDIN_FILENO, &buffer, buffer.count)
+                if count > 0 {
+                    feed.yield(.bytes(Array(buffer[..<count])))
+                } else if count == 0 || errno != EINTR {
+                    feed.yield(.endOfInput)
+                    return
+                }
+            }
+        }
+        Signals.handle([SIGTERM, SIGINT, SIGHUP, SIGWINCH]) { number in
+            feed.yield(number == SIGWINCH ? .resized : .terminated)
+        }
+    }
+
+    /// - Returns: whether the chat goes on.
+    private func take(_ input: Input) throws -> Bool {
+        switch input {
+        case .bytes(let bytes): return take(bytes)
+        case .endOfInput: return endOfInput()
+        case .resized: screen.redraw()
+        case .terminated: return false
+        case .outOfPatience:
+            failures += unacknowledged
+            return unacknowledged == 0
+        case .sent(let failure):
+            unacknowledged -= 1
+            if let failure {
+                failures += 1
+                screen.print(transcript.notice("Not sent: \(failure)"))
+            }
+            showStatus()
+            return !(isEnding && unacknowledged == 0)
+        case .joined(let failure):
+            if let failure { throw Failure(.failed, "the room \(room) cannot be joined: \(failure)") }
+        case .history(let page):
+            for line in transcript.history(page.messages) { screen.print(line) }
+        case .event(let event):
+            for line in transcript.lines(for: event) { screen.print(line) }
+            if case .joined = event, !hasHistory {
+                hasHistory = true
+                readHistory(limit: 20)
+            }
+            if case .state(.closed(_, let reason)) = event {
+                throw Failure(.failed, "the server ended the connection: \(Printable.text(reason))")
+            }
+            showStatus()
+        }
+        return true
+    }
+
+    private func showStatus() {
+        screen.setStatus(transcript.status, waiting: unacknowledged)
+    }
+
+    private func take(_ bytes: [UInt8]) -> Bool {
+        for action in screen.edit(bytes) {
+            switch action {
+            case .line(let line):
+                if !enter(line) { return false }
+            case .typing: client.setTyping(true, in: room)
+            case .end: return endOfInput()
+            }
+        }
+        return true
+    }
+
+    /// The last acks may take 30 s.
+    private func endOfInput() -> Bool {
+        isEnding = true
+        guard unacknowledged > 0 else { return false }
+        Task { [feed] in
+            try? await Task.sleep(for: .seconds(30))
+            feed.yield(.outOfPatience)
+        }
+        return true
+    }
+
+    /// - Returns: whether the chat goes on.
+    private func enter(_ line: String) -> Bool {
+        switch ChatInputLine(line) {
+        case .empty: return true
+        case .message(let text): send(text)
+        case .help: for line in transcript.help { screen.print(line) }
+        case .who: screen.print(transcript.who)
+        case .history(let limit): readHistory(limit: limit)
+        case .quit: return false
+        case .unknown(let name): screen.print(transcript.notice("There is no \(name); /help lists what there is."))
+        }
+        return true
+    }
+
+    private func send(_ text: String) {
+        unacknowledged += 1
+        showStatus()
+        let feed = feed
+        let message = client.post(text, to: room)
+        Task {
+            do {
+                try await message.acknowledgement()
+                feed.yield(.sent(failure: nil))
+            } catch {
+                feed.yield(.sent(failure: "\(error)"))
+            }
+        }
+    }
+
+    private func readHistory(limit: Int) {
+        Task { [client, room, feed] in
+            // When the connection went, its loss is said already, and /history asks again.
+            guard let page = try? await client.history(of: room, limit: limit) else { return }
+            feed.yield(.history(page))
+        }
+    }
+}
