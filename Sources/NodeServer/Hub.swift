@@ -38,8 +38,6 @@ final class Hub: @unchecked Sendable {
     var rooms: [RoomName: HubRoom] = [:]
     var roomsByChannel: [String: HubRoom] = [:]
     var sessions: [SessionID: HubSession] = [:]
-    /// Sessions whose opening is not confirmed yet.
-    var openings: Set<SessionID> = []
     var users: [UserName: HubUser] = [:]
     var usersByChannel: [String: UserName] = [:]
     /// Queues of private rooms; a private room has no members here, only publishes.
@@ -54,8 +52,6 @@ final class Hub: @unchecked Sendable {
     var waitingPublishes = 0
     var waitingPublishBytes = 0
     var repairBacklog: [HubRoom] = []
-    /// Rooms that are still to be compared with Redis in this round of sampling.
-    var samples: [HubRoom] = []
     private var nextHandle = 0
     private var outbox: [[ShardEvent]] = []
     var batches: [DeliveryBatch] = []
@@ -84,9 +80,7 @@ final class Hub: @unchecked Sendable {
         outbox = Array(repeating: [], count: shards.count)
         batches = Array(repeating: DeliveryBatch(), count: shards.count)
         let subscriber = RedisSubscriber(
-            client: redis,
-            probeChannel: "\(keys.prefix):probe:\(configuration.name):\(Base64URL.random(count: 8, using: &random))",
-            delegate: self,
+            client: redis, probeChannel: "\(keys.prefix):probe:\(configuration.name):\(Base64URL.random(count: 8, using: &random))", delegate: self,
             logger: logger)
         self.subscriber = subscriber
         subscriber.start()
@@ -201,7 +195,6 @@ final class Hub: @unchecked Sendable {
             if room.isUnused { closeIfUnused(room) }
         }
         continueRepair()
-        sample()
         reconcileDirectory()
         endTurn()
     }

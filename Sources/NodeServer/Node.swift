@@ -1,6 +1,7 @@
 import ChatCore
 import ClusterState
 package import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 package import NIOPosix
 package import RedisClient
@@ -54,7 +55,7 @@ package final class Node: Sendable {
             control.start()
             return NIOLoopBound(control, eventLoop: hub.eventLoop)
         }.get()
-        routes.started(control)
+        routes.control.withLockedValue { $0 = control }
         return Node(
             configuration: configuration, group: group, logger: logger, redis: redis, hub: hub, shards: shards,
             server: server, control: control, port: port)
@@ -80,12 +81,12 @@ package final class Node: Sendable {
         _ = try? await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
     }
 
-    /// Takes no more clients (the port still answers `/healthz` and `/readyz`), sends every client away with a delay of its own, removes what the node has in Redis, and ends,
+    /// Stops accepting, sends every client away with a delay of its own, removes what the node has in Redis, and ends,
     /// all within the drain deadline.
     package func drain() async {
         let deadline = NIODeadline.now() + configuration.drainDeadline
-        logger.notice(
-            "draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
+        logger.notice("draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
+        _ = try? await server.stopAccepting().get()
         _ = try? await hub.eventLoop.submit { self.control.value.beginDraining() }.get()
         let sessions = await sessionCount()
         let drained = shards.map { shard in
@@ -94,8 +95,7 @@ package final class Node: Sendable {
         // What has not closed by then is closed with the process; the last second belongs to Redis.
         await wait(for: EventLoopFuture.andAllComplete(drained, on: hub.eventLoop), until: deadline - .seconds(1))
         await wait(
-            for: hub.eventLoop.flatSubmit { self.control.value.end() },
-            until: max(deadline, .now() + .milliseconds(500)))
+            for: hub.eventLoop.flatSubmit { self.control.value.end() }, until: max(deadline, .now() + .milliseconds(500)))
         for shard in shards { try? await shard.eventLoop.submit { shard.stop() }.get() }
         _ = try? await server.close().get()
         _ = try? await hub.eventLoop.flatSubmit { self.hub.stop() }.get()

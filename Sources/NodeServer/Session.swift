@@ -16,12 +16,12 @@ final class Session: WebSocketDelegate, Hashable {
     private let remoteAddress: String
     private var state: SessionState
     private var bucket: TokenBucket?
-    /// As the log knows it: it outlives ``SessionState/user``.
-    private var user: UserName?
+    private var info: String?
     private var welcomeID: String?
     private var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
     private var publishes: UInt64 = 0
+    private var pingedAt: NIODeadline?
     private var lastTyping: [RoomName: (isTyping: Bool, at: NIODeadline)] = [:]
     private var ended: (code: CloseCode, reason: String)?
     private var drained: EventLoopPromise<Void>?
@@ -91,6 +91,7 @@ final class Session: WebSocketDelegate, Hashable {
 
     func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
         let rooms = state.rooms.count
+        let user = state.user
         leaveEverything()
         shard.remove(self)
         self.connection = nil
@@ -123,7 +124,6 @@ final class Session: WebSocketDelegate, Hashable {
             case .join(let joins):
                 for join in joins { self.join(join, message.id) }
             case .leave(let room):
-                _ = try state.requireOpen()
                 guard state.leave(room) != nil else { throw WireError(.notInRoom, "this session is not in \(room)") }
                 shard.leave(self, room)
                 send(ServerMessage.left(room: room, id: message.id))
@@ -218,9 +218,7 @@ final class Session: WebSocketDelegate, Hashable {
         case .token(let verifier):
             guard let token = auth.token else { throw WireError(.authenticationFailed, "token is missing") }
             user = try Identity.user(of: token, verifier)
-            if let named = auth.user, named != user {
-                throw WireError(.identityConflict, "the token is another user's")
-            }
+            if let named = auth.user, named != user { throw WireError(.identityConflict, "the token is another user's") }
         }
         try authenticate(as: user, client: auth.client, info: auth.info, status: auth.status, requestID)
     }
@@ -231,7 +229,7 @@ final class Session: WebSocketDelegate, Hashable {
         switch state.authenticate(as: user, status: status) {
         case .open(let user):
             if let client { self.client = client }
-            self.user = user
+            self.info = info
             welcomeID = requestID
             shard.authenticated(self)
             shard.send(
@@ -293,12 +291,13 @@ final class Session: WebSocketDelegate, Hashable {
     // MARK: Heartbeat and end
 
     func ping() {
+        pingedAt = .now()
         connection?.ping()
     }
 
     /// Anything that was read since the ping is an answer.
-    func checkHeartbeat(pingedAt: NIODeadline) {
-        guard let connection, connection.lastReadTime < pingedAt else { return }
+    func checkHeartbeat() {
+        guard let connection, let pingedAt, connection.lastReadTime < pingedAt else { return }
         end(.heartbeatTimeout)
     }
 

@@ -112,6 +112,11 @@ function listen(source) {
     if (gap.turned) readLatest(room);
     keepScroll(room);
   });
+  on("page", ({ room: name, messages }) => {
+    const room = rooms.get(name);
+    for (const message of room ? messages : []) room.timeline.put({ ...message, room: name });
+    if (room) keepScroll(room);
+  });
   on("presence", ({ room: name, members, count }) => {
     const room = rooms.get(name);
     if (!room) return;

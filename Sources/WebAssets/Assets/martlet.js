@@ -15,6 +15,7 @@
  * - `state` {state, attempt, retryAt, code, reason}: "connecting", "online", "waiting" (until retryAt) or "closed"
  * - `joined` {room, recovered, first} · `left` {room, reason} · `gap` {room, from, to, turned}: those `seq`s are
  *   lost; `turned` says that the room counts from a new start, so an equal `seq` is another message
+ * - `page` {room, messages, more}: the newest messages, behind a `gap` that a reconnect met
  * - `message` {room, seq, from, text, data, ts, id, own} · `sent` {room, id, status, seq, ts, error}: "acked",
  *   "failed" (it was not stored) or "unknown" (it may have been stored)
  * - `presence` {room, members, count} · `typing` {room, users} · `error` {code, reason, message, room}
@@ -40,16 +41,6 @@ export const errors = {
   114: ["storage_full", true],
   115: ["authentication_failed", false],
   116: ["forbidden", false],
-  201: ["not_found", false],
-  202: ["method_not_allowed", false],
-  203: ["bad_handshake", false],
-  204: ["upgrade_required", false],
-  205: ["not_ready", true],
-  206: ["no_node", true],
-  207: ["bad_request", false],
-  208: ["head_too_large", false],
-  209: ["body_too_large", false],
-  210: ["bad_gateway", true],
   // </errors>
 };
 
@@ -379,6 +370,7 @@ export class Martlet extends EventTarget {
         else room.typing.set(frame.from, Date.now() + after.typing);
         return this.#emitTyping(room);
       case "history":
+        if (frame.id === undefined) return this.#emit("page", frame);
         this.#requests.get(frame.id)?.resolve(frame);
         return this.#requests.delete(frame.id);
       case "pong":
@@ -405,8 +397,8 @@ export class Martlet extends EventTarget {
   #joined(room, frame) {
     const first = room.epoch === null;
     Object.assign(room, { joined: true, pv: 0 });
-    if (first || (frame.epoch !== room.epoch && !frame.recovered)) {
-      const lost = !first;
+    if (first || (!frame.recovered && (frame.epoch !== room.epoch || frame.seq < room.seq))) {
+      const lost = !first; // Redis forgot what this client has seen
       Object.assign(room, { epoch: frame.epoch, seq: frame.seq, tag: frame.tag, holeSince: 0, target: 0 });
       room.held.clear();
       if (lost) this.#emit("gap", { room: room.name, to: frame.seq, turned: true });

@@ -40,6 +40,9 @@ export class Timeline {
     if (arrived && !pending) line.item.classList.add("arrived");
     this.#byOrder.set(order, line);
     this.#insert(line);
+    for (const other of this.#lines.filter(({ kind }) => kind === "gap")) {
+      if (order >= other.gap.from && order <= other.gap.to) this.#sayGap(other);
+    }
     return line;
   }
 
@@ -78,12 +81,22 @@ export class Timeline {
     line.item.querySelector(".fate").replaceChildren(reason, again, drop);
   }
 
-  putGap({ from, to, turned }) {
-    const count = from === undefined ? undefined : to - from + 1;
+  /** A line where messages are missing; it goes when they are found after all. */
+  putGap({ from = 1, to, turned }) {
     if (turned) this.#era += 1;
-    const what = count === 1 ? "One message" : count ? `${count} messages` : "Some messages";
-    const item = element("li", { className: "gap" }, `${what} could not be recovered here.`);
-    this.#insert({ order: turned ? this.#order(0) : this.#order(to) + 0.5, kind: "gap", item, message: null });
+    const gap = { from: this.#order(from), to: this.#order(to), isTurn: turned };
+    const line = { order: gap.from - 0.5, kind: "gap", item: element("li", { className: "gap" }), message: null, gap };
+    this.#insert(line);
+    this.#sayGap(line);
+  }
+
+  #sayGap(line) {
+    const { from, to, isTurn } = line.gap;
+    const found = this.#lines.filter(({ order }) => order >= from && order <= to).length;
+    const count = to - from + 1 - found;
+    if (count <= 0 && !isTurn) return this.#remove(line);
+    const what = count === 1 ? "One message" : `${count} messages`;
+    line.item.textContent = isTurn || count <= 0 ? "The room starts anew here." : `${what} could not be recovered here.`;
   }
 
   markNew(line) {
