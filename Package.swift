@@ -50,8 +50,7 @@ let package = Package(
         .target(
             name: "RouterServer",
             dependencies: [
-                "Affinity", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebSocketTransport",
-                logging, nioCore, nioPosix, nioHTTP1,
+                "Affinity", "ClusterState", "RedisClient", "TokenAuth", "WireProtocol", logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -11,6 +11,7 @@ struct Martlet: AsyncParsableCommand {
         subcommands: [
             DevCommand.self,
             NodeCommand.self,
+            RouterCommand.self,
             AdminCommand.self,
             BenchCommand.self,
             ChatCommand.self,

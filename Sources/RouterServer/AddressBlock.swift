@@ -1,0 +1,83 @@
+import Glibc
+
+/// An IP address; one that is IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2) is the IPv4 one.
+package struct IPAddress: Hashable, Sendable, CustomStringConvertible {
+    /// Four or sixteen, in network order.
+    package let bytes: [UInt8]
+
+    /// Takes what `inet_pton` takes, with an IPv6 zone cut off.
+    package init?(_ text: some StringProtocol) {
+        let bare = String(text.prefix { $0 != "%" })
+        var four = in_addr()
+        if inet_pton(AF_INET, bare, &four) == 1 {
+            bytes = withUnsafeBytes(of: &four) { Array($0) }
+            return
+        }
+        var six = in6_addr()
+        guard inet_pton(AF_INET6, bare, &six) == 1 else { return nil }
+        let all = withUnsafeBytes(of: &six) { Array($0) }
+        bytes = all.starts(with: Array(repeating: 0, count: 10) + [0xFF, 0xFF]) ? Array(all[12...]) : all
+    }
+
+    package var description: String {
+        var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
+        let family = bytes.count == 4 ? AF_INET : AF_INET6
+        guard inet_ntop(family, bytes, &text, socklen_t(text.count)) != nil else { return "" }
+        return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}
+
+/// A range of addresses in CIDR notation (RFC 4632, RFC 4291 section 2.3): `10.0.0.0/8`, `fd00::/8`, or one address.
+/// Bits behind the prefix do not count, so `10.1.2.3/8` is `10.0.0.0/8`.
+package struct AddressBlock: Hashable, Sendable {
+    private let address: IPAddress
+    private let prefix: Int
+
+    package init?(_ text: some StringProtocol) {
+        let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        guard let first = parts.first, !first.contains("%"), let address = IPAddress(first) else { return nil }
+        let width = address.bytes.count * 8
+        var prefix = width
+        if parts.count == 2 {
+            guard (1...3).contains(parts[1].utf8.count), parts[1].utf8.allSatisfy({ (0x30...0x39).contains($0) }),
+                let given = Int(parts[1])
+            else { return nil }
+            // A mapped address was written with the width of IPv6.
+            prefix = first.contains(":") && width == 32 ? given - 96 : given
+            guard (0...width).contains(prefix) else { return nil }
+        }
+        self.address = address
+        self.prefix = prefix
+    }
+
+    package func contains(_ other: IPAddress) -> Bool {
+        guard other.bytes.count == address.bytes.count else { return false }
+        let whole = prefix / 8
+        guard other.bytes.prefix(whole) == address.bytes.prefix(whole) else { return false }
+        guard prefix % 8 != 0 else { return true }
+        let mask = UInt8(truncatingIfNeeded: 0xFF00 >> (prefix % 8))
+        return other.bytes[whole] & mask == address.bytes[whole] & mask
+    }
+}
+
+/// The proxies in front of the router whose word on a client is taken.
+package struct TrustedProxies: Sendable {
+    private let blocks: [AddressBlock]
+
+    package init(_ blocks: [AddressBlock]) { self.blocks = blocks }
+
+    package func contains(_ address: IPAddress) -> Bool { blocks.contains { $0.contains(address) } }
+
+    /// The address of the client itself: the peer, or, walking back through the chain of X-Forwarded-For while the
+    /// one before is trusted, the first that is not. A trusted one that wrote nonsense is the end of the walk.
+    ///
+    /// - Parameter chain: the addresses of the field, in the order of the lines and in a line from left to right.
+    package func client(of peer: IPAddress, chain: [Substring]) -> IPAddress {
+        var client = peer
+        for hop in chain.reversed() {
+            guard contains(client), let before = IPAddress(hop.trimmedBlanks) else { break }
+            client = before
+        }
+        return client
+    }
+}

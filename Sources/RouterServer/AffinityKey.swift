@@ -1,0 +1,122 @@
+/// What a request is kept to one node by.
+package struct AffinityKey: Equatable, Sendable {
+    /// In order of precedence; the raw value is what the access log says.
+    package enum Kind: String, Sendable {
+        case key, user, token, cookie, address
+    }
+
+    package let kind: Kind
+    package let value: String
+
+    package static let cookieName = "martlet_affinity"
+
+    /// - Parameters:
+    ///   - subject: whom a token is about, without proof: the node verifies it, here it only finds the node.
+    ///   - client: stands in when the request says nothing.
+    package init(of request: RequestHead, subject: (String) -> String?, client: IPAddress) {
+        let query = QueryItems(target: request.target)
+        if let key = query["key"] {
+            self.init(kind: .key, value: key)
+        } else if let user = query["user"] {
+            self.init(kind: .user, value: user)
+        } else if let user = Self.token(of: request, query).flatMap(subject), !user.isEmpty {
+            self.init(kind: .token, value: user)
+        } else if let id = Self.cookie(in: request.fields) {
+            self.init(kind: .cookie, value: id)
+        } else {
+            self.init(kind: .address, value: client.description)
+        }
+    }
+
+    private init(kind: Kind, value: String) {
+        self.kind = kind
+        self.value = value
+    }
+
+    private static func token(of request: RequestHead, _ query: QueryItems) -> String? {
+        if let token = query["token"] { return token }
+        guard let credentials = request.fields.first("authorization") else { return nil }
+        let parts = credentials.split(separator: " ", maxSplits: 1)
+        guard parts.count == 2, parts[0].lowercased() == "bearer" else { return nil }
+        return String(parts[1].trimmedBlanks)
+    }
+
+    /// Only a value that `cookieValue(random:)` could have made.
+    private static func cookie(in fields: [HTTPField]) -> String? {
+        for field in fields where field.key == "cookie" {
+            for pair in field.text.split(separator: ";") {
+                let sides = pair.trimmedBlanks.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                guard sides.count == 2, sides[0] == cookieName, sides[1].utf8.count == 32,
+                    sides[1].utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) })
+                else { continue }
+                return String(sides[1])
+            }
+        }
+        return nil
+    }
+
+    /// 128 bits as 32 hexadecimal digits.
+    package static func cookieValue(random: (UInt64, UInt64)) -> String { Hexadecimal.text(random) }
+
+    /// A session cookie (RFC 6265 section 4.1), out of reach of scripts; sent with top-level navigation from elsewhere.
+    package static func setCookie(_ value: String) -> String {
+        "\(cookieName)=\(value); Path=/; HttpOnly; SameSite=Lax"
+    }
+}
+
+enum Hexadecimal {
+    static func text(_ words: (UInt64, UInt64)) -> String {
+        [words.0, words.1].map { word in
+            let digits = String(word, radix: 16)
+            return String(repeating: "0", count: 16 - digits.utf8.count) + digits
+        }.joined()
+    }
+}
+
+/// The query of a target as a form wrote it (URL Standard, application/x-www-form-urlencoded): the first of a name
+/// counts, an empty value counts as none.
+package struct QueryItems {
+    private let items: [(name: String, value: String)]
+
+    package init(target: String) {
+        guard let mark = target.utf8.firstIndex(of: UInt8(ascii: "?")) else {
+            items = []
+            return
+        }
+        items = target[target.utf8.index(after: mark)...].split(separator: "&").map { pair in
+            let sides = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            return (Self.decode(sides[0]), sides.count == 2 ? Self.decode(sides[1]) : "")
+        }
+    }
+
+    package subscript(name: String) -> String? {
+        items.first { $0.name == name }.flatMap { $0.value.isEmpty ? nil : $0.value }
+    }
+
+    /// A percent sign without two digits stays as it is; bytes that are no UTF-8 become U+FFFD.
+    private static func decode(_ text: Substring) -> String {
+        guard text.utf8.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
+            return String(text)
+        }
+        var bytes: [UInt8] = []
+        var rest = text.utf8[...]
+        while let byte = rest.popFirst() {
+            if byte == UInt8(ascii: "+") {
+                bytes.append(0x20)
+            } else if byte == UInt8(ascii: "%"), rest.count >= 2, let value = hexadecimal(rest.prefix(2)) {
+                bytes.append(value)
+                rest = rest.dropFirst(2)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    private static func hexadecimal(_ digits: Substring.UTF8View.SubSequence) -> UInt8? {
+        let isHexadecimal = digits.allSatisfy { byte in
+            (0x30...0x39).contains(byte) || (0x41...0x46).contains(byte) || (0x61...0x66).contains(byte)
+        }
+        return isHexadecimal ? UInt8(Substring(digits), radix: 16) : nil
+    }
+}

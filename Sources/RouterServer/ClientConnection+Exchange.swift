@@ -1,0 +1,249 @@
+import NIOCore
+import NIOPosix
+
+extension Exchange {
+    /// Whether bytes of the client are of use now: a body to pass on, and a node that takes it. The client's going away is
+    /// noticed without reading.
+    var takesRequestBytes: Bool { !requestBody.hasEnded && (node?.isWritable ?? false) }
+}
+
+extension ClientConnection {
+    func perform(_ action: RouteAttempt.Action, _ exchange: Exchange) {
+        switch action {
+        case .dial(let node): dial(node, exchange)
+        case .relay: break
+        case .fail(.noNode): fail(exchange, .noNode(retryAfter: core.nodes.retryAfter(now: .now())))
+        case .fail(.badGateway): fail(exchange, .badGateway)
+        case .fail(.gatewayTimeout): fail(exchange, .gatewayTimeout)
+        }
+    }
+
+    private func fail(_ exchange: Exchange, _ response: RouterResponse) {
+        core.log(exchange.request, status: response.status, node: exchange.attempt.current, started: exchange.started)
+        // What follows an upgrade is no HTTP, and the rest of a body that nobody took no request.
+        answer(
+            response, to: exchange.request,
+            closes: exchange.closes || exchange.request.isUpgrade || !exchange.requestBody.hasEnded)
+        process()
+    }
+
+    // MARK: To the node
+
+    private func dial(_ node: RoutedNode, _ exchange: Exchange) {
+        guard let context else { return }
+        let headLimit = limits.headBytes
+        let bootstrap = ClientBootstrap(group: context.eventLoop)
+            .connectTimeout(limits.connectTime)
+            .channelOption(.allowRemoteHalfClosure, value: true)
+            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .channelOption(.socketOption(.so_keepalive), value: 1)
+            .channelOption(TCPKeepAlive.idle, value: 30)
+            .channelOption(TCPKeepAlive.interval, value: 10)
+            .channelOption(TCPKeepAlive.probes, value: 3)
+            .channelOption(.maxMessagesPerRead, value: 1)
+            .channelOption(.recvAllocator, value: FirstReadAllocator())
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(NodeConnection(headLimit: headLimit))
+                }
+            }
+        let address = try? SocketAddress(ipAddress: node.host, port: node.port)
+        let connecting =
+            address.map { bootstrap.connect(to: $0) } ?? bootstrap.connect(host: node.host, port: node.port)
+        connecting.assumeIsolated().whenComplete { result in
+            let isCurrent = self.isUnderWay(exchange)
+            switch result {
+            case .success(let channel):
+                guard isCurrent, let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
+                else { return channel.close(promise: nil) }
+                self.send(exchange, to: node, over: connection)
+            case .failure:
+                self.core.failed(node)
+                if isCurrent { self.perform(exchange.attempt.connectFailed(), exchange) }
+            }
+        }
+    }
+
+    private func isUnderWay(_ exchange: Exchange) -> Bool {
+        if case .exchange(let current) = state { current === exchange } else { false }
+    }
+
+    private func send(_ exchange: Exchange, to node: RoutedNode, over connection: NodeConnection) {
+        exchange.node = connection
+        exchange.lastProgress = .now()
+        connection.clientIsWritable = context?.channel.isWritable ?? true
+        connection.begin(
+            exchange.request.headForNode(address: node.address, peer: peer), method: exchange.request.head.method,
+            delegate: self)
+        process()
+        resumeReading()
+    }
+
+    func pumpRequestBody(_ exchange: Exchange) {
+        guard let node = exchange.node, !exchange.requestBody.hasEnded else { return }
+        do throws(HTTPFault) {
+            pump: while node.isWritable {
+                guard let piece = try exchange.requestBody.next(&inbound) else {
+                    if inbound.readableBytes == 0 { inbound = ByteBuffer() }
+                    if inputEnded { return close() }
+                    break
+                }
+                exchange.lastProgress = .now()
+                exchange.request.body.write(piece) { node.write($0) }
+                if piece == .end { break pump }
+            }
+        } catch {
+            exchange.node = nil
+            node.abandon()
+            if exchange.answerHasBegun { close() } else { fail(exchange, .refusal(of: error)) }
+            return
+        }
+        node.flush()
+        resumeReading()
+    }
+
+    // MARK: Deadlines
+
+    /// Looks again when the time is up since the last progress, not at each byte.
+    func watchProgress(of exchange: Exchange) {
+        let limit = exchange.request.isUpgrade ? limits.upgradeTime : limits.exchangeIdle
+        let left = exchange.lastProgress + limit - .now()
+        setTimer(left) { connection in
+            guard connection.isUnderWay(exchange) else { return }
+            if NIODeadline.now() - exchange.lastProgress >= limit {
+                connection.progressEnded(exchange)
+            } else {
+                connection.watchProgress(of: exchange)
+            }
+        }
+    }
+
+    private func progressEnded(_ exchange: Exchange) {
+        // The client left its body or its answer lying.
+        guard !exchange.answerHasBegun, exchange.requestBody.hasEnded else { return close() }
+        // A connect has a deadline of its own.
+        guard let node = exchange.node else { return watchAgain(exchange) }
+        exchange.node = nil
+        node.abandon()
+        if exchange.request.isUpgrade, let ill = exchange.attempt.current { core.failed(ill) }
+        perform(exchange.attempt.timedOut(), exchange)
+        if isUnderWay(exchange) { watchAgain(exchange) }
+    }
+
+    private func watchAgain(_ exchange: Exchange) {
+        exchange.lastProgress = .now()
+        watchProgress(of: exchange)
+    }
+}
+
+// MARK: From the node
+
+extension ClientConnection: NodeConnectionDelegate {
+    func node(_ node: NodeConnection, answered head: ResponseHead) {
+        guard case .exchange(let exchange) = state, exchange.node === node else { return }
+        exchange.lastProgress = .now()
+        if let answering = exchange.attempt.current { core.answered(answering) }
+        if head.status == 101 {
+            guard exchange.request.isUpgrade, head.acceptsWebSocket else {
+                exchange.node = nil
+                node.abandon()
+                return fail(exchange, .badGateway)
+            }
+            return startTunnel(exchange, node, head)
+        }
+        if head.status < 200 {
+            if exchange.request.head.minorVersion == 1, !exchange.request.isUpgrade {
+                write(head.headForClient(framing: .none, keepsLength: false, closes: false, cookie: nil))
+                context?.flush()
+            }
+            return
+        }
+        let action = exchange.attempt.answered(status: head.status)
+        guard action == .relay else {
+            exchange.node = nil
+            node.abandon()
+            return perform(action, exchange)
+        }
+        relay(head, exchange)
+    }
+
+    private func relay(_ head: ResponseHead, _ exchange: Exchange) {
+        // Was checked when the node's connection chose how to read the body.
+        guard var framing = try? head.bodyLength(answering: exchange.request.head.method) else { return close() }
+        let hasNoBody = exchange.request.head.method == "HEAD" || head.status == 304
+        if framing == .untilClose { framing = .chunked }
+        if framing == .chunked, exchange.request.head.minorVersion == 0 { framing = .untilClose }
+        exchange.framing = framing
+        exchange.status = head.status
+        if exchange.request.isUpgrade || framing == .untilClose || core.isDraining { exchange.closes = true }
+        write(
+            head.headForClient(
+                framing: framing, keepsLength: hasNoBody, closes: exchange.closes, cookie: cookie(for: exchange)))
+    }
+
+    private func cookie(for exchange: Exchange) -> String? {
+        guard exchange.request.affinity.kind == .address, let node = exchange.attempt.current else { return nil }
+        return AffinityKey.setCookie(core.cookie(for: node))
+    }
+
+    func node(_ node: NodeConnection, sent piece: BodyDecoder.Piece) {
+        guard case .exchange(let exchange) = state, exchange.node === node, let framing = exchange.framing else { return }
+        exchange.lastProgress = .now()
+        framing.write(piece) { write($0) }
+        guard piece == .end else { return }
+        exchange.node = nil
+        core.log(exchange.request, status: exchange.status, node: exchange.attempt.current, started: exchange.started)
+        context?.flush()
+        // The node did not wait for the whole request; what is left of it is no request.
+        if exchange.closes || !exchange.requestBody.hasEnded {
+            linger()
+        } else {
+            awaitNextRequest()
+            process()
+        }
+    }
+
+    func nodeReadComplete(_ node: NodeConnection) { context?.flush() }
+
+    func nodeIsWritable(_ node: NodeConnection) {
+        guard case .exchange(let exchange) = state, exchange.node === node else { return }
+        process()
+        resumeReading()
+    }
+
+    func nodeBroke(_ node: NodeConnection) {
+        guard case .exchange(let exchange) = state, exchange.node === node else { return }
+        exchange.node = nil
+        // Cut short: a client must not take what it has for the whole answer.
+        if exchange.answerHasBegun { return close() }
+        perform(exchange.attempt.broke(), exchange)
+    }
+
+    // MARK: The tunnel
+
+    private func startTunnel(_ exchange: Exchange, _ node: NodeConnection, _ head: ResponseHead) {
+        guard let context, let nodeContext = node.context else { return close() }
+        clearTimer()
+        core.log(exchange.request, status: 101, node: exchange.attempt.current, started: exchange.started)
+        var toClient = head.headForClient(
+            framing: .none, keepsLength: false, closes: false, cookie: cookie(for: exchange))
+        toClient.writeImmutableBuffer(node.takeOver())
+        let toNode = inbound
+        inbound = ByteBuffer()
+        exchange.node = nil
+        state = .ended
+        let (client, server) = TunnelEnd.pair(on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle)
+        do {
+            try context.pipeline.syncOperations.addHandler(client, position: .after(self))
+            try nodeContext.pipeline.syncOperations.addHandler(server, position: .after(node))
+        } catch {
+            context.close(promise: nil)
+            nodeContext.close(promise: nil)
+            return
+        }
+        context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
+        nodeContext.pipeline.syncOperations.removeHandler(context: nodeContext, promise: nil)
+        client.start(sending: toClient, inputEnded: inputEnded)
+        server.start(sending: toNode, inputEnded: node.inputEnded)
+    }
+}

@@ -1,0 +1,262 @@
+import Logging
+import NIOCore
+
+/// The router's end of a client's connection while HTTP is spoken.
+///
+/// 1. Reads one head at a time, with a limit and a deadline; refuses what is not plainly HTTP/1.1.
+/// 2. Sends each request to a node (`ClientConnection+Exchange.swift`), and reads on only as fast as the node takes it.
+/// 3. Gives way to a `TunnelEnd` when a node accepts an upgrade.
+/// 4. After the last answer ends its own direction and waits a little for the client to end the other, so that bytes
+///    still on their way do not reset the connection under the answer.
+final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    enum State {
+        /// Between requests, or in a head.
+        case head(HeadScanner)
+        case exchange(Exchange)
+        /// The last answer is written; what still comes is thrown away.
+        case lingering
+        /// Closed, or a tunnel's.
+        case ended
+    }
+
+    let core: RouterCore
+    let peer: IPAddress
+    private(set) var context: ChannelHandlerContext?
+    var state: State
+    var inbound = ByteBuffer()
+    var inputEnded = false
+    private var timer: Scheduled<Void>?
+    private var servesRequests = 0
+    private var headHasBegun = false
+    private var readIsHeld = false
+    private var isProcessing = false
+    private var processAgain = false
+
+    var limits: RouterLimits { core.configuration.limits }
+
+    init(core: RouterCore, peer: IPAddress) {
+        self.core = core
+        self.peer = peer
+        state = .head(HeadScanner(limit: core.configuration.limits.headBytes))
+    }
+
+    // MARK: Channel events
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        setTimer(limits.headTime) { $0.headIsLate() }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+        timer?.cancel()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var buffer = unwrapInboundIn(data)
+        if inbound.readableBytes == 0 { inbound = buffer } else { inbound.writeBuffer(&buffer) }
+        process()
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        switch event {
+        case ChannelEvent.inputClosed:
+            inputEnded = true
+            process()
+        case ChannelEvent.outputClosed:
+            if case .lingering = state { setTimer(limits.lingerTime) { $0.close() } }
+        case is RouterCore.Drain:
+            if case .head = state, !headHasBegun { close() }
+        default:
+            context.fireUserInboundEventTriggered(event)
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        abandonExchange()
+        state = .ended
+        timer?.cancel()
+        context.fireChannelInactive()
+    }
+
+    /// NIO closes the channel itself when the error is one of the connection.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {}
+
+    func read(context: ChannelHandlerContext) {
+        if wantsBytes { context.read() } else { readIsHeld = true }
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        guard case .exchange(let exchange) = state else { return }
+        exchange.lastProgress = .now()
+        exchange.node?.clientIsWritable = context.channel.isWritable
+    }
+
+    // MARK: Requests
+
+    /// What was read goes where it belongs, as far as that takes it. Called from within itself it only sees to it that
+    /// the outer call does another round, so that a thousand requests in one read need no deep stack.
+    func process() {
+        processAgain = true
+        guard !isProcessing else { return }
+        isProcessing = true
+        defer { isProcessing = false }
+        while processAgain {
+            processAgain = false
+            processOnce()
+        }
+    }
+
+    private func processOnce() {
+        while true {
+            switch state {
+            case .head(var scanner):
+                do throws(HTTPFault) {
+                    guard let bytes = try scanner.scan(&inbound) else {
+                        state = .head(scanner)
+                        headIsIncomplete()
+                        return
+                    }
+                    try begin(try HTTPSyntax.request(bytes))
+                } catch {
+                    refuse(.refusal(of: error))
+                }
+            case .exchange(let exchange):
+                pumpRequestBody(exchange)
+                guard case .exchange = state else { continue }
+                return
+            case .lingering, .ended:
+                inbound = ByteBuffer()
+                return
+            }
+        }
+    }
+
+    private func headIsIncomplete() {
+        // Nothing more can come; what was under way has been answered all the same.
+        if inputEnded { return linger() }
+        if inbound.readableBytes == 0 {
+            inbound = ByteBuffer()
+        } else if !headHasBegun {
+            headHasBegun = true
+            // The first head's time runs since the connection began.
+            if servesRequests > 0 { setTimer(limits.headTime) { $0.headIsLate() } }
+        }
+        resumeReading()
+    }
+
+    private func headIsLate() {
+        guard case .head = state else { return }
+        if inbound.readableBytes > 0 { refuse(.headTimeout) } else { close() }
+    }
+
+    private func begin(_ head: RequestHead) throws(HTTPFault) {
+        var generator = SystemRandomNumberGenerator()
+        let request = try ProxiedRequest(
+            head, peer: peer, trusted: core.configuration.trustedProxies,
+            newID: Hexadecimal.text((generator.next(), generator.next())), subject: core.configuration.subject)
+        servesRequests += 1
+        headHasBegun = false
+        let closes = !request.keepsAlive || core.isDraining
+        if let own = RouterEndpoints.answer(to: request, table: core.nodes, now: .now()) {
+            answer(own, to: request, closes: closes || request.body != .none || request.isUpgrade)
+            return
+        }
+        let exchange = Exchange(
+            request: request, nodes: core.order(for: request.affinity.value), closes: closes, now: .now())
+        state = .exchange(exchange)
+        watchProgress(of: exchange)
+        perform(exchange.attempt.start(), exchange)
+    }
+
+    // MARK: Own answers and ends
+
+    /// Answers something that is no request of which we could know where it ends.
+    private func refuse(_ response: RouterResponse) {
+        core.logger.info(
+            "refused", metadata: ["status": .stringConvertible(response.status), "client": "\(peer)"])
+        write(response.bytes(id: nil, closes: true))
+        linger()
+    }
+
+    func answer(_ response: RouterResponse, to request: ProxiedRequest, closes: Bool) {
+        write(response.bytes(id: request.id, closes: closes, withBody: request.head.method != "HEAD"))
+        context?.flush()
+        if closes { linger() } else { awaitNextRequest() }
+    }
+
+    func awaitNextRequest() {
+        if core.isDraining { return linger() }
+        state = .head(HeadScanner(limit: limits.headBytes))
+        headHasBegun = false
+        setTimer(limits.keepAliveTime) { $0.headIsLate() }
+    }
+
+    func linger() {
+        guard let context else { return }
+        state = .lingering
+        inbound = ByteBuffer()
+        setTimer(limits.exchangeIdle) { $0.close() }
+        if inputEnded {
+            // With its input closed NIO would turn a half-close into a close and drop what is queued.
+            let written = context.eventLoop.makePromise(of: Void.self)
+            written.futureResult.assumeIsolated().whenComplete { _ in self.close() }
+            context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: written)
+        } else {
+            context.flush()
+            context.close(mode: .output, promise: nil)
+            resumeReading()
+        }
+    }
+
+    func close() {
+        abandonExchange()
+        state = .ended
+        context?.close(promise: nil)
+    }
+
+    private func abandonExchange() {
+        guard case .exchange(let exchange) = state else { return }
+        state = .ended
+        let node = exchange.node
+        exchange.node = nil
+        node?.abandon()
+    }
+
+    // MARK: Pieces
+
+    func write(_ buffer: ByteBuffer) {
+        context?.write(wrapOutboundOut(buffer), promise: nil)
+    }
+
+    private var wantsBytes: Bool {
+        switch state {
+        case .head, .lingering: true
+        case .exchange(let exchange): exchange.takesRequestBytes
+        case .ended: false
+        }
+    }
+
+    func resumeReading() {
+        guard readIsHeld, wantsBytes else { return }
+        readIsHeld = false
+        context?.read()
+    }
+
+    /// One timer at a time; a new one replaces the last.
+    func setTimer(_ time: TimeAmount, _ action: @escaping (ClientConnection) -> Void) {
+        timer?.cancel()
+        timer = context?.eventLoop.assumeIsolated().scheduleTask(in: time) { [weak self] in
+            if let self { action(self) }
+        }
+    }
+
+    func clearTimer() {
+        timer?.cancel()
+        timer = nil
+    }
+}

@@ -1,0 +1,30 @@
+import NIOCore
+
+/// One request of a client under way.
+final class Exchange {
+    let request: ProxiedRequest
+    let started: NIODeadline
+    var attempt: RouteAttempt
+    /// Takes the request's body off what the client sends.
+    var requestBody: BodyDecoder
+    var node: NodeConnection?
+    /// How the answer's body is framed for the client; nil before its head was written.
+    var framing: BodyLength?
+    var status = 0
+    /// The connection to the client ends after this answer.
+    var closes: Bool
+    /// When a byte last moved.
+    var lastProgress: NIODeadline
+
+    init(request: ProxiedRequest, nodes: [RoutedNode], closes: Bool, now: NIODeadline) {
+        self.request = request
+        self.closes = closes
+        started = now
+        lastProgress = now
+        requestBody = BodyDecoder(request.body)
+        attempt = RouteAttempt(
+            nodes: nodes, method: request.head.method, isUpgrade: request.isUpgrade, hasBody: request.body != .none)
+    }
+
+    var answerHasBegun: Bool { framing != nil }
+}

@@ -1,0 +1,173 @@
+import NIOCore
+
+/// What a node's connection tells the client's; all on their common loop.
+protocol NodeConnectionDelegate: AnyObject {
+    /// An interim or final head; `101` hands the connection over, the delegate takes what follows with `takeOver`.
+    func node(_ node: NodeConnection, answered head: ResponseHead)
+    func node(_ node: NodeConnection, sent piece: BodyDecoder.Piece)
+    /// End of a read burst: a good time to flush.
+    func nodeReadComplete(_ node: NodeConnection)
+    /// May be written to again.
+    func nodeIsWritable(_ node: NodeConnection)
+    /// The connection ended, or sent what is no HTTP, before the answer was complete. Once.
+    func nodeBroke(_ node: NodeConnection)
+}
+
+/// The router's end of a connection to a node while HTTP is spoken: one request, one answer.
+///
+/// 1. Parses the answer's head strictly, and its body only as far as to know where it ends.
+/// 2. Reads only while the client takes what is read (`clientIsWritable`).
+/// 3. On `101` gives way to a `TunnelEnd`.
+final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private enum State {
+        case head(HeadScanner)
+        case body(BodyDecoder)
+        /// Answered, handed over, or given up.
+        case ended
+    }
+
+    private weak var delegate: (any NodeConnectionDelegate)?
+    private(set) var context: ChannelHandlerContext?
+    private var state: State
+    private var inbound = ByteBuffer()
+    private let headLimit: Int
+    private var method = ""
+    private(set) var isWritable = true
+    private(set) var inputEnded = false
+    private var readIsHeld = false
+    var clientIsWritable = true {
+        didSet {
+            if clientIsWritable, readIsHeld {
+                readIsHeld = false
+                context?.read()
+            }
+        }
+    }
+
+    init(headLimit: Int) {
+        self.headLimit = headLimit
+        state = .head(HeadScanner(limit: headLimit))
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    /// Sends a request's head; from now on the delegate is told of the answer.
+    func begin(_ head: ByteBuffer, method: String, delegate: any NodeConnectionDelegate) {
+        self.delegate = delegate
+        self.method = method
+        guard let context else { return finish { $0.nodeBroke(self) } }
+        isWritable = context.channel.isWritable
+        context.writeAndFlush(wrapOutboundOut(head), promise: nil)
+    }
+
+    func write(_ buffer: ByteBuffer) { context?.write(wrapOutboundOut(buffer), promise: nil) }
+
+    func flush() { context?.flush() }
+
+    /// Ends the connection without a word to the delegate.
+    func abandon() {
+        state = .ended
+        delegate = nil
+        context?.close(promise: nil)
+    }
+
+    /// The bytes behind the head of a `101`.
+    func takeOver() -> ByteBuffer {
+        state = .ended
+        delegate = nil
+        let rest = inbound
+        inbound = ByteBuffer()
+        return rest
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if case .ended = state { return }
+        var buffer = unwrapInboundIn(data)
+        if inbound.readableBytes == 0 { inbound = buffer } else { inbound.writeBuffer(&buffer) }
+        process()
+    }
+
+    private func process() {
+        do {
+            while true {
+                switch state {
+                case .head(var scanner):
+                    guard let bytes = try scanner.scan(&inbound) else {
+                        state = .head(scanner)
+                        return
+                    }
+                    let head = try HTTPSyntax.response(bytes)
+                    if head.status == 101 {
+                        delegate?.node(self, answered: head)
+                        return
+                    }
+                    state =
+                        head.status < 200
+                        ? .head(HeadScanner(limit: headLimit))
+                        : .body(BodyDecoder(try head.bodyLength(answering: method)))
+                    delegate?.node(self, answered: head)
+                case .body(var body):
+                    guard let piece = try body.next(&inbound) else {
+                        if inputEnded, body.endOfInput() {
+                            finish { $0.node(self, sent: .end) }
+                        } else {
+                            state = .body(body)
+                        }
+                        if inbound.readableBytes == 0 { inbound = ByteBuffer() }
+                        return
+                    }
+                    guard piece != .end else { return finish { $0.node(self, sent: .end) } }
+                    state = .body(body)
+                    delegate?.node(self, sent: piece)
+                case .ended:
+                    return
+                }
+            }
+        } catch {
+            finish { $0.nodeBroke(self) }
+        }
+    }
+
+    private func finish(_ tell: (any NodeConnectionDelegate) -> Void) {
+        state = .ended
+        inbound = ByteBuffer()
+        let delegate = delegate
+        self.delegate = nil
+        context?.close(promise: nil)
+        if let delegate { tell(delegate) }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) { delegate?.nodeReadComplete(self) }
+
+    func read(context: ChannelHandlerContext) {
+        if clientIsWritable { context.read() } else { readIsHeld = true }
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        isWritable = context.channel.isWritable
+        if isWritable { delegate?.nodeIsWritable(self) }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case .inputClosed? = event as? ChannelEvent else { return }
+        inputEnded = true
+        process()
+        if case .ended = state { return }
+        // Without an answer, or in the middle of one. A 101 is complete and was handed over.
+        finish { $0.nodeBroke(self) }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        if case .ended = state { return }
+        finish { $0.nodeBroke(self) }
+    }
+
+    /// NIO closes the channel itself when the error is one of the connection.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {}
+}

@@ -1,0 +1,58 @@
+package import NIOCore
+import TokenAuth
+
+package struct RouterConfiguration: Sendable {
+    package var host: String
+    /// 0 takes a free one.
+    package var port: Int
+    /// The key of the hash; the same in every router of the cluster.
+    package var affinityKey: (UInt64, UInt64)
+    package var trustedProxies: TrustedProxies
+    package var limits = RouterLimits()
+    /// Whom a token is about, without proof; nil when it is no token.
+    package var subject: @Sendable (String) -> String?
+
+    package init(
+        host: String, port: Int, affinityKey: (UInt64, UInt64),
+        trustedProxies: TrustedProxies = TrustedProxies([]),
+        subject: @escaping @Sendable (String) -> String? = { TokenVerifier.unverifiedSubject(of: $0) }
+    ) {
+        self.host = host
+        self.port = port
+        self.affinityKey = affinityKey
+        self.trustedProxies = trustedProxies
+        self.subject = subject
+    }
+
+    /// The hash's key out of the cluster's secret: HKDF-SHA256, 128 bits as two little-endian words.
+    package static func affinityKey(secret: String) -> (UInt64, UInt64) {
+        let bytes = KeyDerivation.deriveKey(secret: secret, purpose: "martlet affinity", length: 16)
+        return bytes.withUnsafeBytes { bytes in
+            (
+                UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self)),
+                UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+            )
+        }
+    }
+}
+
+package struct RouterLimits: Sendable {
+    /// Bytes of a request's or an answer's head.
+    package var headBytes = 64 * 1024
+    /// From a connection's start, or a later request's first byte, to the end of the head.
+    package var headTime: TimeAmount = .seconds(10)
+    /// Between two requests of a connection.
+    package var keepAliveTime: TimeAmount = .seconds(60)
+    /// For a node to accept a connection.
+    package var connectTime: TimeAmount = .seconds(2)
+    /// For a node to answer an upgrade, before the next one is tried.
+    package var upgradeTime: TimeAmount = .seconds(5)
+    /// Without a byte in either direction, while a request that is no upgrade is under way.
+    package var exchangeIdle: TimeAmount = .seconds(60)
+    /// Without a byte in either direction, in a tunnel of which one direction has ended.
+    package var halfCloseIdle: TimeAmount = .seconds(30)
+    /// For a client to close after the last answer of its connection.
+    package var lingerTime: TimeAmount = .seconds(2)
+
+    package init() {}
+}

@@ -1,0 +1,127 @@
+import Affinity
+import Logging
+import NIOCore
+import Synchronization
+
+/// What all connections of a router share.
+final class RouterCore: Sendable {
+    let configuration: RouterConfiguration
+    let logger: Logger
+    private let table: Mutex<NodeTable>
+    private let connections = Mutex(Connections())
+
+    private struct Connections {
+        var channels: [ObjectIdentifier: any Channel] = [:]
+        var isDraining = false
+        var whenEmpty: EventLoopPromise<Void>?
+    }
+
+    /// Given to a client's pipeline: end the connection as soon as no request is under way.
+    struct Drain: Sendable {}
+
+    init(configuration: RouterConfiguration, logger: Logger) {
+        self.configuration = configuration
+        self.logger = logger
+        table = Mutex(NodeTable(hash: RendezvousHash(key: configuration.affinityKey)))
+    }
+
+    // MARK: Nodes
+
+    var nodes: NodeTable { table.withLock { $0 } }
+
+    func update(_ list: [RoutedNode]) {
+        table.withLock { $0.update(list) }
+    }
+
+    func order(for key: String) -> [RoutedNode] {
+        table.withLock { $0.order(for: key, now: .now()) }
+    }
+
+    func failed(_ node: RoutedNode) {
+        let ejected: TimeAmount? = table.withLock { table in
+            let now = NIODeadline.now()
+            guard table.ejected(node, now: now) == nil else { return nil }
+            table.failed(node, now: now)
+            return table.ejected(node, now: now)
+        }
+        guard let ejected else { return }
+        logger.warning(
+            "a node does not take connections",
+            metadata: [
+                "node": "\(node.name)", "address": "\(node.address)",
+                "ejected_ms": .stringConvertible(ejected.nanoseconds / 1_000_000),
+            ])
+    }
+
+    func answered(_ node: RoutedNode) {
+        table.withLock { $0.answered(node) }
+    }
+
+    /// A cookie's value that leads to `node` when all is well, so that the next request meets the same node as this one;
+    /// any value where chance has it so.
+    func cookie(for node: RoutedNode) -> String {
+        var generator = SystemRandomNumberGenerator()
+        let table = nodes
+        var value = ""
+        for _ in 0..<64 {
+            value = AffinityKey.cookieValue(random: (generator.next(), generator.next()))
+            if table.home(of: value)?.name == node.name { break }
+        }
+        return value
+    }
+
+    // MARK: Connections
+
+    /// False when the router drains: the connection is to be closed at once.
+    func add(_ channel: any Channel) -> Bool {
+        connections.withLock { connections in
+            guard !connections.isDraining else { return false }
+            connections.channels[ObjectIdentifier(channel)] = channel
+            return true
+        }
+    }
+
+    func remove(_ channel: any Channel) {
+        let promise = connections.withLock { connections in
+            connections.channels[ObjectIdentifier(channel)] = nil
+            return connections.channels.isEmpty ? connections.whenEmpty : nil
+        }
+        promise?.succeed()
+    }
+
+    var isDraining: Bool { connections.withLock { $0.isDraining } }
+
+    var openConnections: Int { connections.withLock { $0.channels.count } }
+
+    /// Takes no more connections, closes the idle ones, and succeeds when the last is gone. Called once.
+    func drain(on eventLoop: any EventLoop) -> EventLoopFuture<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        let channels = connections.withLock { connections in
+            connections.isDraining = true
+            connections.whenEmpty = promise
+            return Array(connections.channels.values)
+        }
+        if channels.isEmpty { promise.succeed() }
+        for channel in channels { channel.pipeline.fireUserInboundEventTriggered(Drain()) }
+        return promise.futureResult
+    }
+
+    func closeAll() {
+        for channel in connections.withLock({ Array($0.channels.values) }) { channel.close(promise: nil) }
+    }
+
+    // MARK: Access log
+
+    /// One line a request; for an upgrade when it is accepted or refused.
+    func log(_ request: ProxiedRequest, status: Int, node: RoutedNode?, started: NIODeadline) {
+        logger.info(
+            request.isUpgrade ? "upgrade" : "request",
+            metadata: [
+                "method": "\(request.head.method)", "path": "\(request.path)", "status": .stringConvertible(status),
+                "node": "\(node?.name ?? "-")", "key": "\(request.affinity.kind.rawValue)",
+                "client": "\(request.client)",
+                "ms": .stringConvertible(Double((NIODeadline.now() - started).nanoseconds / 10_000) / 100),
+                "request_id": "\(request.id)",
+            ])
+    }
+}

@@ -1,0 +1,87 @@
+import ArgumentParser
+import ClusterState
+import Glibc
+import Logging
+import NIOCore
+import NIOPosix
+import RedisClient
+import RouterServer
+
+/// `martlet router`: what clients connect to; any number of them give the same answers.
+struct RouterCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "router", abstract: "Run one router: it keeps each user, token or key to one node.",
+        discussion: """
+            /_router/healthz answers 200 while it lives, /_router/nodes lists the nodes as it sees them (with ?key=K also \
+            their order for that key); everything else goes to a node.
+            """)
+
+    @OptionGroup var redis: RedisOptions
+    @OptionGroup var server: ServerOptions
+
+    func run() async throws {
+        let settings = try Settings.read(flags: redis.flags.merging(server.flags) { $1 })
+        Logs.start(level: settings.logLevel)
+        let logger = Logger(label: "martlet.router")
+        if settings.secret == nil {
+            logger.warning(
+                "MARTLET_SECRET is not set: who knows Martlet can choose keys that all meet on one node.")
+        }
+        let port = settings.port ?? 8080
+        let configuration = RouterConfiguration(
+            host: settings.host, port: port, affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
+            trustedProxies: TrustedProxies(settings.trustedProxies.compactMap { AddressBlock($0) }))
+        Descriptors.raiseLimit()
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
+        let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
+        let directory = RedisNodeDirectory(
+            client: client, keys: ClusterKeys(prefix: settings.redisPrefix), logger: logger)
+        let router: Router
+        do {
+            router = try await Router.start(configuration, directory: directory, group: group, logger: logger).get()
+        } catch {
+            throw RouterCommand.listenFailure(error, host: settings.host, port: port)
+        }
+        logger.notice(
+            "listening", metadata: ["address": "\(settings.host):\(router.localAddress?.port ?? port)"])
+        if let descriptor = server.exitWithDescriptor { ParentWatch.start(fd: descriptor) }
+        await Self.untilTold()
+        logger.notice(
+            "draining",
+            metadata: [
+                "connections": .stringConvertible(router.openConnections),
+                "seconds": .stringConvertible(settings.drain.nanoseconds / 1_000_000_000),
+            ])
+        try await router.drain(within: settings.drain).get()
+        try? await client.close().get()
+    }
+
+    /// SIGTERM or SIGINT.
+    private static func untilTold() async {
+        let (signals, continuation) = AsyncStream.makeStream(of: Void.self)
+        Signals.handle([SIGTERM, SIGINT]) { _ in continuation.yield() }
+        for await _ in signals { return }
+    }
+
+    static func listenFailure(_ error: any Error, host: String, port: Int) -> Failure {
+        guard let cause = error as? IOError else {
+            return Failure(.failed, "the router cannot listen on \(host) port \(port): \(error)")
+        }
+        if cause.errnoCode == EADDRINUSE {
+            return Failure(.failed, "port \(port) is in use: choose another with --port or MARTLET_PORT")
+        }
+        let reason = String(cString: strerror(cause.errnoCode))
+        return Failure(
+            .failed, "the router cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port")
+    }
+}
+
+enum Descriptors {
+    /// Each proxied connection takes two; the soft limit of a shell is often 1024.
+    static func raiseLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+}
