@@ -16,6 +16,7 @@ struct Martlet: AsyncParsableCommand {
             BenchCommand.self,
             ChatCommand.self,
             ConfigCommand.self,
+            TokenCommand.self,
             HealthcheckCommand.self,
             ShimCommand.self,
         ]
