@@ -14,10 +14,11 @@ ALLOWED = {
     "martlet": f"* ArgumentParser Logging {NIO}",
     "NodeServer": "WebSocketTransport ChatCore ClusterState RedisClient WireProtocol TokenAuth Telemetry WebAssets "
     f"Logging {HTTP}",
-    "RouterServer": f"WebSocketTransport Affinity ClusterState RedisClient TokenAuth Telemetry Logging {HTTP}",
+    "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
+    f"Logging {HTTP}",
     "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",
     "LoadGenerator": "WireProtocol Affinity CLinux",
-    "MartletClient": f"WebSocketTransport WireProtocol {NIO}",
+    "MartletClient": f"WebSocketTransport WireProtocol {HTTP}",
     "WebSocketTransport": f"COpenSSL {HTTP}",
     "ClusterState": "RedisClient ChatCore WireProtocol NIOCore",
     "ChatCore": "WireProtocol",
