@@ -11,14 +11,14 @@ package struct HeartbeatWheel<Element: AnyObject & Hashable> {
     private var slots: [Set<Element>]
     private var slotOf: [Element: Int] = [:]
     private var current = 0
-    private var pinged: [(element: Element, deadline: UInt64)] = []
+    private var pinged: [(element: Element, at: UInt64, deadline: UInt64)] = []
     private var unauthenticated: [Element: UInt64] = [:]
     private var advancedAt: UInt64?
 
     package struct Actions {
         package var ping: [Element] = []
-        /// Their ping was sent a whole timeout ago: whoever said nothing since is gone.
-        package var check: [Element] = []
+        /// Their ping was sent a whole timeout ago, at `pingedAt`: whoever said nothing since is gone.
+        package var check: [(element: Element, pingedAt: UInt64)] = []
         package var unauthenticated: [Element] = []
     }
 
@@ -54,11 +54,11 @@ package struct HeartbeatWheel<Element: AnyObject & Hashable> {
             for (element, deadline) in unauthenticated { unauthenticated[element] = deadline + elapsed }
         }
         let expired = pinged.prefix { $0.deadline <= now }
-        actions.check = expired.map(\.element).filter { slotOf[$0] != nil }
+        actions.check = expired.filter { slotOf[$0.element] != nil }.map { ($0.element, $0.at) }
         pinged.removeFirst(expired.count)
         current = (current + 1) % slots.count
         actions.ping = Array(slots[current])
-        for element in actions.ping { pinged.append((element, now + timeout)) }
+        for element in actions.ping { pinged.append((element, now, now + timeout)) }
         if !unauthenticated.isEmpty {
             actions.unauthenticated = unauthenticated.filter { $0.value <= now }.map(\.key)
         }

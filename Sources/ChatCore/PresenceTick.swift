@@ -7,8 +7,8 @@ package struct PresenceTick: Sendable {
         case updated
     }
 
-    private var order: [String] = []
-    private var changes: [String: (change: Change, member: String)] = [:]
+    private var order: [[UInt8]] = []
+    private var changes: [[UInt8]: (change: Change, member: String)] = [:]
     package private(set) var count = 0
     package private(set) var pv: Int64 = 0
 
@@ -17,9 +17,9 @@ package struct PresenceTick: Sendable {
     package var isEmpty: Bool { pv == 0 }
 
     /// - Parameters:
-    ///   - key: what names the user in every member object of theirs.
+    ///   - key: the bytes that name the user in every member object of theirs.
     ///   - member: the JSON object to send.
-    package mutating func add(_ change: Change, key: String, member: String, count: Int, pv: Int64) {
+    package mutating func add(_ change: Change, key: [UInt8], member: String, count: Int, pv: Int64) {
         guard pv > self.pv else { return }
         self.pv = pv
         self.count = count

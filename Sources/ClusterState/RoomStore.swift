@@ -123,7 +123,7 @@ package struct RoomStore: Sendable {
             var cursor = "0"
             var head: RoomHead?
             var members: [String] = []
-            var seen: Set<String> = []
+            var seen: Set<[UInt8]> = []
             repeat {
                 let reply = try await redis.evaluate(
                     ClusterScripts.roomPresence,
@@ -135,7 +135,7 @@ package struct RoomStore: Sendable {
                 guard let fields = reply.array, let next = fields.first?.string else { break }
                 head = RoomHead(fields.dropFirst())
                 for member in fields.dropFirst(6).compactMap(\.string) where members.count < limit {
-                    if seen.insert(member).inserted { members.append(member) }
+                    if seen.insert(Array(member.utf8)).inserted { members.append(member) }
                 }
                 cursor = next
             } while cursor != "0" && members.count < limit

@@ -106,7 +106,7 @@ private struct EchoClients: FrameSink {
         } else if message.isType("joined") {
             sendNext(on: connection, after: message.seq ?? 0, count: 0, send)
         } else if message.isType("error") {
-            fail("the server answered \(message.text) (lift its limits with MARTLET_LIMIT_MESSAGES_PER_SECOND=0)")
+            fail(message.refusal)
         }
     }
 

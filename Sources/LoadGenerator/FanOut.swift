@@ -178,7 +178,7 @@ struct Receivers: FrameSink {
             lastSeq[connection] = message.seq ?? 0
             tally.joined.add(1, ordering: .releasing)
         } else if message.isType("error") {
-            tally.fail("the server answered \(message.text)")
+            tally.fail(message.refusal)
         }
     }
 

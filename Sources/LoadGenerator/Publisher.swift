@@ -141,7 +141,7 @@ struct Publisher {
                     acked += 1
                 case 1 where message.isType("error"):
                     fault =
-                        "the server answered \(message.text) (lift its limits with MARTLET_LIMIT_MESSAGES_PER_SECOND=0)"
+                        message.refusal
                 case 1 where message.isType("message"): fault = "somebody else publishes to \(scenario.room)"
                 default: break
                 }

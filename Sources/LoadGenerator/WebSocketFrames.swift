@@ -124,4 +124,10 @@ struct Scan {
     }
 
     var text: String { String(decoding: payload, as: UTF8.self) }
+
+    /// What to say of an error.
+    var refusal: String {
+        let hint = text.contains("rate_limited") ? " (lift its limits with MARTLET_LIMIT_MESSAGES_PER_SECOND=0)" : ""
+        return "the server answered \(text)\(hint)"
+    }
 }

@@ -93,7 +93,8 @@ extension Hub {
 
     private func joinAnswered(_ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult) {
         let head = RoomPosition(epoch: answer.head.epoch, seq: answer.head.seq, tag: answer.head.tag)
-        room.pv = max(room.pv, answer.head.pv)
+        // Later the events alone move it: this answer may overtake those that tell the others of this join.
+        if room.pv == 0 { room.pv = answer.head.pv }
         apply(room.sequencer.open(at: head), to: room)
         if room.sequencer.position?.epoch != head.epoch || (room.sequencer.position?.seq ?? 0) < head.seq {
             // The relay still owes something, or the room began anew: make sure that it comes.
@@ -124,6 +125,8 @@ extension Hub {
                 room: room.name, handle: room.handle, session: request.session, echo: request.echo,
                 texts: [joined] + texts),
             to: member.shard)
+        // Who came in between is not in this list, and its event was sent before this session could get it.
+        if answer.head.pv < room.pv { answerPresence(room.name, request.session, nil) }
     }
 
     // MARK: Recovery

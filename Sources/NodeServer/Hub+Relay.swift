@@ -257,8 +257,8 @@ extension RelayMessage.Message {
 
 /// Reads the member objects that the presence scripts write: `{"user":"…"` comes first in each.
 enum MemberText {
-    /// The user's JSON literal: the same text in each object of one user.
-    static func user(of member: String) -> String {
+    /// The bytes of the user's JSON literal: the same in each object of one user, and of no other.
+    static func user(of member: String) -> [UInt8] {
         var literal: [UInt8] = []
         var isEscaped = false
         for byte in member.utf8.dropFirst("{\"user\":\"".utf8.count) {
@@ -266,6 +266,6 @@ enum MemberText {
             isEscaped = byte == UInt8(ascii: "\\") && !isEscaped
             literal.append(byte)
         }
-        return String(decoding: literal, as: UTF8.self)
+        return literal
     }
 }

@@ -10,6 +10,7 @@ extension Hub {
         sessions[opening.session] = HubSession(
             user: opening.user, shard: opening.shard, info: opening.info, joinedAt: 0, status: opening.status,
             openDeadline: .now() + NodeConfiguration.joinDeadline)
+        openings.insert(opening.session)
         pursueOpening(opening.session)
     }
 
@@ -31,6 +32,7 @@ extension Hub {
             switch result {
             case .success((_, true)):
                 self.sessions[id]?.isOpen = true
+                self.openings.remove(id)
                 self.emit(.opened(id), to: session.shard)
             case .success((_, false)):
                 self.fenced(incarnation)
@@ -42,9 +44,12 @@ extension Hub {
 
     /// Sessions that could not be opened are tried again until their deadline, then refused.
     func expireOpenings(_ now: NIODeadline) {
-        for (id, session) in sessions where !session.isOpen {
+        for id in openings {
+            guard let session = sessions[id] else { continue }
             if session.openDeadline <= now {
-                emit(.refused(id, unavailable("the cluster's store cannot be reached; reconnect later")), to: session.shard)
+                emit(
+                    .refused(id, unavailable("the cluster's store cannot be reached; reconnect later")),
+                    to: session.shard)
                 forget(id)
             } else if mayWrite() {
                 pursueOpening(id)
@@ -61,6 +66,7 @@ extension Hub {
 
     private func forget(_ id: SessionID) {
         guard let session = sessions.removeValue(forKey: id) else { return }
+        openings.remove(id)
         users[session.user]?.sessions[id] = nil
         if let user = users[session.user], user.sessions.isEmpty {
             users[session.user] = nil

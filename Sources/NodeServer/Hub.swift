@@ -38,6 +38,8 @@ final class Hub: @unchecked Sendable {
     var rooms: [RoomName: HubRoom] = [:]
     var roomsByChannel: [String: HubRoom] = [:]
     var sessions: [SessionID: HubSession] = [:]
+    /// Sessions whose opening is not confirmed yet.
+    var openings: Set<SessionID> = []
     var users: [UserName: HubUser] = [:]
     var usersByChannel: [String: UserName] = [:]
     /// Queues of private rooms; a private room has no members here, only publishes.
@@ -52,6 +54,8 @@ final class Hub: @unchecked Sendable {
     var waitingPublishes = 0
     var waitingPublishBytes = 0
     var repairBacklog: [HubRoom] = []
+    /// Rooms that are still to be compared with Redis in this round of sampling.
+    var samples: [HubRoom] = []
     private var nextHandle = 0
     private var outbox: [[ShardEvent]] = []
     var batches: [DeliveryBatch] = []
@@ -80,7 +84,9 @@ final class Hub: @unchecked Sendable {
         outbox = Array(repeating: [], count: shards.count)
         batches = Array(repeating: DeliveryBatch(), count: shards.count)
         let subscriber = RedisSubscriber(
-            client: redis, probeChannel: "\(keys.prefix):probe:\(configuration.name):\(Base64URL.random(count: 8, using: &random))", delegate: self,
+            client: redis,
+            probeChannel: "\(keys.prefix):probe:\(configuration.name):\(Base64URL.random(count: 8, using: &random))",
+            delegate: self,
             logger: logger)
         self.subscriber = subscriber
         subscriber.start()
@@ -195,6 +201,7 @@ final class Hub: @unchecked Sendable {
             if room.isUnused { closeIfUnused(room) }
         }
         continueRepair()
+        sample()
         reconcileDirectory()
         endTurn()
     }

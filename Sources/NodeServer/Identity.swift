@@ -40,7 +40,9 @@ enum Identity {
     }
 
     private static func bearer(_ headers: HTTPHeaders) -> String? {
-        guard let value = headers.first(name: "authorization"), value.lowercased().hasPrefix("bearer ") else { return nil }
+        guard let value = headers.first(name: "authorization"), value.lowercased().hasPrefix("bearer ") else {
+            return nil
+        }
         return String(value.dropFirst("bearer ".count).drop { $0 == " " })
     }
 }

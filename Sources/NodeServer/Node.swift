@@ -1,7 +1,6 @@
 import ChatCore
 import ClusterState
 package import Logging
-import NIOConcurrencyHelpers
 import NIOCore
 package import NIOPosix
 package import RedisClient
@@ -55,7 +54,7 @@ package final class Node: Sendable {
             control.start()
             return NIOLoopBound(control, eventLoop: hub.eventLoop)
         }.get()
-        routes.control.withLockedValue { $0 = control }
+        routes.started(control)
         return Node(
             configuration: configuration, group: group, logger: logger, redis: redis, hub: hub, shards: shards,
             server: server, control: control, port: port)
@@ -81,12 +80,12 @@ package final class Node: Sendable {
         _ = try? await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
     }
 
-    /// Stops accepting, sends every client away with a delay of its own, removes what the node has in Redis, and ends,
+    /// Takes no more clients (the port still answers `/healthz` and `/readyz`), sends every client away with a delay of its own, removes what the node has in Redis, and ends,
     /// all within the drain deadline.
     package func drain() async {
         let deadline = NIODeadline.now() + configuration.drainDeadline
-        logger.notice("draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
-        _ = try? await server.stopAccepting().get()
+        logger.notice(
+            "draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
         _ = try? await hub.eventLoop.submit { self.control.value.beginDraining() }.get()
         let sessions = await sessionCount()
         let drained = shards.map { shard in
@@ -95,7 +94,8 @@ package final class Node: Sendable {
         // What has not closed by then is closed with the process; the last second belongs to Redis.
         await wait(for: EventLoopFuture.andAllComplete(drained, on: hub.eventLoop), until: deadline - .seconds(1))
         await wait(
-            for: hub.eventLoop.flatSubmit { self.control.value.end() }, until: max(deadline, .now() + .milliseconds(500)))
+            for: hub.eventLoop.flatSubmit { self.control.value.end() },
+            until: max(deadline, .now() + .milliseconds(500)))
         for shard in shards { try? await shard.eventLoop.submit { shard.stop() }.get() }
         _ = try? await server.close().get()
         _ = try? await hub.eventLoop.flatSubmit { self.hub.stop() }.get()

@@ -24,7 +24,8 @@ final class HubMetrics {
     var gaps = 0
     var deafness = 0
 
-    func snapshot(sessions: Int, waitingPublishes: Int, isConnected: Bool, hears: Bool, holdsLease: Bool) -> HubFigures {
+    func snapshot(sessions: Int, waitingPublishes: Int, isConnected: Bool, hears: Bool, holdsLease: Bool) -> HubFigures
+    {
         HubFigures(
             sessions: sessions, rooms: rooms, publishes: publishes, publishBatches: publishBatches,
             publishesRefused: publishesRefused, waitingPublishes: waitingPublishes, relayed: relayed,
@@ -67,16 +68,21 @@ enum NodeMetricsText {
         text.counter("martlet_publishes_refused_total", help: "Publishes answered with an error.", hub.publishesRefused)
         text.counter("martlet_relayed_total", help: "Messages that Redis relayed to this node.", hub.relayed)
         text.counter("martlet_relay_malformed_total", help: "Relayed messages that made no sense.", hub.relayMalformed)
-        text.counter("martlet_relay_misses_total", help: "Own messages that the relay did not bring in time.", hub.relayMisses)
+        text.counter(
+            "martlet_relay_misses_total", help: "Own messages that the relay did not bring in time.", hub.relayMisses)
         text.counter("martlet_log_reads_total", help: "Reads of a room's log to fill a hole.", hub.logReads)
         text.counter("martlet_gaps_total", help: "Holes that were told to clients.", hub.gaps)
         text.counter("martlet_deafness_total", help: "Times that the subscription was deaf.", hub.deafness)
         for (index, shard) in shards.enumerated() {
             let labels: MetricsText.Labels = ["shard": String(index)]
-            text.gauge("martlet_connections", help: "Open WebSocket connections.", Double(shard.connections), labels: labels)
-            text.counter("martlet_messages_received_total", help: "Frames from clients.", shard.received, labels: labels)
-            text.counter("martlet_deliveries_total", help: "Room events given to a session.", shard.deliveries, labels: labels)
-            text.counter("martlet_rate_limited_total", help: "Frames over the limit.", shard.rateLimited, labels: labels)
+            text.gauge(
+                "martlet_connections", help: "Open WebSocket connections.", Double(shard.connections), labels: labels)
+            text.counter(
+                "martlet_messages_received_total", help: "Frames from clients.", shard.received, labels: labels)
+            text.counter(
+                "martlet_deliveries_total", help: "Room events given to a session.", shard.deliveries, labels: labels)
+            text.counter(
+                "martlet_rate_limited_total", help: "Frames over the limit.", shard.rateLimited, labels: labels)
             text.counter("martlet_errors_total", help: "Error frames sent.", shard.errors, labels: labels)
         }
         return text.bytes

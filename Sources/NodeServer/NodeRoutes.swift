@@ -1,33 +1,45 @@
 import ClusterState
-import NIOConcurrencyHelpers
 import NIOCore
-import RedisClient
 import NIOHTTP1
+import RedisClient
+import Synchronization
 import Telemetry
 import WebAssets
 import WebSocketTransport
 import WireProtocol
 
 /// The few HTTP paths of a node, and the upgrade at `/ws`.
-struct NodeRoutes: Sendable {
+final class NodeRoutes: Sendable {
     static let subprotocol = "martlet.v1.json"
 
     let hub: Hub
     let shards: [Shard]
     let configuration: NodeConfiguration
     /// Set once the node has started; until then it is not ready.
-    let control = NIOLockedValueBox<NIOLoopBound<NodeControl>?>(nil)
+    private let control = Mutex<NIOLoopBound<NodeControl>?>(nil)
+
+    init(hub: Hub, shards: [Shard], configuration: NodeConfiguration) {
+        self.hub = hub
+        self.shards = shards
+        self.configuration = configuration
+    }
+
+    func started(_ control: NIOLoopBound<NodeControl>) {
+        self.control.withLock { $0 = control }
+    }
 
     func respond(to request: HTTPRequest, on loop: any EventLoop) -> EventLoopFuture<HTTPResponse> {
         let answer: EventLoopFuture<HTTPResponse>
         switch request.path {
-        case "/healthz": answer = loop.makeSucceededFuture(HTTPResponse(status: .ok, contentType: Self.plain, body: "ok\n"))
+        case "/healthz":
+            answer = loop.makeSucceededFuture(HTTPResponse(status: .ok, contentType: Self.plain, body: "ok\n"))
         case "/readyz": answer = readiness()
         case "/metrics": answer = metrics()
         default:
             guard let asset = WebAssets.find(path: request.path) else {
                 return loop.makeSucceededFuture(
-                    .error(.notFound, reason: "not_found", message: "there is nothing at this path; /ws speaks WebSocket"))
+                    .error(
+                        .notFound, reason: "not_found", message: "there is nothing at this path; /ws speaks WebSocket"))
             }
             answer = loop.makeSucceededFuture(Self.response(asset, request))
         }
@@ -82,7 +94,7 @@ struct NodeRoutes: Sendable {
     private static let plain = "text/plain; charset=utf-8"
 
     private func readiness() -> EventLoopFuture<HTTPResponse> {
-        guard let control = control.withLockedValue({ $0 }) else {
+        guard let control = control.withLock({ $0 }) else {
             return hub.eventLoop.makeSucceededFuture(Self.notReady("starting"))
         }
         return hub.eventLoop.submit {
@@ -98,7 +110,7 @@ struct NodeRoutes: Sendable {
     }
 
     private func metrics() -> EventLoopFuture<HTTPResponse> {
-        guard let control = control.withLockedValue({ $0 }) else {
+        guard let control = control.withLock({ $0 }) else {
             return hub.eventLoop.makeSucceededFuture(Self.notReady("starting"))
         }
         let hub = self.hub

@@ -16,12 +16,12 @@ final class Session: WebSocketDelegate, Hashable {
     private let remoteAddress: String
     private var state: SessionState
     private var bucket: TokenBucket?
-    private var info: String?
+    /// As the log knows it: it outlives ``SessionState/user``.
+    private var user: UserName?
     private var welcomeID: String?
     private var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
     private var publishes: UInt64 = 0
-    private var pingedAt: NIODeadline?
     private var lastTyping: [RoomName: (isTyping: Bool, at: NIODeadline)] = [:]
     private var ended: (code: CloseCode, reason: String)?
     private var drained: EventLoopPromise<Void>?
@@ -91,7 +91,6 @@ final class Session: WebSocketDelegate, Hashable {
 
     func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
         let rooms = state.rooms.count
-        let user = state.user
         leaveEverything()
         shard.remove(self)
         self.connection = nil
@@ -124,6 +123,7 @@ final class Session: WebSocketDelegate, Hashable {
             case .join(let joins):
                 for join in joins { self.join(join, message.id) }
             case .leave(let room):
+                _ = try state.requireOpen()
                 guard state.leave(room) != nil else { throw WireError(.notInRoom, "this session is not in \(room)") }
                 shard.leave(self, room)
                 send(ServerMessage.left(room: room, id: message.id))
@@ -218,7 +218,9 @@ final class Session: WebSocketDelegate, Hashable {
         case .token(let verifier):
             guard let token = auth.token else { throw WireError(.authenticationFailed, "token is missing") }
             user = try Identity.user(of: token, verifier)
-            if let named = auth.user, named != user { throw WireError(.identityConflict, "the token is another user's") }
+            if let named = auth.user, named != user {
+                throw WireError(.identityConflict, "the token is another user's")
+            }
         }
         try authenticate(as: user, client: auth.client, info: auth.info, status: auth.status, requestID)
     }
@@ -229,7 +231,7 @@ final class Session: WebSocketDelegate, Hashable {
         switch state.authenticate(as: user, status: status) {
         case .open(let user):
             if let client { self.client = client }
-            self.info = info
+            self.user = user
             welcomeID = requestID
             shard.authenticated(self)
             shard.send(
@@ -291,13 +293,12 @@ final class Session: WebSocketDelegate, Hashable {
     // MARK: Heartbeat and end
 
     func ping() {
-        pingedAt = .now()
         connection?.ping()
     }
 
     /// Anything that was read since the ping is an answer.
-    func checkHeartbeat() {
-        guard let connection, let pingedAt, connection.lastReadTime < pingedAt else { return }
+    func checkHeartbeat(pingedAt: NIODeadline) {
+        guard let connection, connection.lastReadTime < pingedAt else { return }
         end(.heartbeatTimeout)
     }
 

@@ -33,7 +33,8 @@ final class Shard: @unchecked Sendable {
     /// Members that are sent to without a pause; larger rooms go in chunks, so that the loop is never held for long.
     static let chunk = 1000
 
-    init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64) {
+    init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64)
+    {
         self.index = index
         self.eventLoop = eventLoop
         self.hub = hub
@@ -97,7 +98,7 @@ final class Shard: @unchecked Sendable {
     private func tick() {
         let actions = wheel.advance(now: NIODeadline.now().uptimeNanoseconds)
         for session in actions.ping { session.ping() }
-        for session in actions.check { session.checkHeartbeat() }
+        for (session, pingedAt) in actions.check { session.checkHeartbeat(pingedAt: .uptimeNanoseconds(pingedAt)) }
         for session in actions.unauthenticated { session.authenticationTimedOut() }
     }
 

@@ -85,7 +85,8 @@ private struct Fields {
 
     func requestID() throws(WireError) -> String? {
         guard let id, id.kind != .null else { return nil }
-        guard let string = JSONText.string(id, in: bytes), (1...ClientMessage.maximumIDLength).contains(string.utf8.count)
+        guard let string = JSONText.string(id, in: bytes),
+            (1...ClientMessage.maximumIDLength).contains(string.utf8.count)
         else {
             throw WireError(.invalidField, "id is a string of 1 to \(ClientMessage.maximumIDLength) bytes")
         }
@@ -96,7 +97,9 @@ private struct Fields {
         guard let type else { throw WireError(.invalidField, "type is missing; it names the message") }
         guard type.isString else { throw WireError(.invalidField, "type is a string") }
         if matches(type, "message") { return .message(room: try roomName(), payload: try payload()) }
-        if matches(type, "typing") { return .typing(room: try roomName(), isTyping: try bool(typing, "typing") ?? true) }
+        if matches(type, "typing") {
+            return .typing(room: try roomName(), isTyping: try bool(typing, "typing") ?? true)
+        }
         if matches(type, "ping") { return .ping }
         if matches(type, "join") { return .join(try joins()) }
         if matches(type, "leave") { return .leave(try roomName()) }
@@ -105,7 +108,9 @@ private struct Fields {
             return .history(room: try roomName(), range: try historyRange(), limit: try historyLimit())
         }
         if matches(type, "direct") {
-            guard let to = try string(to, "to") else { throw WireError(.invalidField, "to is missing; it names a user") }
+            guard let to = try string(to, "to") else {
+                throw WireError(.invalidField, "to is missing; it names a user")
+            }
             return .direct(to: try UserName(validating: to), payload: try payload())
         }
         if matches(type, "status") {

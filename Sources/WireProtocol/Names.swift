@@ -33,7 +33,9 @@ package struct RoomName: Hashable, Sendable, CustomStringConvertible {
 
     /// The one private room of two users, whoever asks: `dm:alice:bob`.
     package static func direct(_ first: UserName, _ second: UserName) -> RoomName {
-        let encoded = [first.percentEncoded, second.percentEncoded].sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        let encoded = [first.percentEncoded, second.percentEncoded].sorted {
+            $0.utf8.lexicographicallyPrecedes($1.utf8)
+        }
         return RoomName(unchecked: directPrefix + encoded[0] + ":" + encoded[1])
     }
 
@@ -68,6 +70,9 @@ package struct RoomName: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// A user: 1–128 bytes of UTF-8 without control characters (C0, DEL, C1, and the line and paragraph separators).
+///
+/// Two names are one user when their bytes are the same, as in Redis and for every client; `String` would take canonical
+/// equivalents (é as one scalar or as two) for the same.
 package struct UserName: Hashable, Sendable, CustomStringConvertible {
     package static let maximumLength = 128
 
@@ -89,6 +94,15 @@ package struct UserName: Hashable, Sendable, CustomStringConvertible {
             throw WireError(.invalidUser, "a user name has no control characters")
         }
         self.string = string
+    }
+
+    package static func == (left: UserName, right: UserName) -> Bool {
+        left.string.utf8.elementsEqual(right.string.utf8)
+    }
+
+    package func hash(into hasher: inout Hasher) {
+        var string = string
+        string.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
     }
 
     /// The inverse of ``percentEncoded``; `nil` unless `text` is exactly what ``percentEncoded`` would have made.

@@ -8,7 +8,8 @@ extension Sequencer {
     fileprivate static func message(
         _ seq: Int64, epoch: String = "e", tag: String? = nil, previous: String? = nil
     ) -> Message {
-        Message(epoch: epoch, seq: seq, tag: tag ?? "t\(seq)", previousTag: previous ?? "t\(seq - 1)", element: "m\(seq)")
+        Message(
+            epoch: epoch, seq: seq, tag: tag ?? "t\(seq)", previousTag: previous ?? "t\(seq - 1)", element: "m\(seq)")
     }
 
     fileprivate static func logged(_ seqs: ClosedRange<Int64>, tag: (Int64) -> String = { "t\($0)" }) -> [Message] {

@@ -58,14 +58,17 @@ struct ClientMessageTests {
     @Test(
         "a missing field or a wrong type is error 102, with the id of the message",
         arguments: [
-            #"{"id":"7"}"#, #"{"id":"7","type":1}"#, #"{"id":"7","type":"join"}"#, #"{"id":"7","type":"join","room":5}"#,
+            #"{"id":"7"}"#, #"{"id":"7","type":1}"#, #"{"id":"7","type":"join"}"#,
+            #"{"id":"7","type":"join","room":5}"#,
             #"{"id":"7","type":"message","room":"r"}"#, #"{"id":"7","type":"message","room":"r","text":5}"#,
-            #"{"id":"7","type":"join","room":"r","since":5}"#, #"{"id":"7","type":"join","room":"r","since":{"seq":1}}"#,
+            #"{"id":"7","type":"join","room":"r","since":5}"#,
+            #"{"id":"7","type":"join","room":"r","since":{"seq":1}}"#,
             #"{"id":"7","type":"join","room":"r","since":{"epoch":"e","seq":-1}}"#,
             #"{"id":"7","type":"join","room":"r","echo":"yes"}"#, #"{"id":"7","type":"join","rooms":{}}"#,
             #"{"id":"7","type":"join","rooms":[]}"#, #"{"id":"7","type":"join","rooms":["r"]}"#,
             #"{"id":"7","type":"join","room":"r","rooms":[{"room":"r"}]}"#,
-            #"{"id":"7","type":"history","room":"r","limit":101}"#, #"{"id":"7","type":"history","room":"r","limit":0}"#,
+            #"{"id":"7","type":"history","room":"r","limit":101}"#,
+            #"{"id":"7","type":"history","room":"r","limit":0}"#,
             #"{"id":"7","type":"history","room":"r","limit":1.0}"#,
             #"{"id":"7","type":"history","room":"r","before":1,"after":1}"#,
             #"{"id":"7","type":"status","status":"sleepy"}"#, #"{"id":"7","type":"status"}"#,
@@ -92,7 +95,10 @@ struct ClientMessageTests {
 
     @Test(
         "a room name out of the alphabet is error 108, with the room's name",
-        arguments: ["", "a b", "ä", "a{b}", "a%b", "a\u{7f}b", "dm:bob:alice", "dm:alice", "dm:a:b:c", String(repeating: "x", count: 129)])
+        arguments: [
+            "", "a b", "ä", "a{b}", "a%b", "a\u{7f}b", "dm:bob:alice", "dm:alice", "dm:a:b:c",
+            String(repeating: "x", count: 129),
+        ])
     func invalidRoom(_ name: String) {
         let error = error(#"{"type":"join","room":\#(JSONWriter.literal(name))}"#)
         #expect(error?.error.code == .invalidRoom)
@@ -107,14 +113,18 @@ struct ClientMessageTests {
 
 @Suite("Names in keys")
 struct NameTests {
-    @Test("no user name can forge a hash tag, a separator or another name", arguments: ["a{b}", "a:b", "%", "a%3Ab", "ü", "🦜 x", "{}%:"])
+    @Test(
+        "no user name can forge a hash tag, a separator or another name",
+        arguments: ["a{b}", "a:b", "%", "a%3Ab", "ü", "🦜 x", "{}%:"])
     func percentEncoding(_ name: String) throws {
         let user = try UserName(validating: name)
         #expect(!user.percentEncoded.contains { "{}:".contains($0) })
         #expect(UserName(percentEncoded: user.percentEncoded) == user)
     }
 
-    @Test("an encoding that this would not have made names nobody", arguments: ["a%3a", "%41", "%", "%4", "a:b", "%FF", ""])
+    @Test(
+        "an encoding that this would not have made names nobody",
+        arguments: ["a%3a", "%41", "%", "%4", "a:b", "%FF", ""])
     func foreignEncoding(_ text: String) {
         #expect(UserName(percentEncoded: text) == nil)
     }
@@ -122,6 +132,15 @@ struct NameTests {
     @Test("control characters are refused", arguments: ["\u{0}", "a\nb", "\u{7f}", "\u{85}", "\u{2028}", ""])
     func controlCharacters(_ name: String) {
         #expect(throws: WireError.self) { try UserName(validating: name) }
+    }
+
+    @Test("names that look alike are two users when their bytes differ")
+    func canonicalEquivalents() throws {
+        let composed = try UserName(validating: "\u{FC}")
+        let decomposed = try UserName(validating: "u\u{308}")
+        #expect(composed != decomposed)
+        #expect(Set([composed, decomposed]).count == 2)
+        #expect(UserName(percentEncoded: decomposed.percentEncoded) == decomposed)
     }
 
     @Test("two users have one private room, and each can be read from it")
