@@ -52,6 +52,7 @@ struct DevCommand: ParsableCommand {
             randomSecret: Self.randomSecret())
         let lock = try folder.occupy()
         try Self.checkPorts(plan)
+        if let socket = plan.ownSocket { try Self.awaitEndOfEarlier(socket: socket) }
         folder.publish(plan, lock: lock)
 
         let output = DevOutput(
@@ -63,6 +64,16 @@ struct DevCommand: ParsableCommand {
             output.show(DevBanner.text(plan, pids: pids, program: CommandLine.arguments.first ?? "martlet"))
         }
         output.say("ended")
+    }
+
+    /// After a SIGKILL of dev its redis-server takes a moment to end, and would take the new one's socket with it.
+    private static func awaitEndOfEarlier(socket: String) throws(Failure) {
+        for _ in 0..<200 {
+            guard let descriptor = Sockets.connect(path: socket) else { return }
+            close(descriptor)
+            usleep(50_000)
+        }
+        throw Failure(.failed, "a redis-server from an earlier run still listens on \(socket): end it first")
     }
 
     static func checkPorts(_ plan: DevPlan) throws(Failure) {

@@ -163,7 +163,7 @@ enum Screen {
     static func redraw(_ lines: [String], width: Int?) {
         let rows = Terminal.rows(STDOUT_FILENO) ?? 24
         let shown = lines.count <= rows - 1 ? lines : lines.prefix(rows - 2) + ["… \(lines.count - rows + 2) more"]
-        let text = shown.map { $0 + "\u{1B}[K\r\n" }.joined()
+        let text = shown.map { $0 + "\u{1B}[K\n" }.joined()
         Terminal.write("\u{1B}[H" + text + "\u{1B}[J", to: STDOUT_FILENO)
     }
 }

@@ -23,7 +23,8 @@ struct DevPlan: Sendable, Equatable {
     let page: String
     let redisURL: String
     let redisPrefix: String
-    let runsRedis: Bool
+    /// Of the Redis that is started here; nil when it stands already.
+    let ownSocket: String?
     let authentication: Settings.Auth
     let nodeCount: Int
 
@@ -89,7 +90,7 @@ struct DevPlan: Sendable, Equatable {
         page = "http://" + (reachable.contains(":") ? "[\(reachable)]" : reachable) + ":\(port)/"
         redisURL = url
         redisPrefix = settings.redisPrefix
-        runsRedis = standingRedis == nil
+        ownSocket = standingRedis == nil ? socket : nil
         self.authentication = authentication
         nodeCount = nodes
     }
