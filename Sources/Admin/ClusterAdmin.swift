@@ -161,7 +161,8 @@ package struct ClusterAdmin: Sendable {
         let members = try await roomStore.members(room: room).get()
         let users = Dictionary(grouping: members, by: \.user).map { user, sessions in
             PresenceReport.User(
-                user: user, sessions: sessions.sorted { ($0.joinedAt, $0.session.string) < ($1.joinedAt, $1.session.string) })
+                user: user,
+                sessions: sessions.sorted { ($0.joinedAt, $0.session.string) < ($1.joinedAt, $1.session.string) })
         }
         return PresenceReport(
             room: room, count: head.count, users: users.sorted { $0.user.string < $1.user.string })

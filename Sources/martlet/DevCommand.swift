@@ -44,7 +44,9 @@ struct DevCommand: ParsableCommand {
         let fromEnvironment = !(environment["MARTLET_REDIS_URL"] ?? "").isEmpty
         let standing = redis.redisURL != nil || fromEnvironment ? settings.redisURL : nil
         if standing == nil, ChildProcess.find("redis-server", path: environment["PATH"] ?? "/usr/bin:/bin") == nil {
-            throw Failure(.failed, "redis-server is not installed: `make deps` installs it, or give one that runs with --redis URL")
+            throw Failure(
+                .failed,
+                "redis-server is not installed: `make deps` installs it, or give one that runs with --redis URL")
         }
         let plan = try DevPlan(
             settings: settings, environment: environment, nodes: nodes, standingRedis: standing, folder: folder.path,
@@ -81,9 +83,13 @@ struct DevCommand: ParsableCommand {
             switch Sockets.tryListening(host: host, port: port) {
             case .free: continue
             case .inUse:
-                throw Failure(.failed, "port \(port), which \(owner) would take, is in use: choose another first port with --port")
+                throw Failure(
+                    .failed, "port \(port), which \(owner) would take, is in use: choose another first port with --port"
+                )
             case .refused(let reason):
-                throw Failure(.failed, "\(owner) cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port")
+                throw Failure(
+                    .failed,
+                    "\(owner) cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port")
             }
         }
     }

@@ -38,52 +38,73 @@ struct Settings: Sendable, Equatable {
 extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
     static let table: [SettingRow] = [
-        .text("MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
-              "Where Redis is: redis://[user:password@]host[:port][/db] or unix:///path/to/socket[?db=N]."),
-        .text("MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,
-              "What every key and channel in Redis begins with; two clusters on one Redis need two of them."),
-        .seconds("MARTLET_REDIS_TIMEOUT_SECONDS", flag: "--redis-timeout", \.redisTimeout, 0...86400, .servers,
-                 "How long a start waits for a Redis that does not answer before it gives up with exit code 3."),
-        .optionalText("MARTLET_NODE_NAME", flag: "--name", \.nodeName, SettingSyntax.nodeName, .node,
-                      "The node's name in the cluster; a second start under one name ends the first.",
-                      unset: "host name and port"),
-        .text("MARTLET_HOST", flag: "--host", \.host, SettingSyntax.host, .servers,
-              "The address to listen on; 0.0.0.0 is every address of this machine."),
-        .optionalInteger("MARTLET_PORT", flag: "--port", \.port, 0...65535, .servers,
-                         "The port to listen on; 0 takes a free one and logs which.",
-                         unset: "8081 for a node, 8080 for a router and for dev"),
-        .optionalText("MARTLET_ADVERTISE", flag: "--advertise", \.advertise, SettingSyntax.hostAndPort, .node,
-                      "Where routers dial this node, as host:port.", unset: "the address it listens on"),
-        .choice("MARTLET_AUTH", flag: "--auth", \.auth, .node,
-                "Who may connect: token asks each client for a signed token, none believes the name a client gives"
-                    + " and is for development alone."),
-        .optionalText("MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32), .node,
-                      "The key of HS256 tokens.", unset: "none: no token is valid", isSecret: true),
-        .optionalText("MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), .servers,
-                      "The cluster's secret, the same for every router: it keys the hash that picks a node.",
-                      unset: "none", isSecret: true),
-        .integer("MARTLET_LIMIT_MESSAGES_PER_SECOND", \.limitMessagesPerSecond, 0...1_000_000, .node,
-                 "Messages a second that one session may send for long; 0 lifts the limit."),
-        .integer("MARTLET_LIMIT_MESSAGES_BURST", \.limitMessagesBurst, 1...1_000_000, .node,
-                 "Messages that one session may send at once before the limit a second holds."),
-        .integer("MARTLET_LIMIT_MESSAGE_BYTES", \.limitMessageBytes, 256...16_777_216, .node,
-                 "The largest message in bytes; a larger one closes its connection."),
-        .integer("MARTLET_LIMIT_ROOMS_PER_SESSION", \.limitRoomsPerSession, 1...100_000, .node,
-                 "Rooms that one session may be in."),
-        .integer("MARTLET_LIMIT_OUTBOUND_BYTES", \.limitOutboundBytes, 65536...1_073_741_824, .node,
-                 "Bytes that may wait for a slow client before it is told to reconnect and resume."),
-        .seconds("MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .node,
-                 "The time between two pings to a client that is silent."),
-        .seconds("MARTLET_HEARTBEAT_TIMEOUT_SECONDS", \.heartbeatTimeout, 1...3600, .node,
-                 "How long a client may leave a ping without an answer before it counts as gone."),
-        .seconds("MARTLET_LEASE_SECONDS", \.lease, 1...3600, .node,
-                 "How long a node that cannot renew its lease still counts as alive; the same for every node."),
-        .seconds("MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
-                 "The time that SIGTERM leaves for clients to move elsewhere."),
-        .integer("MARTLET_HISTORY_MESSAGES", \.historyMessages, 0...1_000_000, .node,
-                 "Messages a room keeps; 0 keeps none, and then nothing can be recovered after a reconnect."),
-        .seconds("MARTLET_HISTORY_SECONDS", \.history, 1...31_536_000, .node,
-                 "How long a room keeps a message."),
+        .text(
+            "MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
+            "Where Redis is: redis://[user:password@]host[:port][/db] or unix:///path/to/socket[?db=N]."),
+        .text(
+            "MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,
+            "What every key and channel in Redis begins with; two clusters on one Redis need two of them."),
+        .seconds(
+            "MARTLET_REDIS_TIMEOUT_SECONDS", flag: "--redis-timeout", \.redisTimeout, 0...86400, .servers,
+            "How long a start waits for a Redis that does not answer before it gives up with exit code 3."),
+        .optionalText(
+            "MARTLET_NODE_NAME", flag: "--name", \.nodeName, SettingSyntax.nodeName, .node,
+            "The node's name in the cluster; a second start under one name ends the first.",
+            unset: "host name and port"),
+        .text(
+            "MARTLET_HOST", flag: "--host", \.host, SettingSyntax.host, .servers,
+            "The address to listen on; 0.0.0.0 is every address of this machine."),
+        .optionalInteger(
+            "MARTLET_PORT", flag: "--port", \.port, 0...65535, .servers,
+            "The port to listen on; 0 takes a free one and logs which.",
+            unset: "8081 for a node, 8080 for a router and for dev"),
+        .optionalText(
+            "MARTLET_ADVERTISE", flag: "--advertise", \.advertise, SettingSyntax.hostAndPort, .node,
+            "Where routers dial this node, as host:port.", unset: "the address it listens on"),
+        .choice(
+            "MARTLET_AUTH", flag: "--auth", \.auth, .node,
+            "Who may connect: token asks each client for a signed token, none believes the name a client gives"
+                + " and is for development alone."),
+        .optionalText(
+            "MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32), .node,
+            "The key of HS256 tokens.", unset: "none: no token is valid", isSecret: true),
+        .optionalText(
+            "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), .servers,
+            "The cluster's secret, the same for every router: it keys the hash that picks a node.",
+            unset: "none", isSecret: true),
+        .integer(
+            "MARTLET_LIMIT_MESSAGES_PER_SECOND", \.limitMessagesPerSecond, 0...1_000_000, .node,
+            "Messages a second that one session may send for long; 0 lifts the limit."),
+        .integer(
+            "MARTLET_LIMIT_MESSAGES_BURST", \.limitMessagesBurst, 1...1_000_000, .node,
+            "Messages that one session may send at once before the limit a second holds."),
+        .integer(
+            "MARTLET_LIMIT_MESSAGE_BYTES", \.limitMessageBytes, 256...16_777_216, .node,
+            "The largest message in bytes; a larger one closes its connection."),
+        .integer(
+            "MARTLET_LIMIT_ROOMS_PER_SESSION", \.limitRoomsPerSession, 1...100_000, .node,
+            "Rooms that one session may be in."),
+        .integer(
+            "MARTLET_LIMIT_OUTBOUND_BYTES", \.limitOutboundBytes, 65536...1_073_741_824, .node,
+            "Bytes that may wait for a slow client before it is told to reconnect and resume."),
+        .seconds(
+            "MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .node,
+            "The time between two pings to a client that is silent."),
+        .seconds(
+            "MARTLET_HEARTBEAT_TIMEOUT_SECONDS", \.heartbeatTimeout, 1...3600, .node,
+            "How long a client may leave a ping without an answer before it counts as gone."),
+        .seconds(
+            "MARTLET_LEASE_SECONDS", \.lease, 1...3600, .node,
+            "How long a node that cannot renew its lease still counts as alive; the same for every node."),
+        .seconds(
+            "MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
+            "The time that SIGTERM leaves for clients to move elsewhere."),
+        .integer(
+            "MARTLET_HISTORY_MESSAGES", \.historyMessages, 0...1_000_000, .node,
+            "Messages a room keeps; 0 keeps none, and then nothing can be recovered after a reconnect."),
+        .seconds(
+            "MARTLET_HISTORY_SECONDS", \.history, 1...31_536_000, .node,
+            "How long a room keeps a message."),
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
             readers: [.router],
@@ -95,8 +116,9 @@ extension Settings {
                 settings.trustedProxies = blocks
                 return true
             }),
-        .choice("MARTLET_LOG_LEVEL", flag: "--log-level", \.logLevel, .servers,
-                "The least severe log lines that are written."),
+        .choice(
+            "MARTLET_LOG_LEVEL", flag: "--log-level", \.logLevel, .servers,
+            "The least severe log lines that are written."),
     ]
 
     /// What this process was told: see `init(environment:flags:)`.
@@ -115,7 +137,9 @@ extension Settings {
         for key in environment.keys.sorted() where key.hasPrefix("MARTLET_") {
             guard Settings.rows[key] == nil else { continue }
             let nearest = EditDistance.nearest(to: key, among: Settings.table.map(\.key)) ?? ""
-            throw Failure(.usage, "the environment has \(Printable.text(key)), which no setting is called; the nearest is \(nearest)")
+            throw Failure(
+                .usage,
+                "the environment has \(Printable.text(key)), which no setting is called; the nearest is \(nearest)")
         }
         for row in Settings.table {
             if let text = flags[row.key] ?? nil {

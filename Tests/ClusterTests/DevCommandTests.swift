@@ -23,7 +23,9 @@ struct DevCommandTests {
         }
 
         static func newFolder() throws -> String {
-            let path = FileManager.default.temporaryDirectory.appendingPathComponent("martlet dev \(UInt64.random(in: 0...UInt64.max))").path
+            let path = FileManager.default.temporaryDirectory.appendingPathComponent(
+                "martlet dev \(UInt64.random(in: 0...UInt64.max))"
+            ).path
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
             return path
         }
@@ -67,7 +69,8 @@ struct DevCommandTests {
             #expect(children.count == 5)
             let second = try await dev.martlet("dev", "--port", "1")
             #expect(second.exit == .status(1))
-            #expect(second.errorText.contains("a dev cluster runs in this directory already (process \(dev.process.pid))"))
+            #expect(
+                second.errorText.contains("a dev cluster runs in this directory already (process \(dev.process.pid))"))
 
             let node = try #require(children.first { Processes.commandLine($0.pid).contains("node") })
             kill(node.pid, SIGKILL)

@@ -32,7 +32,9 @@ struct DevPlanTests {
 
     @Test("every setting that the children get is in the table")
     func childrenAreWellConfigured() throws {
-        let plan = try plan(["MARTLET_NODE_NAME": "mine", "MARTLET_ADVERTISE": "h:1", "MARTLET_SECRET": "0123456789abcdef"])
+        let plan = try plan([
+            "MARTLET_NODE_NAME": "mine", "MARTLET_ADVERTISE": "h:1", "MARTLET_SECRET": "0123456789abcdef",
+        ])
         for child in plan.children {
             var environment = ["MARTLET_NODE_NAME": "mine", "MARTLET_ADVERTISE": "h:1"]
             for (key, value) in child.environment { environment[key] = value }

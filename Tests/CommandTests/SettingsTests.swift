@@ -42,7 +42,8 @@ struct SettingsTests {
         #expect(error?.code == .usage)
         #expect(
             error?.sentence
-                == "the environment has MARTLET_REDIS_ULR, which no setting is called; the nearest is MARTLET_REDIS_URL")
+                == "the environment has MARTLET_REDIS_ULR, which no setting is called; the nearest is MARTLET_REDIS_URL"
+        )
     }
 
     @Test(
@@ -71,7 +72,8 @@ struct SettingsTests {
     @Test("a Redis URL that cannot be used is refused with the reason, without its password")
     func redisURL() {
         let error = failure(["MARTLET_REDIS_URL": "redis://u:hunter2@h:99999"])
-        #expect(error == Failure(.usage, "MARTLET_REDIS_URL: the port in the Redis URL must be a number from 1 to 65535"))
+        #expect(
+            error == Failure(.usage, "MARTLET_REDIS_URL: the port in the Redis URL must be a number from 1 to 65535"))
         #expect(failure([:], flags: ["MARTLET_REDIS_URL": "http://h"])?.sentence.hasPrefix("--redis: ") == true)
     }
 

@@ -127,8 +127,10 @@ struct AdminStats: AsyncParsableCommand {
                         "eviction", redis.evictionPolicy + (isSafe ? "" : " (must be noeviction: leases could vanish)"),
                         isSafe ? nil : .red
                     ),
-                    ("durable", redis.hasAppendOnlyFile ? "append-only file" : "no append-only file",
-                     redis.hasAppendOnlyFile ? nil : .yellow),
+                    (
+                        "durable", redis.hasAppendOnlyFile ? "append-only file" : "no append-only file",
+                        redis.hasAppendOnlyFile ? nil : .yellow
+                    ),
                     ("clients", "\(redis.clients), \(redis.pubsubChannels) channels", nil),
                     ("commands", "\(redis.commandsPerSecond)/s", nil),
                 ]

@@ -9,7 +9,8 @@ import WireProtocol
 struct AdminTail: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tail", abstract: "A room's messages, comings and goings as they happen, until Ctrl-C.",
-        discussion: "With --json one object a line, as clients get them. What was missed while Redis was away is read afterwards."
+        discussion:
+            "With --json one object a line, as clients get them. What was missed while Redis was away is read afterwards."
     )
 
     @OptionGroup var options: AdminOptions

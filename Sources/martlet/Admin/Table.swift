@@ -128,4 +128,3 @@ enum DisplayWidth {
         }
     }
 }
-

@@ -34,7 +34,8 @@ struct DevFolder: Sendable {
         guard fcntl(descriptor, F_SETLK, &request) == 0 else {
             let owner = running().map { " (process \($0.pid))" } ?? ""
             close(descriptor)
-            throw Failure(.failed, "a dev cluster runs in this directory already\(owner): end it with `make down` or Ctrl-C")
+            throw Failure(
+                .failed, "a dev cluster runs in this directory already\(owner): end it with `make down` or Ctrl-C")
         }
         return descriptor
     }

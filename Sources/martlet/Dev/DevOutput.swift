@@ -59,7 +59,8 @@ final class DevOutput: Sendable {
 
     private func write(_ prefix: String, _ line: ArraySlice<UInt8>) {
         guard line.contains(where: { $0 > 0x20 }) else { return }
-        let text = prefix + (LogLine(line)?.text(colour: colour) ?? Printable.text(String(decoding: line, as: UTF8.self)))
+        let text =
+            prefix + (LogLine(line)?.text(colour: colour) ?? Printable.text(String(decoding: line, as: UTF8.self)))
         lock.withLock { _ in Terminal.write(text + "\n", to: STDOUT_FILENO) }
     }
 }

@@ -45,7 +45,9 @@ struct DevPlan: Sendable, Equatable {
         }
         guard port > 0, port + nodes <= 65535 else {
             throw Failure(
-                .usage, "--port is \(port), but must be from 1 to \(65535 - nodes): the router takes it, and each node one after it")
+                .usage,
+                "--port is \(port), but must be from 1 to \(65535 - nodes): the router takes it, and each node one after it"
+            )
         }
         let socket = socketFolder + "/redis.sock"
         let url = standingRedis ?? "unix://" + socket
