@@ -103,9 +103,9 @@ lint: swift-there ## Check format, arrows between targets, docs, settings, docke
 format: swift-there ## Format all Swift files.
 	$(SWIFT) format --in-place --parallel --recursive Package.swift Sources Tests
 
-docs: build ## Write .env.example and the table of settings in docs/operations.md from the code.
+docs: build ## Write what comes from the code: .env.example, the settings in operations.md, the tests in guarantees.md.
 	@$(MARTLET) config env-example > .env.example.new && mv .env.example.new .env.example
-	@.ci/settings_table.py
+	@.ci/generated.py
 
 bench: build ## Load a node of its own, in turns with the socket floor; takes three minutes.
 	@Tests/Peers/bench.sh $(MARTLET)

@@ -3,15 +3,16 @@
 import tempfile
 from pathlib import Path
 
+import generated
 import lint_rules
-import settings_table
 from lint_tree import Tree
 
 GUARANTEES = "".join(
-    f'## G{n} Claim\n\n- `Tests/AffinityTests/Hash.swift`: "a key keeps its node"\n\n' for n in range(1, 8)
+    generated.begin(f"tests of G{n}") + "- `Tests/AffinityTests/Hash.swift`: A key keeps its node\n" + generated.END
+    for n in range(1, 8)
 )
 ENV_EXAMPLE = "# Settings.\n\n# The port. Must be a number.\n#MARTLET_PORT=8081\n"
-OPERATIONS = settings_table.with_table("# Operations\n\n" + settings_table.BEGIN + settings_table.END, ENV_EXAMPLE)
+OPERATIONS = "# Operations\n\n" + generated.begin("settings") + generated.settings_table(ENV_EXAMPLE) + generated.END
 GOOD = {
     ".swift-format": '{"version": 1, "lineLength": 120, "indentation": {"spaces": 4}}\n',
     "Package.swift": '// swift-tools-version: 6.2\nimport PackageDescription\n\nlet package = Package(\n    name: "x",\n'
@@ -20,7 +21,7 @@ GOOD = {
     "Sources/WireProtocol/Name.swift": "import Glibc\n\nstruct Name {}\n",
     "Sources/ClusterState/Scripts/join.lua": "-- KEYS 1 a\n-- ARGV 1 b\n-- RETURNS c\n-- ATOMICITY d\nreturn 1\n",
     "Sources/martlet/Settings.swift": 'let key = "MARTLET_PORT"\n',
-    "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("a key keeps its node") func keeps() {}\n',
+    "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("G1, G2, G3, G4, G5, G6 and G7: a key keeps its node") func keeps() {}\n',
     "Makefile": "PACKAGES := libssl-dev\ntest: ## runs the tests\n\ttrue\n",
     "docker/Dockerfile": "FROM a AS build\nRUN apt-get install -y libssl-dev\nCOPY Sources Sources\n"
     "FROM b\nRUN apt-get install -y libssl3 ca-certificates\nCOPY --from=build /x /x\n",
@@ -51,15 +52,15 @@ BAD = [
     ("docs", "a dead anchor", "README.md", "[x](docs/operations.md#nowhere)\n"),
     ("docs", "a dead image", "README.md", '<img alt="x" src="docs/x.png">\n'),
     ("docs", "a path that is gone", "README.md", "`Sources/Nowhere/X.swift`\n"),
+    ("guarantees", "a guarantee without a place", "docs/guarantees.md", GUARANTEES.partition("<!-- tests of G7")[0]),
     (
-        "guarantees", "a test that is gone", "docs/guarantees.md",
-        GUARANTEES.replace("a key keeps its node", "a key loses its node", 1),
+        "generated", "a test that was renamed", "docs/guarantees.md",
+        GUARANTEES.replace("A key keeps its node", "A key loses its node", 1),
     ),
-    ("guarantees", "a guarantee without a test", "docs/guarantees.md", GUARANTEES.partition("## G7")[0]),
     ("settings", "an unknown key in a page", "README.md", "MARTLET_PROT\n"),
     ("settings", "an unknown key in compose", "docker/compose.yaml", "    MARTLET_PROT: 1\n"),
     ("settings", "a key without documentation", "Sources/martlet/Settings.swift", 'let keys = ["MARTLET_PORT", "MARTLET_HOST"]\n'),
-    ("settings", "a table that is old", ".env.example", ENV_EXAMPLE.replace("8081", "8082")),
+    ("generated", "a table of settings that is old", ".env.example", ENV_EXAMPLE.replace("8081", "8082")),
     ("metrics", "one that no page names", "Sources/ChatCore/Room.swift", 'let a = text.gauge("martlet_rooms", 1)\n'),
     ("metrics", "one that is gone", "docs/operations.md", OPERATIONS + "\n| `martlet_rooms` | gauge | Rooms. |\n"),
     ("docker", "a COPY of nothing", "docker/Dockerfile", GOOD["docker/Dockerfile"].replace("Sources Sources", "Nowhere x")),
