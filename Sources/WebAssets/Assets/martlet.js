@@ -129,6 +129,13 @@ export class Martlet extends EventTarget {
       this.retryNow();
       this.#ping();
     });
+    // A browser may keep a page that was left, and its socket with it: others would go on seeing this user.
+    globalThis.addEventListener?.("pagehide", () => {
+      if (this.state === "closed") return;
+      this.#drop(1000);
+      this.#setState("waiting", { attempt: 0, retryAt: Date.now(), code: 1000, reason: "the page was left" });
+    });
+    globalThis.addEventListener?.("pageshow", () => this.retryNow());
   }
 
   connect() {

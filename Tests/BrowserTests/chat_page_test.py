@@ -1,0 +1,266 @@
+"""The chat page as two people use it, in two windows on two nodes."""
+
+import json
+import signal
+import time
+import unittest
+
+from websockets.sync.client import connect
+
+import shared
+from cluster import wait_until
+from webdriver import WebDriverError
+
+LINES = """[...document.querySelectorAll('#messages li[data-seq], .messages li[data-seq]')].map((line) =>
+  [Number(line.dataset.seq), line.querySelector('.text')?.textContent ?? ''])"""
+
+
+def node_of(user):
+    with connect(f"{shared.cluster.ws}?user={user}") as socket:
+        return json.loads(socket.recv(timeout=10))["node"]
+
+
+def two_users_on_two_nodes(candidates=("bob", "carol", "dana", "erik", "frida", "gustav", "hanna")):
+    first = node_of("alice")
+    for name in candidates:
+        if node_of(name) != first:
+            return "alice", name
+    raise AssertionError("the router sends everyone to one node")
+
+
+def enter(window, user, room):
+    window.open("about:blank")
+    window.open(f"{shared.cluster.url}/?room={room}&user={user}")
+    window.script("sessionStorage.clear(); localStorage.clear()")
+    window.open(f"{shared.cluster.url}/?room={room}&user={user}")
+    window.wait("the form is filled in", f"document.querySelector('#user').value === {json.dumps(user)}")
+    window.press("enter")
+    window.wait("the room is open", "document.documentElement.dataset.connection === 'online' && "
+                "document.querySelector('.beginning h2, .messages li')")
+
+
+def say(window, text):
+    window.script("document.querySelector('#input').focus()")
+    window.type("#input", text)
+    window.press("enter")
+
+
+def shows(window, text, seconds=15):
+    window.wait(f"the window shows “{text}”", "[...document.querySelectorAll('.messages .text')].filter((line) => "
+                "line.textContent === arguments[0]).length === 1", seconds, text)
+
+
+class ChatPage(unittest.TestCase):
+    room_number = 0
+
+    def setUp(self):
+        self.cluster = shared.cluster
+        ChatPage.room_number += 1
+        self.room = f"test-{ChatPage.room_number}"
+        self.alice, self.bob = two_users_on_two_nodes()
+        self.one = shared.window("one")
+        self.two = shared.window("two")
+        enter(self.one, self.alice, self.room)
+        enter(self.two, self.bob, self.room)
+
+    def tearDown(self):
+        for window, name in ((self.one, "one"), (self.two, "two")):
+            try:
+                window.screenshot(shared.SHOTS / f"{self._testMethodName}-{name}.png")
+                window.open("about:blank")
+            except WebDriverError:
+                pass
+        for name, process in self.cluster.processes.items():
+            if name.startswith("node-") and process.poll() is not None:
+                self.cluster.start_node(name)
+
+    def node(self, window):
+        return window.text("#node")
+
+    def check_lines(self, expected):
+        """Both windows show the same lines in the same order, without a hole and without a repeat."""
+        one, two = self.one.script(f"return {LINES}"), self.two.script(f"return {LINES}")
+        self.assertEqual(one, two)
+        seqs = [seq for seq, _ in one]
+        self.assertEqual(seqs, list(range(1, len(seqs) + 1)))
+        self.assertEqual(sorted(text for _, text in one), sorted(expected))
+        self.assertEqual(self.one.script("return document.querySelectorAll('.pending, .failed').length"), 0)
+
+    def test_two_windows_on_two_nodes_talk_see_each_other_and_see_typing(self):
+        self.assertNotEqual(self.node(self.one), self.node(self.two))
+        self.assertRegex(self.node(self.one), "^node-[abc]$")
+        for window in (self.one, self.two):
+            window.wait("both are here", "document.querySelectorAll('.person').length === 2")
+        self.one.type("#input", "Good mor")
+        self.two.wait("typing is seen", "document.querySelector('#typing').textContent === arguments[0]", 5,
+                      f"{self.alice} is typing")
+        self.one.type("#input", "ning")
+        self.one.press("enter")
+        shows(self.two, "Good morning")
+        self.two.wait("typing ends with the message", "document.querySelector('#typing').textContent === ''", 2)
+        say(self.two, "Hello Alice")
+        shows(self.one, "Hello Alice")
+        self.check_lines(["Good morning", "Hello Alice"])
+        self.two.open("about:blank")
+        self.one.wait("the other one left", "document.querySelectorAll('.person').length === 1")
+        self.two.call("POST", "/back")
+        self.one.wait("the other one came back", "document.querySelectorAll('.person').length === 2")
+        say(self.two, "Here again")
+        shows(self.one, "Here again")
+        self.check_lines(["Good morning", "Hello Alice", "Here again"])
+        self.assertEqual(shared.browser.console_errors(), [])
+
+    def test_a_killed_node_is_seen_and_nothing_is_lost_or_doubled(self):
+        say(self.one, "before")
+        shows(self.two, "before")
+        node = self.node(self.one)
+        self.cluster.kill(node)
+        self.one.wait("the loss is visible", "document.documentElement.dataset.connection !== 'online'", 5)
+        self.assertFalse(self.one.script("return document.querySelector('#banner').hidden"))
+        self.one.screenshot(shared.SHOTS / "connection-lost.png")
+        say(self.one, "written while away")
+        say(self.two, "said meanwhile")
+        self.one.wait("the window is back", "document.documentElement.dataset.connection === 'online'", 30)
+        self.assertNotEqual(self.node(self.one), node)
+        for window in (self.one, self.two):
+            shows(window, "written while away", 30)
+            shows(window, "said meanwhile", 30)
+        say(self.two, "after")
+        shows(self.one, "after")
+        self.check_lines(["before", "written while away", "said meanwhile", "after"])
+
+    def test_many_messages_through_a_killed_node_come_once_and_in_one_order(self):
+        expected = []
+        for number in range(12):
+            for window, name in ((self.one, "one"), (self.two, "two")):
+                expected.append(f"{name} {number}")
+                say(window, expected[-1])
+            if number == 4:
+                self.cluster.kill(self.node(self.one))
+        for window in (self.one, self.two):
+            window.wait("all lines are there", f"({LINES}).length >= {len(expected)}", 40)
+            window.wait("nothing waits", "document.querySelectorAll('.pending').length === 0", 40)
+        self.check_lines(expected)
+
+    def test_a_draining_node_hands_its_windows_over_without_a_missing_line(self):
+        say(self.one, "first")
+        shows(self.two, "first")
+        node = self.node(self.one)
+        self.cluster.processes[node].send_signal(signal.SIGTERM)
+        expected = ["first"]
+        end = time.monotonic() + 40
+        while not (self.node(self.one).startswith("node-") and self.node(self.one) != node):
+            self.assertLess(time.monotonic(), end, "the window did not move")
+            expected.append(f"line {len(expected)}")
+            say(self.two, expected[-1])
+            time.sleep(0.2)
+        shows(self.one, expected[-1])
+        self.check_lines(expected)
+        self.assertEqual(self.cluster.processes[node].wait(20), 0)
+
+    def test_with_no_node_left_the_window_counts_down_and_comes_back(self):
+        say(self.one, "before")
+        shows(self.one, "before")
+        names = [name for name in self.cluster.processes if name.startswith("node-")]
+        for name in names:
+            self.cluster.kill(name)
+        self.one.wait("it waits", "document.querySelector('#countdown').textContent !== ''", 20)
+        self.one.screenshot(shared.SHOTS / "no-node.png")
+        say(self.one, "kept")
+        self.assertIn("connection", self.one.text(".pending .fate"))
+        for name in names:
+            self.cluster.start_node(name)
+        try:
+            self.one.click("#retry")
+        except WebDriverError:
+            pass  # it was already trying
+        self.one.wait("it is back", "document.documentElement.dataset.connection === 'online'", 40)
+        shows(self.two, "kept", 40)
+        self.check_lines(["before", "kept"])
+
+    def test_what_people_write_is_text_and_nothing_else(self):
+        markup = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> & <b>b</b>"
+        say(self.one, markup)
+        shows(self.two, markup)
+        say(self.one, "see https://example.com/a?b=c. javascript:alert(1)")
+        self.two.wait("the address is a link", "document.querySelector('.text a')?.href === 'https://example.com/a?b=c'")
+        self.assertEqual(self.two.script("return document.querySelectorAll('.messages img, .messages script, .messages b').length"), 0)
+        self.assertEqual(self.two.script("return document.querySelectorAll('.messages a').length"), 1)
+        self.assertNotIn("owned", self.two.script("return document.title"))
+
+    def test_unread_lines_are_counted_when_the_window_is_scrolled_up(self):
+        for number in range(30):
+            say(self.one, f"line {number}")
+        shows(self.two, "line 29")
+        self.two.script("document.querySelector('#log').scrollTop = 0")
+        self.two.wait("the way down is offered", "!document.querySelector('#latest').hidden")
+        say(self.one, "news")
+        self.two.wait("one is unread", "document.title.startsWith('(1) ')")
+        self.assertIn("1 new message", self.two.text("#latest"))
+        self.two.screenshot(shared.SHOTS / "unread.png")
+        self.two.click("#latest")
+        self.two.wait("it is read", "!document.title.startsWith('(')")
+        self.assertTrue(self.two.script("const log = document.querySelector('#log');"
+                                        "return log.scrollHeight - log.scrollTop - log.clientHeight < 2"))
+
+    def test_a_reload_shows_the_same_lines(self):
+        for text in ("one", "two", "three"):
+            say(self.one, text)
+            shows(self.two, text)
+        self.two.call("POST", "/refresh")
+        shows(self.two, "three")
+        self.check_lines(["one", "two", "three"])
+
+    def test_the_keyboard_is_enough(self):
+        focus = """const node = document.activeElement, box = node.getBoundingClientRect(), style = getComputedStyle(node);
+          return [node.id || node.className || node.ariaLabel || node.tagName, box.top >= 0 && box.height > 0,
+            style.boxShadow !== 'none' || getComputedStyle(node.parentNode).boxShadow !== 'none']"""
+        self.one.script("document.querySelector('.skip').focus()")
+        seen = [self.one.script(focus)]
+        while seen[-1][0] != "input" and len(seen) < 20:
+            self.one.press("tab")
+            seen.append(self.one.script(focus))
+        names = [name for name, _, _ in seen]
+        self.assertEqual([name for name in names if name in ("skip", "new-room", "my-status", "sign-out", "log", "input")],
+                         ["skip", "new-room", "my-status", "sign-out", "log", "input"])
+        self.assertEqual([name for name, inView, ringed in seen if not (inView and ringed)], [])
+        self.one.script("document.querySelector('.skip').focus()")
+        self.one.press("enter")
+        self.assertEqual(self.one.script("return document.activeElement.id"), "input")
+        self.one.type("#input", "a\ue008\ue007\ue008b")
+        self.assertEqual(self.one.script("return document.querySelector('#input').value"), "a\nb")
+        self.one.press("enter")
+        shows(self.two, "a\nb")
+        self.one.type("#new-room", f"{self.room}-other")
+        self.one.press("enter")
+        self.one.wait("the other room is open", "document.querySelector('#room-name').textContent === arguments[0]", 10,
+                      f"{self.room}-other")
+        self.one.press("alt", "down")
+        self.one.wait("Alt and an arrow change the room",
+                      "document.querySelector('#room-name').textContent === arguments[0]", 5, self.room)
+        say(self.two, "ping")
+        shows(self.one, "ping")
+
+    def test_phone_width_and_both_colour_schemes(self):
+        for text in ("How does this look on a phone?", "A-very-long-word-" * 12, "https://example.com/" + "path/" * 30):
+            say(self.two, text)
+            shows(self.one, text)
+        for scheme in ("light", "dark"):
+            self.one.colour_scheme(scheme)
+            self.one.resize(1280, 800)
+            self.one.screenshot(shared.SHOTS / f"desktop-{scheme}.png")
+            self.one.resize(360, 740, 2, True)
+            self.one.wait("nothing is wider than the phone", "document.scrollingElement.scrollWidth <= 360 && "
+                          "document.querySelector('#log').scrollWidth <= 360", 5)
+            self.one.screenshot(shared.SHOTS / f"phone-{scheme}.png")
+        self.one.click("#open-rooms")
+        self.one.wait("the rooms are open", "'open' in document.querySelector('#rooms').dataset")
+        self.one.press("escape")
+        self.one.wait("Escape closes them", "!('open' in document.querySelector('#rooms').dataset)")
+        small = self.one.script("""return [...document.querySelectorAll('button, input, textarea')]
+          .filter((node) => node.checkVisibility({ visibilityProperty: true }) && node.getBoundingClientRect().width > 0)
+          .filter((node) => Math.min(node.getBoundingClientRect().width, node.getBoundingClientRect().height) < 24)
+          .map((node) => node.id || node.className)""")
+        self.assertEqual(small, [], "targets are at least 24 px (WCAG 2.5.8)")
+        self.one.resize(1280, 800)
+        self.one.colour_scheme("light")

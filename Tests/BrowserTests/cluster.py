@@ -1,0 +1,121 @@
+"""A small cluster for the browser tests: its own redis-server, nodes and a router, all on free ports."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MARTLET = os.environ.get("MARTLET_BIN") or str(ROOT / ".build/debug/martlet")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(what, condition, seconds=20):
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+
+
+def http(url):
+    """Status and body; status 0 when nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except OSError:
+        return 0, b""
+
+
+class Cluster:
+    def __init__(self, names=("node-a", "node-b", "node-c")):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="martlet-browser-"))
+        self.processes = {}
+        self.ports = {}
+        try:
+            self.redis_port = free_port()
+            self._start("redis", ["redis-server", "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "",
+                                  "--appendonly", "no", "--dir", str(self.folder)])
+            wait_until("redis-server listens", self._redis_answers)
+            for name in names:
+                self.start_node(name)
+            self.start_router()
+            wait_until("the router knows the nodes", lambda: self._router_serves(len(names)))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.ports['router']}"
+
+    @property
+    def ws(self):
+        return f"ws://127.0.0.1:{self.ports['router']}/ws"
+
+    def start_node(self, name):
+        port = self.ports.setdefault(name, free_port())
+        self._start(name, [MARTLET, "node", "--port", str(port), "--name", name, "--auth", "none", "--drain", "5"])
+        wait_until(f"{name} is ready", lambda: http(f"http://127.0.0.1:{port}/readyz")[0] == 200)
+
+    def start_router(self):
+        port = self.ports.setdefault("router", free_port())
+        self._start("router", [MARTLET, "router", "--port", str(port)])
+        wait_until("the router listens", lambda: http(f"http://127.0.0.1:{port}/_router/healthz")[0] == 200)
+
+    def signal(self, name, number):
+        process = self.processes[name]
+        process.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            process.wait(20)
+
+    def kill(self, name):
+        self.signal(name, signal.SIGKILL)
+
+    def log(self, name):
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def close(self):
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait(10)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, name, command):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MARTLET_")}
+        environment["MARTLET_SECRET"] = "only for the browser tests, 32 bytes"
+        environment["MARTLET_REDIS_URL"] = f"redis://127.0.0.1:{self.redis_port}"
+        log = open(self.folder / f"{name}.log", "ab")
+        self.processes[name] = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log.close()
+
+    def _redis_answers(self):
+        try:
+            with socket.create_connection(("127.0.0.1", self.redis_port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def _router_serves(self, count):
+        status, body = http(self.url + "/_router/nodes")
+        return status == 200 and str(json.loads(body)).count("node-") >= count
