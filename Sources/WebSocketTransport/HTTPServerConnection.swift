@@ -345,7 +345,10 @@ extension HTTPServerConnection: DeadlineTarget, ServerConnection {
     }
 
     func serverIsClosing() {
-        guard let context, case .idle = phase else { return }
-        context.close(promise: nil)
+        guard let context else { return }
+        switch phase {
+        case .idle, .lingering: context.close(promise: nil)
+        case .receiving, .answering, .upgraded, .closed: break
+        }
     }
 }

@@ -126,7 +126,8 @@ struct WebSocketURL: Sendable, Equatable {
         let authority = rest[..<end]
         guard !authority.contains("@") else { throw invalid("it has a user name") }
         var portText: Substring?
-        if authority.hasPrefix("["), let bracket = authority.firstIndex(of: "]") {
+        if authority.hasPrefix("[") {
+            guard let bracket = authority.firstIndex(of: "]") else { throw invalid("bad host") }
             host = String(authority[authority.index(after: authority.startIndex)..<bracket])
             let behind = authority[authority.index(after: bracket)...]
             guard behind.isEmpty || behind.hasPrefix(":") else { throw invalid("bad host") }

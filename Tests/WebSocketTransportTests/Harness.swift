@@ -63,8 +63,8 @@ final class Recorder: WebSocketDelegate, Sendable {
     }
 
     func webSocket(_ connection: WebSocketConnection, receivedText text: ByteBuffer) {
-        add(.text(String(buffer: text)))
         onText(connection, text)
+        add(.text(String(buffer: text)))
     }
     func webSocket(_ connection: WebSocketConnection, receivedBinary bytes: ByteBuffer) {
         add(.binary(Array(bytes.readableBytesView)))
@@ -91,8 +91,15 @@ struct TestServer {
     let port: Int
     static let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
 
+    /// Ends connections quickly whose peers, like `RawSocket`, do not take part in the closing handshake.
+    static var limits: WebSocketLimits {
+        var limits = WebSocketLimits()
+        limits.closeTimeout = .milliseconds(250)
+        return limits
+    }
+
     init(
-        limits: WebSocketLimits = WebSocketLimits(),
+        limits: WebSocketLimits = TestServer.limits,
         group: any EventLoopGroup = TestServer.group,
         onUpgrade: @escaping HTTPServer.UpgradeHandler = { _, _ in .accept { _ in Echo() } }
     ) throws {
@@ -121,7 +128,7 @@ struct TestServer {
     }
 
     /// A server whose connections report to `recorder`.
-    init(limits: WebSocketLimits = WebSocketLimits(), recorder: Recorder) throws {
+    init(limits: WebSocketLimits = TestServer.limits, recorder: Recorder) throws {
         try self.init(limits: limits) { _, _ in .accept { _ in recorder } }
     }
 
@@ -156,7 +163,7 @@ extension WebSocketConnection {
 
 /// A blocking TCP socket, to say what no proper client would. Reads time out after ten seconds.
 final class RawSocket {
-    private let descriptor: CInt
+    fileprivate let descriptor: CInt
     private var buffered: [UInt8] = []
 
     init(port: Int, receiveBuffer: Int? = nil) throws {
@@ -292,4 +299,19 @@ func clientText(_ text: String) -> [UInt8] { clientFrame(0x81, Array(text.utf8))
 
 func closePayload(_ code: UInt16, _ reason: String = "") -> [UInt8] {
     [UInt8(code >> 8), UInt8(code & 0xFF)] + Array(reason.utf8)
+}
+
+extension RawSocket {
+    /// From now on closing sends a reset.
+    func reset() {
+        var option = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+    }
+}
+
+/// Buffers that a test keeps past their delivery.
+final class KeptBuffers: Sendable {
+    private let buffers = Mutex<[ByteBuffer]>([])
+    func add(_ buffer: ByteBuffer) { buffers.withLock { $0.append(buffer) } }
+    var all: [ByteBuffer] { buffers.withLock { $0 } }
 }
