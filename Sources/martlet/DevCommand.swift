@@ -120,8 +120,9 @@ struct DevCommand: ParsableCommand {
 enum DevBanner {
     static func text(_ plan: DevPlan, pids: [String: pid_t], program: String) -> String {
         let victim = "node-\(plan.nodeCount > 1 ? "b" : "a")"
+        let url = plan.isOnStandardPort ? "" : " --url ws" + plan.page.dropFirst(4) + "ws"
         let steps = [
-            ("\(program) chat general --user alice", "chat from the terminal"),
+            ("\(program) chat general --user alice" + url, "chat from the terminal"),
             ("\(program) admin nodes --watch", "the nodes and what they carry"),
             ("\(program) admin presence general", "who is in the room, and on which node"),
             ("\(program) admin tail general", "the room's messages as they come"),

@@ -72,11 +72,7 @@ final class DevCluster: Sendable {
         case .signal(SIGCHLD):
             return reap(&state)
         case .signal(let number):
-            if state.isStopping {
-                output.say("killing what is left")
-            } else {
-                output.say(number == SIGINT ? "ending (Ctrl-C again kills)" : "ending")
-            }
+            if !state.isStopping { output.say(number == SIGINT ? "ending (Ctrl-C again kills)" : "ending") }
             return state.stop(now: Self.now())
         case .ready(let child, let run):
             guard current(child)?.run == run else { return [] }

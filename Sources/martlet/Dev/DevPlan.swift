@@ -21,6 +21,8 @@ struct DevPlan: Sendable, Equatable {
     /// What must be free before anything starts, with the name of who takes it.
     let ports: [(host: String, port: Int, owner: String)]
     let page: String
+    /// Where clients look unless they are told.
+    let isOnStandardPort: Bool
     let redisURL: String
     let redisPrefix: String
     /// Of the Redis that is started here; nil when it stands already.
@@ -90,6 +92,7 @@ struct DevPlan: Sendable, Equatable {
         self.children = children
         self.ports = ports
         page = "http://" + (reachable.contains(":") ? "[\(reachable)]" : reachable) + ":\(port)/"
+        isOnStandardPort = page == "http://127.0.0.1:8080/"
         redisURL = url
         redisPrefix = settings.redisPrefix
         ownSocket = standingRedis == nil ? socket : nil

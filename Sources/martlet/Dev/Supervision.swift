@@ -5,7 +5,7 @@
 /// 2. A child that ends by itself starts again after a delay that doubles from 0.5 s to 10 s and is forgotten once the
 ///    child has been ready for 30 s.
 /// 3. After `stop` nothing starts. A tier has `patience` to end after SIGTERM, then gets SIGKILL; a second `stop` is
-///    SIGKILL for all.
+///    SIGKILL for all, unless it comes within half a second: `timeout` and some shells send one twice.
 struct Supervision: Sendable {
     enum Phase: Equatable, Sendable {
         /// Not started yet, because its tier has not begun.
@@ -34,6 +34,7 @@ struct Supervision: Sendable {
     static let firstDelay: Int64 = 500
     static let longestDelay: Int64 = 10_000
     static let forgetAfter: Int64 = 30_000
+    static let sameStopWithin: Int64 = 500
 
     private let tiers: [Int]
     private let patience: Int64
@@ -42,6 +43,7 @@ struct Supervision: Sendable {
     private var wasReady: [Bool]
     private var announced = false
     private var mode = Mode.running
+    private var stoppedAt: Int64 = 0
 
     /// - Parameters:
     ///   - tiers: one number a child; lower ones start first and end last.
@@ -94,9 +96,11 @@ struct Supervision: Sendable {
         switch mode {
         case .running:
             for child in phases.indices where !runs(child) { phases[child] = .ended }
+            stoppedAt = now
             mode = .ending(tier: (tiers.max() ?? 0) + 1, killAt: now)
             return continueEnding(now: now)
         case .ending:
+            guard now - stoppedAt >= Self.sameStopWithin else { return [] }
             mode = .killing
             return phases.indices.filter(runs).map { .kill($0) }
         case .killing, .finished:
