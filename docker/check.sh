@@ -36,7 +36,7 @@ run() {
     local name=$1
     shift
     names+=("$name")
-    "${engine[@]}" run -d --name "$name" --network host "${flags[@]}" "$@" >/dev/null
+    "${engine[@]}" run -d --name "$name" --network host --no-healthcheck "${flags[@]}" "$@" >/dev/null
 }
 ready() {
     local url=$1 from=$SECONDS
@@ -65,6 +65,6 @@ run "martlet-$port-router" "${settings[@]}" -e "MARTLET_PORT=$port" -e MARTLET_S
 ready "http://127.0.0.1:$port/_router/healthz"
 echo "Redis, three nodes and a router run after $((SECONDS - began)) s."
 
-"${engine[@]}" exec "${names[-1]}" /usr/local/bin/martlet admin --redis "$redis" nodes
+"${engine[@]}" exec "${names[-1]}" /usr/local/bin/martlet admin nodes
 "${engine[@]}" exec "${names[-1]}" /usr/local/bin/martlet bench fanout --url "ws://127.0.0.1:$port/ws" --members 30 --seconds 2
 echo "docker/check.sh: ok, on port $port"
