@@ -34,6 +34,7 @@ for _ in $(seq 100); do
 done
 
 field() { sed -E "s/.*\"$1\":([0-9.]+).*/\1/" <<<"$2"; }
+ends() { sort -n | awk 'NR == 1 { low = $1 } END { print low "–" $1 }'; }
 middle() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 fanout() {
     "$martlet" bench fanout --url "ws://127.0.0.1:$port/ws" --members "$members" --in-flight "$1" --seconds "$seconds" \
@@ -41,7 +42,9 @@ fanout() {
 }
 
 echo "Machine: $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(date -u +%F)"
-printf '%-34s %10s %10s %8s %12s %9s %9s\n' "fan-out, $members members, 150 bytes" "node µs" "floor µs" "ratio" "deliveries/s" "p50 ms" "p99 ms"
+row='%-34s %9s %9s %7s %13s %13s %8s %8s\n'
+# shellcheck disable=SC2059
+printf "$row" "fan-out, $members members, 150 bytes" "node µs" "floor µs" "ratio" "its spread" "deliveries/s" "p50 ms" "p99 ms"
 for in_flight in 1 4 16; do
     : >"$folder/ours"; : >"$folder/floors"; : >"$folder/ratios"
     for _ in $(seq "$pairs"); do
@@ -52,8 +55,9 @@ for in_flight in 1 4 16; do
         echo "$ours" >>"$folder/ours"; echo "$floor" >>"$folder/floors"
         awk -v a="$ours" -v b="$floor" 'BEGIN { printf "%.3f\n", a / b }' >>"$folder/ratios"
     done
-    printf '%-34s %10s %10s %8s %12s %9s %9s\n' "$in_flight in flight, median of $pairs pairs" \
-        "$(middle <"$folder/ours")" "$(middle <"$folder/floors")" "$(middle <"$folder/ratios")" \
+    # shellcheck disable=SC2059
+    printf "$row" "$in_flight in flight, median of $pairs pairs" \
+        "$(middle <"$folder/ours")" "$(middle <"$folder/floors")" "$(middle <"$folder/ratios")" "$(ends <"$folder/ratios")" \
         "$(field operations_per_second "$result")" "$(field p50 "$result")" "$(field p99 "$result")"
 done
 echo
