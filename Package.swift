@@ -134,7 +134,7 @@ let package = Package(
         ),
         .testTarget(
             name: "RedisClientTests",
-            dependencies: ["RedisClient", "HiredisShim", nioCore, nioEmbedded, nioPosix],
+            dependencies: ["RedisClient", "HiredisShim", logging, nioCore, nioEmbedded, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(

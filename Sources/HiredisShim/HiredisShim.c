@@ -8,7 +8,8 @@
 
 // A block larger than this is given back once its reply was read.
 #define KEPT_BYTES (256 * 1024)
-// hiredis frees its buffer each time it is empty with more than this unused; the reader is fed at most 16 KiB at a time.
+// hiredis frees its buffer each time it is empty with more than this unused; the reader is fed at most 16 KiB at a
+// time.
 #define HIREDIS_KEPT_BYTES (64 * 1024)
 
 struct HiredisShimReader {

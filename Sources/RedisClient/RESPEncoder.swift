@@ -41,7 +41,8 @@ struct RESPEncoder {
         return taken
     }
 
-    /// To be called once the taken bytes were handed to the channel: writes on in the same memory when the channel is done with it.
+    /// To be called once the taken bytes were handed to the channel: writes on in the same memory when the channel is
+    /// done with it.
     mutating func reuse(_ taken: consuming ByteBuffer) {
         guard isEmpty, taken.capacity <= Self.keptCapacity else { return }
         buffer = taken
@@ -97,7 +98,12 @@ struct RESPEncoder {
         return length
     }
 
-    private static func putDecimal(_ value: Int64, length: Int, into target: UnsafeMutableRawBufferPointer, at start: Int) {
+    private static func putDecimal(
+        _ value: Int64,
+        length: Int,
+        into target: UnsafeMutableRawBufferPointer,
+        at start: Int
+    ) {
         var rest = value.magnitude
         var index = start + length - 1
         repeat {

@@ -18,7 +18,8 @@ protocol RedisChannelHandlerDelegate: AnyObject {
 /// 2. Gathers what is written during a tick of the event loop into one write and flush.
 /// 3. Ends the connection at the first byte that is not RESP.
 ///
-/// Reads always go on: what Redis sends is never left in the socket, since Redis drops subscribers that read too slowly.
+/// Reads always go on: what Redis sends is never left in the socket, since Redis drops subscribers that read too
+/// slowly.
 final class RedisChannelHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer

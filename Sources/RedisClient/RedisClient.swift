@@ -7,8 +7,8 @@ package import NIOCore
 /// 2. Runs commands, each with a deadline.
 /// 3. Runs scripts by their digest, and loads them again when Redis forgot them.
 ///
-/// Callable from any thread; futures succeed on `eventLoop`. What is given on the event loop itself needs no hop, and all of one
-/// tick leaves in one write.
+/// Callable from any thread; futures succeed on `eventLoop`. What is given on the event loop itself needs no hop, and
+/// all of one tick leaves in one write.
 package final class RedisClient: Sendable {
     package let eventLoop: any EventLoop
     package let configuration: RedisConfiguration
@@ -66,7 +66,8 @@ package final class RedisClient: Sendable {
 
     /// Fails at once with `notConnected` while there is no connection; nothing is queued for later.
     ///
-    /// - Parameter timeout: from the call to the reply; the configuration's `commandTimeout` unless given. Kept to within 50 ms.
+    /// - Parameter timeout: from the call to the reply; the configuration's `commandTimeout` unless given. Kept to
+    ///   within 50 ms.
     /// - Returns: the reply; an error reply of Redis fails the future with a `RedisError` of the code `server`.
     package func command(_ arguments: [RedisArgument], timeout: TimeAmount? = nil) -> EventLoopFuture<RESPValue> {
         submit(.command(arguments), timeout: timeout)
@@ -74,8 +75,8 @@ package final class RedisClient: Sendable {
 
     /// Runs the script by its digest.
     ///
-    /// When Redis answers that it does not know the script, all scripts are loaded and the call is sent again; commands given from
-    /// then on stay behind it. Commands that were in flight at the same time may have run before it.
+    /// When Redis answers that it does not know the script, all scripts are loaded and the call is sent again; commands
+    /// given from then on stay behind it. Commands that were in flight at the same time may have run before it.
     package func evaluate(
         _ script: RedisScript,
         keys: [RedisArgument],
@@ -85,8 +86,8 @@ package final class RedisClient: Sendable {
         submit(.evaluation(script, keys: keys, arguments: arguments), timeout: timeout)
     }
 
-    /// Succeeds with the first connection that is ready (at once if there is one); fails after `within` with `notConnected`
-    /// and a sentence that says why the last attempt failed.
+    /// Succeeds with the first connection that is ready (at once if there is one); fails after `within` with
+    /// `notConnected` and a sentence that says why the last attempt failed.
     package func whenConnected(within: TimeAmount) -> EventLoopFuture<Void> {
         if eventLoop.inEventLoop {
             return core.value.whenConnected(within: within)
@@ -94,8 +95,8 @@ package final class RedisClient: Sendable {
         return eventLoop.flatSubmit { self.core.value.whenConnected(within: within) }
     }
 
-    /// Called on `eventLoop` with true when a connection became ready and with false when it was lost; with true at once when one is
-    /// ready already. A second handler replaces the first.
+    /// Called on `eventLoop` with true when a connection became ready and with false when it was lost; with true at
+    /// once when one is ready already. A second handler replaces the first.
     package func setStateHandler(_ handler: @escaping @Sendable (Bool) -> Void) {
         onLoop { $0.setStateHandler(handler) }
     }

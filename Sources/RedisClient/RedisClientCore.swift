@@ -122,17 +122,22 @@ final class RedisClientCore: RedisLinkDelegate {
     func submit(_ operation: RedisOperation, timeout: TimeAmount?) -> EventLoopFuture<RESPValue> {
         guard link.isWritable else { return eventLoop.makeFailedFuture(notConnected) }
         let promise = eventLoop.makePromise(of: RESPValue.self)
-        let deadline = (eventLoop.now + (timeout ?? configuration.commandTimeout)).nanoseconds
-        submit(Request(promise: promise, operation: operation), deadline: deadline)
+        let now = eventLoop.now
+        let deadline = now + (timeout ?? configuration.commandTimeout)
+        submit(
+            Request(promise: promise, operation: operation),
+            deadline: deadline.nanoseconds,
+            now: now.nanoseconds
+        )
+        scheduleSweep(now: now)
         return promise.futureResult
     }
 
-    private func submit(_ request: Request, deadline: Int64) {
-        switch pipeline.submit(request, deadline: deadline, now: eventLoop.now.nanoseconds) {
+    private func submit(_ request: Request, deadline: Int64, now: Int64) {
+        switch pipeline.submit(request, deadline: deadline, now: now) {
         case .write: write(request.operation)
         case .hold: break
         }
-        scheduleSweep()
     }
 
     private func write(_ operation: RedisOperation) {
@@ -157,16 +162,18 @@ final class RedisClientCore: RedisLinkDelegate {
         return digests[index]
     }
 
-    /// After NOSCRIPT, once nothing is in flight: the scripts first, then what was refused, then what was held behind it.
+    /// After NOSCRIPT, once nothing is in flight: the scripts first, then what was refused, then what was held behind
+    /// it.
     private func writeReleased() {
         guard let released = pipeline.release(), !released.isEmpty else { return }
         logger.notice("Redis had forgotten the scripts, loading them again", metadata: ["calls": "\(released.count)"])
+        let now = eventLoop.now.nanoseconds
         for script in scripts {
-            pipeline.submitUnobserved(now: eventLoop.now.nanoseconds)
+            pipeline.submitUnobserved(now: now)
             link.write { $0.write(["SCRIPT", "LOAD", .string(script.source)]) }
         }
         for (request, deadline) in released {
-            submit(request, deadline: deadline)
+            submit(request, deadline: deadline, now: now)
         }
     }
 
@@ -199,9 +206,9 @@ final class RedisClientCore: RedisLinkDelegate {
 
     // MARK: - Deadlines
 
-    private func scheduleSweep() {
+    private func scheduleSweep(now: NIODeadline) {
         guard sweep == nil else { return }
-        let due = eventLoop.now + Self.sweepInterval
+        let due = now + Self.sweepInterval
         sweep = eventLoop.assumeIsolated().scheduleTask(deadline: due) {
             self.sweep = nil
             self.sweepDeadlines(due: due)
@@ -223,10 +230,12 @@ final class RedisClientCore: RedisLinkDelegate {
             silenceTimeout: configuration.silenceTimeout.nanoseconds
         )
         if !pipeline.isEmpty {
-            scheduleSweep()
+            scheduleSweep(now: now)
         }
         if sweep.isSilent {
-            link.disconnect(cause: "Redis did not answer for \(configuration.silenceTimeout.nanoseconds / 1_000_000) ms")
+            link.disconnect(
+                cause: "Redis did not answer for \(configuration.silenceTimeout.nanoseconds / 1_000_000) ms"
+            )
         }
         for (request, wasWritten) in sweep.expired {
             request.promise.fail(
@@ -267,7 +276,7 @@ final class RedisClientCore: RedisLinkDelegate {
         if case .error(let text) = value {
             failure = RedisError(code: .server, message: text)
         }
-        let action = pipeline.received(now: eventLoop.now.nanoseconds) { request in
+        let action = pipeline.received { request in
             guard failure?.isNoScript == true, case .evaluation = request.operation,
                 request.refusals < Self.maximumRefusals
             else { return nil }

@@ -113,9 +113,11 @@ package struct RedisConfigurationError: Error, Sendable, Hashable, CustomStringC
         // What stands where a port or a parameter is due may be a piece of a password: never shown.
         case .port: "the port in the Redis URL must be a number from 1 to 65535"
         case .database: "the database in the Redis URL must be a number from 0 to 65535"
-        case .path: "a unix:// URL needs the absolute path of a socket of at most 107 bytes, as in unix:///run/redis.sock"
+        case .path:
+            "a unix:// URL needs the absolute path of a socket of at most 107 bytes, as in unix:///run/redis.sock"
         case .parameter: "the Redis URL has an unknown parameter; unix:// knows db, redis:// none"
-        case .unencodedLogin: "a / ? or # in the user or password of the Redis URL must be percent-encoded (%2F %3F %23)"
+        case .unencodedLogin:
+            "a / ? or # in the user or password of the Redis URL must be percent-encoded (%2F %3F %23)"
         case .fragment: "the Redis URL must not have a # part; write # as %23"
         case .percentEncoding: "the Redis URL has a % that is not followed by two hexadecimal digits of valid UTF-8"
         case .loginWithoutPassword: "the Redis URL has a user but no password; write redis://user:password@host"

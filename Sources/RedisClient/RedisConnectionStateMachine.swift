@@ -7,8 +7,8 @@ struct RedisConnectionStateMachine {
     private enum State {
         /// Not started. Goes to `dialling` or `closed`.
         case idle
-        /// A socket is being connected, for the attempt-th time (from 0) since the last settled connection. Goes to `greeting`,
-        /// `waiting` or `closed`.
+        /// A socket is being connected, for the attempt-th time (from 0) since the last settled connection. Goes to
+        /// `greeting`, `waiting` or `closed`.
         case dialling(attempt: Int)
         /// The greeting was written whole; these steps were not answered yet. Goes to `ready`, `waiting` or `closed`.
         case greeting(attempt: Int, unanswered: ArraySlice<GreetingStep>)
@@ -77,8 +77,8 @@ struct RedisConnectionStateMachine {
         case none
     }
 
-    /// A connection that was ready for less than this (nanoseconds) counts as one more failed attempt, so that a Redis that
-    /// greets and then ends each connection is not dialled without pause.
+    /// A connection that was ready for less than this (nanoseconds) counts as one more failed attempt, so that a Redis
+    /// that greets and then ends each connection is not dialled without pause.
     static let settledAfter: Int64 = 5_000_000_000
 
     /// The dial failed, or the connection ended for whatever reason.
@@ -167,10 +167,10 @@ struct RedisConnectionStateMachine {
 extension RedisConnectionStateMachine.GreetingStep {
     fileprivate func tolerates(_ error: String) -> Bool {
         switch self {
-        // An ACL user may be forbidden either, and can serve all the same. NOAUTH does not begin with NOPERM.
+        // An ACL user may be forbidden either, and can serve all the same.
         case .ping: error.hasPrefix("NOPERM")
-        // A name is for people who read CLIENT LIST.
-        case .name: true
+        // A name is for people who read CLIENT LIST. Other errors are not about the name: "ERR max number of clients …".
+        case .name: error.hasPrefix("NOPERM") || error.hasPrefix("ERR unknown")
         case .authenticate, .select, .load: false
         }
     }
@@ -178,6 +178,9 @@ extension RedisConnectionStateMachine.GreetingStep {
     fileprivate func failure(_ error: String) -> String {
         if error.hasPrefix("NOAUTH") {
             return "Redis asks for a password and the URL has none: \(error)"
+        }
+        if error.hasPrefix("LOADING") {
+            return "Redis is not ready: \(error)"
         }
         return switch self {
         case .authenticate: "Redis refused the user or password: \(error)"

@@ -5,7 +5,9 @@ import NIOPosix
 /// Connects a socket; another stands in for it in tests.
 typealias RedisDial = @Sendable (RedisConfiguration, any EventLoop) -> EventLoopFuture<any Channel>
 
-@Sendable func dialRedis(_ configuration: RedisConfiguration, on eventLoop: any EventLoop) -> EventLoopFuture<any Channel> {
+@Sendable func dialRedis(_ configuration: RedisConfiguration, on eventLoop: any EventLoop) -> EventLoopFuture<
+    any Channel
+> {
     let bootstrap = ClientBootstrap(group: eventLoop)
         .connectTimeout(configuration.connectTimeout)
         .channelOption(.socketOption(.so_keepalive), value: 1)

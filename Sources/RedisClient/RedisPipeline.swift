@@ -2,8 +2,8 @@
 ///
 /// 1. Finds the command that a reply answers.
 /// 2. Keeps the deadlines. A command whose deadline passed keeps its place, so that later replies still find theirs.
-/// 3. When Redis lost its scripts (NOSCRIPT), holds every further command until what is in flight was answered, so that what is
-///    sent again is not overtaken by what was asked later.
+/// 3. When Redis lost its scripts (NOSCRIPT), holds every further command until what is in flight was answered, so that
+///    what is sent again is not overtaken by what was asked later.
 ///
 /// Times are nanoseconds of one monotonic clock.
 struct RedisPipeline<Request> {
@@ -66,8 +66,7 @@ struct RedisPipeline<Request> {
     }
 
     /// - Parameter retry: what to send once more instead of completing the request: for the reply NOSCRIPT.
-    mutating func received(now: Int64, retry: (Request) -> Request?) -> ReplyAction {
-        lastSign = now
+    mutating func received(retry: (Request) -> Request?) -> ReplyAction {
         guard let slot = inFlight.popFirst() else { return .violation }
         guard let request = slot.request else { return .discard }
         if let again = retry(request) {
@@ -78,8 +77,9 @@ struct RedisPipeline<Request> {
         return .complete(request)
     }
 
-    /// To be asked after each burst of replies: the requests to write now, in order, after the scripts were loaded again.
-    /// Nil when nothing is held back or something is still in flight. The caller writes and `submit`s each of them.
+    /// To be asked after each burst of replies: the requests to write now, in order, after the scripts were loaded
+    /// again. Nil when nothing is held back or something is still in flight. The caller writes and `submit`s each of
+    /// them.
     mutating func release() -> [(request: Request, deadline: Int64)]? {
         guard isHolding, inFlight.isEmpty else { return nil }
         isHolding = false
@@ -130,7 +130,7 @@ struct RedisPipeline<Request> {
         return overflow ? .max : sum
     }
 
-    /// Bytes came, whether or not they end a reply.
+    /// Bytes came, whether or not they end a reply; to be told before the replies in them.
     mutating func heard(now: Int64) {
         lastSign = now
     }

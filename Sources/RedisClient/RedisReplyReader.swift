@@ -1,3 +1,4 @@
+import Glibc
 import HiredisShim
 import NIOCore
 
@@ -16,7 +17,8 @@ final class RedisReplyReader {
         case malformed(String)
     }
 
-    /// Feed at most this much at a time: hiredis moves what is left of its buffer to the front after each KiB that was read.
+    /// Feed at most this much at a time: hiredis moves what is left of its buffer to the front after each KiB that was
+    /// read.
     static let sliceLength = 16 * 1024
     /// Redis' own limit of one bulk is 512 MiB; nothing here asks for replies near that.
     static let maximumReplyBytes = 64 * 1024 * 1024
@@ -75,8 +77,7 @@ final class RedisReplyReader {
         let payload: UnsafeRawBufferPointer
 
         func isWord(_ word: StaticString) -> Bool {
-            self.word.count == word.utf8CodeUnitCount
-                && self.word.elementsEqual(UnsafeRawBufferPointer(start: word.utf8Start, count: word.utf8CodeUnitCount))
+            isSame(self.word, UnsafeRawBufferPointer(start: word.utf8Start, count: word.utf8CodeUnitCount))
         }
     }
 
@@ -141,4 +142,15 @@ final class RedisReplyReader {
             return .null
         }
     }
+}
+
+/// Whether both hold the same bytes; one look at the lengths for most that do not.
+func isSame(_ bytes: UnsafeRawBufferPointer, _ other: UnsafeRawBufferPointer) -> Bool {
+    guard bytes.count == other.count else { return false }
+    guard let first = bytes.baseAddress, let second = other.baseAddress else { return true }
+    return memcmp(first, second, bytes.count) == 0
+}
+
+func isSame(_ bytes: UnsafeRawBufferPointer, _ other: [UInt8]) -> Bool {
+    bytes.count == other.count && other.withUnsafeBytes { isSame(bytes, $0) }
 }

@@ -3,7 +3,8 @@ package import NIOCore
 
 /// What a subscriber tells its owner, always on its event loop.
 package protocol RedisSubscriberDelegate: AnyObject {
-    /// A message of a channel that was subscribed. One of a channel just unsubscribed may still come. The pointers end with the call.
+    /// A message of a channel that was subscribed. One of a channel just unsubscribed may still come. The pointers end
+    /// with the call.
     func subscriber(
         _ subscriber: RedisSubscriber,
         received payload: UnsafeRawBufferPointer,
@@ -11,9 +12,11 @@ package protocol RedisSubscriberDelegate: AnyObject {
     )
     /// Once at the end of each burst of reads that brought a message.
     func subscriberFinishedReading(_ subscriber: RedisSubscriber)
-    /// The connection was lost, or its probe did not come back: messages are missing from here on. Never twice in a row.
+    /// The connection was lost, or its probe did not come back: messages are missing from here on. Never twice in a
+    /// row.
     func subscriberBecameDeaf(_ subscriber: RedisSubscriber)
-    /// Every channel is confirmed again and a probe came back: what was missed can be repaired now. Also the first time.
+    /// Every channel is confirmed again and a probe came back: what was missed can be repaired now. Also the first
+    /// time.
     func subscriberHearsAgain(_ subscriber: RedisSubscriber)
 }
 
@@ -28,6 +31,7 @@ package final class RedisSubscriber: RedisLinkDelegate {
     private let client: RedisClient
     private let eventLoop: any EventLoop
     private let probeChannel: String
+    private let probeChannelBytes: [UInt8]
     private let probe: String
     private let logger: Logger
     private let link: RedisLink
@@ -37,7 +41,8 @@ package final class RedisSubscriber: RedisLinkDelegate {
     private let tickInterval: TimeAmount
     private var ticks: Scheduled<Void>?
     private var isStarted = false
-    /// The delegate, held from the first message of a burst to the end of the burst, since a weak reference costs at each use.
+    /// The delegate, held from the first message of a burst to the end of the burst, since a weak reference costs at
+    /// each use.
     private var burstDelegate: (any RedisSubscriberDelegate)?
 
     /// - Parameter probeChannel: one that nobody else subscribes or publishes to.
@@ -50,6 +55,7 @@ package final class RedisSubscriber: RedisLinkDelegate {
         self.client = client
         self.eventLoop = client.eventLoop
         self.probeChannel = probeChannel
+        probeChannelBytes = Array(probeChannel.utf8)
         self.probe = String(UInt64.random(in: 0 ... .max), radix: 36)
         self.logger = logger
         self.delegate = delegate
@@ -94,7 +100,8 @@ package final class RedisSubscriber: RedisLinkDelegate {
         }
     }
 
-    /// For ever. Unconfirmed subscribes fail with `closed`. Succeeds when the socket is closed; the delegate hears nothing more.
+    /// For ever. Unconfirmed subscribes fail with `closed`. Succeeds when the socket is closed; the delegate hears
+    /// nothing more.
     package func stop() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         delegate = nil
@@ -109,8 +116,8 @@ package final class RedisSubscriber: RedisLinkDelegate {
     }
 
     /// Succeeds when Redis confirmed the channel; at once when it has. Kept over reconnects, however long they take.
-    /// Fails only when the channel is unsubscribed, or the subscriber stopped, before that. Not counted: one `unsubscribe` undoes
-    /// any number of these.
+    /// Fails only when the channel is unsubscribed, or the subscriber stopped, before that. Not counted: one
+    /// `unsubscribe` undoes any number of these.
     package func subscribe(_ channel: String) -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         let promise = eventLoop.makePromise(of: Void.self)
@@ -208,7 +215,7 @@ package final class RedisSubscriber: RedisLinkDelegate {
     func linkReceivedReply(_ reader: RedisReplyReader) {
         guard let push = reader.push() else { return receivedOther(reader) }
         if push.isWord("message") {
-            if push.channel.elementsEqual(probeChannel.utf8) {
+            if isSame(push.channel, probeChannelBytes) {
                 return receivedProbe(push.payload)
             }
             if burstDelegate == nil {
@@ -229,7 +236,7 @@ package final class RedisSubscriber: RedisLinkDelegate {
     }
 
     func linkWasLost(cause: String) {
-        burstDelegate = nil
+        linkFinishedReading()
         if machine.linkDown() {
             tellDeaf(cause: cause)
         }
@@ -237,7 +244,10 @@ package final class RedisSubscriber: RedisLinkDelegate {
 
     func linkAttemptFailed(cause: String) {}
 
-    private func confirmed(_ word: SubscriptionStateMachine<EventLoopPromise<Void>>.Word, _ channel: UnsafeRawBufferPointer) {
+    private func confirmed(
+        _ word: SubscriptionStateMachine<EventLoopPromise<Void>>.Word,
+        _ channel: UnsafeRawBufferPointer
+    ) {
         let action = machine.confirmed(word, String(decoding: channel, as: UTF8.self))
         write(action.send)
         if action.disconnect {
@@ -255,7 +265,8 @@ package final class RedisSubscriber: RedisLinkDelegate {
     }
 
     private func receivedProbe(_ payload: UnsafeRawBufferPointer) {
-        // Of another process with the same probe channel: it proves all the same that messages come through, but not ours.
+        // Of another process with the same probe channel: it proves all the same that messages come through, but not
+        // ours.
         guard payload.elementsEqual(probe.utf8) else { return }
         if machine.heardProbe(now: eventLoop.now.nanoseconds) {
             tellHearsAgain()

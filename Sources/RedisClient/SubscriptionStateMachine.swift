@@ -1,8 +1,8 @@
 /// What a subscriber wants to hear, what Redis confirmed, and whether it hears at all.
 ///
 /// 1. Keeps the wanted channels over reconnects, and asks for them again in chunks.
-/// 2. Pairs confirmations with what was asked: Redis confirms each channel of each SUBSCRIBE and UNSUBSCRIBE once, in order, so
-///    the last word on a channel counts only when nothing on it is unconfirmed.
+/// 2. Pairs confirmations with what was asked: Redis confirms each channel of each SUBSCRIBE and UNSUBSCRIBE once, in
+///    order, so the last word on a channel counts only when nothing on it is unconfirmed.
 /// 3. Tells from the probes when the subscriber is deaf.
 ///
 /// Times are nanoseconds of one monotonic clock.
@@ -30,11 +30,13 @@ struct SubscriptionStateMachine<Waiter> {
     struct Timing {
         var probeInterval: Int64
         var deafAfter: Int64
-        /// A connection on which nothing at all was read for this long is given up, even when no probe could be published.
+        /// A connection on which nothing at all was read for this long is given up, even when no probe could be
+        /// published.
         var silenceTimeout: Int64
         /// How many channels one SUBSCRIBE names at most when the connection is new.
         var chunk = 256
-        /// How many channels may be unconfirmed at a time then: what Redis answers must fit in its output buffer for us.
+        /// How many channels may be unconfirmed at a time then: what Redis answers must fit in its output buffer for
+        /// us.
         var window = 2048
     }
 
@@ -269,8 +271,8 @@ struct SubscriptionStateMachine<Waiter> {
         heardProbe = false
         action.becameDeaf = hears
         hears = false
-        // Deaf for sure only when Redis took a probe that did not come back: it may be Redis that stands still, and then this
-        // connection is as good as a new one.
+        // Deaf for sure only when Redis took a probe that did not come back: it may be Redis that stands still, and
+        // then this connection is as good as a new one.
         let isProven = unheardSince.map { now - $0 >= timing.deafAfter / 2 } ?? false
         action.disconnect = isProven || now - lastByte >= timing.silenceTimeout
         return action
@@ -316,7 +318,8 @@ struct SubscriptionStateMachine<Waiter> {
             var chunk: [String] = []
             while chunk.count < timing.chunk, let name = toRecover.popLast() {
                 // Unsubscribed meanwhile, or unsubscribed and subscribed again.
-                guard var channel = channels[name], channel.isWanted, channel.isRecovering, channel.unconfirmed == 0 else {
+                guard var channel = channels[name], channel.isWanted, channel.isRecovering, channel.unconfirmed == 0
+                else {
                     continue
                 }
                 channel.unconfirmed = 1

@@ -40,10 +40,11 @@ struct RedisClientCommandTests {
         )
         let reply = try await client.evaluate(script, keys: [], arguments: []).get()
         #expect(
-            reply == .array([
-                .integer(1), .bulk(ByteBuffer(string: "two")), .status("THREE"), .error("FOUR five"),
-                .array([.array([]), .array([.integer(-6)])]), .null, .bulk(ByteBuffer()),
-            ])
+            reply
+                == .array([
+                    .integer(1), .bulk(ByteBuffer(string: "two")), .status("THREE"), .error("FOUR five"),
+                    .array([.array([]), .array([.integer(-6)])]), .null, .bulk(ByteBuffer()),
+                ])
         )
         #expect(try await client.run("ECHO", .integer(.min)).int == .min)
         #expect(try await client.run("ECHO", .integer(.max)).int == .max)

@@ -67,7 +67,10 @@ struct RedisClientSubscriberTests {
         let payload = String(repeating: "x", count: 150)
         try await client.eventLoop.submit {
             for number in 0..<20_000 {
-                _ = client.command(["PUBLISH", .string(channel), .string("\(number) \(payload)")], timeout: .seconds(30))
+                _ = client.command(
+                    ["PUBLISH", .string(channel), .string("\(number) \(payload)")],
+                    timeout: .seconds(30)
+                )
             }
         }.get()
         for number in 0..<20_000 {

@@ -71,7 +71,11 @@ struct SubscriberUnderTest: Sendable {
             self.continuation = continuation
         }
 
-        func subscriber(_ s: RedisSubscriber, received payload: UnsafeRawBufferPointer, on channel: UnsafeRawBufferPointer) {
+        func subscriber(
+            _ s: RedisSubscriber,
+            received payload: UnsafeRawBufferPointer,
+            on channel: UnsafeRawBufferPointer
+        ) {
             let text = String(decoding: payload, as: UTF8.self)
             continuation.yield(.message(text, on: String(decoding: channel, as: UTF8.self)))
         }
@@ -80,7 +84,9 @@ struct SubscriberUnderTest: Sendable {
         func subscriberHearsAgain(_ s: RedisSubscriber) { continuation.yield(.hears) }
     }
 
-    static func started(client: RedisClient, probeChannel: String = "probe:\(UInt64.random(in: 0 ... .max))") async throws -> Self {
+    static func started(client: RedisClient, probeChannel: String = "probe:\(UInt64.random(in: 0 ... .max))")
+        async throws -> Self
+    {
         let (stream, continuation) = AsyncStream.makeStream(of: Event.self)
         let bound = try await client.eventLoop.submit {
             let recorder = Recorder(continuation)

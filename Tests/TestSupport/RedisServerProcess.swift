@@ -5,7 +5,8 @@ import Synchronization
 ///
 /// 1. Starts it and waits until it answers.
 /// 2. Pauses, resumes, kills and restarts it, on the same port, socket and data.
-/// 3. Ends it, and removes its directory, with `stop`, with its own end, and with the end of the test process, however that comes.
+/// 3. Ends it, and removes its directory, with `stop`, with its own end, and with the end of the test process, however
+///    that comes.
 package final class RedisServerProcess: Sendable {
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
@@ -16,15 +17,16 @@ package final class RedisServerProcess: Sendable {
     package let directory: String
     private let running = Mutex<Running?>(nil)
 
-    /// redis-server stands under a shell that ends it when the pipe it reads from is closed, which the kernel does when this
-    /// process ends.
+    /// redis-server stands under a shell that ends it when the pipe it reads from is closed, which the kernel does when
+    /// this process ends.
     private struct Running {
         var redis: pid_t
         var shell: pid_t
         var pipe: Int32
     }
 
-    /// - Parameter configuration: further lines of redis.conf, for instance `appendonly yes` or `user bob on >secret ~* &* +@all`.
+    /// - Parameter configuration: further lines of redis.conf, for instance `appendonly yes` or `user bob on >secret ~*
+    ///   &* +@all`.
     package init(configuration: [String] = []) throws {
         var template = Array("/tmp/martlet-redis-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw Failure(description: "cannot make a directory in /tmp") }
@@ -82,7 +84,8 @@ package final class RedisServerProcess: Sendable {
         end(keepingDirectory: true)
     }
 
-    /// Starts it again after `kill`, on the same port, socket and data; ends it first when it runs. Returns when it answers.
+    /// Starts it again after `kill`, on the same port, socket and data; ends it first when it runs. Returns when it
+    /// answers.
     package func restart() throws {
         kill()
         let started = try Self.spawn(directory: directory)
@@ -148,8 +151,8 @@ package final class RedisServerProcess: Sendable {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, input[0], 0)
         posix_spawn_file_actions_adddup2(&actions, output[1], 1)
-        // Otherwise one server's shell holds the pipe of another, and neither ends with this process; and a socket that a test
-        // closes stays open here.
+        // Otherwise one server's shell holds the pipe of another, and neither ends with this process; and a socket that
+        // a test closes stays open here.
         for descriptor in Int32(3)..<1024 {
             posix_spawn_file_actions_addclose(&actions, descriptor)
         }
@@ -188,10 +191,11 @@ package final class RedisServerProcess: Sendable {
     }
 
     private static func writeConfiguration(_ lines: [String], port: Int, directory: String) throws {
-        let text = ([
-            "port \(port)", "bind 127.0.0.1", "unixsocket \(directory)/redis.sock", "dir \(directory)", "save \"\"",
-            "daemonize no", "logfile \"\"", "client-output-buffer-limit pubsub 256mb 64mb 60",
-        ] + lines).joined(separator: "\n") + "\n"
+        let text =
+            ([
+                "port \(port)", "bind 127.0.0.1", "unixsocket \(directory)/redis.sock", "dir \(directory)", "save \"\"",
+                "daemonize no", "logfile \"\"", "client-output-buffer-limit pubsub 256mb 64mb 60",
+            ] + lines).joined(separator: "\n") + "\n"
         guard let file = fopen("\(directory)/redis.conf", "we") else {
             throw Failure(description: "cannot write \(directory)/redis.conf")
         }
@@ -199,8 +203,8 @@ package final class RedisServerProcess: Sendable {
         fclose(file)
     }
 
-    /// Below the ports that the kernel gives to outgoing connections, so that none takes it while the server restarts; and low
-    /// enough for a cluster's second port, 10000 above.
+    /// Below the ports that the kernel gives to outgoing connections, so that none takes it while the server restarts;
+    /// and low enough for a cluster's second port, 10000 above.
     private static func freePort() throws -> Int {
         for _ in 0..<100 {
             let port = Int.random(in: 20_000..<32_000)

@@ -3,8 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// One face for hiredis 0.14.1 and 1.x: a reply becomes a flat list of nodes in the order they stand on the wire (an array
-// is followed by its elements), with all text in one block of bytes. Nothing is allocated per element, and what a
+// One face for hiredis 0.14.1 and 1.x: a reply becomes a flat list of nodes in the order they stand on the wire (an
+// array is followed by its elements), with all text in one block of bytes. Nothing is allocated per element, and what a
 // reply holds is read after parsing, not from inside a callback.
 
 #if defined(__has_attribute)
