@@ -169,7 +169,8 @@ extension RedisConnectionStateMachine.GreetingStep {
         switch self {
         // An ACL user may be forbidden either, and can serve all the same.
         case .ping: error.hasPrefix("NOPERM")
-        // A name is for people who read CLIENT LIST. Other errors are not about the name: "ERR max number of clients …".
+        // A name is for people who read CLIENT LIST. Other errors are not about the name: "ERR max number of clients
+        // …".
         case .name: error.hasPrefix("NOPERM") || error.hasPrefix("ERR unknown")
         case .authenticate, .select, .load: false
         }

@@ -271,10 +271,13 @@ struct SubscriptionStateMachine<Waiter> {
         heardProbe = false
         action.becameDeaf = hears
         hears = false
-        // Deaf for sure only when Redis took a probe that did not come back: it may be Redis that stands still, and
-        // then this connection is as good as a new one.
-        let isProven = unheardSince.map { now - $0 >= timing.deafAfter / 2 } ?? false
-        action.disconnect = isProven || now - lastByte >= timing.silenceTimeout
+        // When Redis took no probe either, it may be Redis that stands still, and when bytes still come, the probe may
+        // stand behind them: this connection is then as good as a new one, for a while.
+        let silence = now - lastByte
+        let unheard = unheardSince.map { now - $0 } ?? 0
+        action.disconnect =
+            silence >= timing.silenceTimeout || unheard >= timing.silenceTimeout
+            || silence >= timing.deafAfter && unheard >= timing.deafAfter / 2
         return action
     }
 

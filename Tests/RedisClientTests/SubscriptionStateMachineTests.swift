@@ -213,11 +213,26 @@ struct SubscriptionProbeTests {
         var machine = hearing()
         machine.probeIsSent(now: 20)
         machine.probeWasPublished(sentAt: 20, now: 21)
-        machine.heardBytes(now: 49)
         #expect(!machine.tick(now: 49).becameDeaf)
         #expect(machine.tick(now: 50) == .init(publishProbe: false, becameDeaf: true, disconnect: true))
         #expect(!machine.hears)
         #expect(machine.linkDown() == false)
+    }
+
+    @Test("while other messages come the probe may stand behind them: deaf, and given up only after a longer while")
+    func probeInABacklog() {
+        var machine = hearing()
+        machine.probeIsSent(now: 20)
+        machine.probeWasPublished(sentAt: 20, now: 21)
+        machine.heardBytes(now: 50)
+        let deaf = machine.tick(now: 50)
+        #expect(deaf.becameDeaf)
+        #expect(!deaf.disconnect)
+        machine.heardBytes(now: 120)
+        #expect(!machine.tick(now: 120).disconnect)
+        #expect(machine.tick(now: 121).disconnect)
+        #expect(machine.heardProbe(now: 122) == true)
+        #expect(!machine.tick(now: 123).disconnect)
     }
 
     @Test("Redis took no probe: deaf, and the connection is kept until it was silent for too long")

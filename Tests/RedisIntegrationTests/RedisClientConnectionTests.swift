@@ -45,7 +45,7 @@ struct RedisClientConnectionTests {
     func wrongPassword() async throws {
         let server = try RedisServerProcess(configuration: ["requirepass right"])
         let client = try RedisClient.started("redis://:wr0ng@127.0.0.1:\(server.port)")
-        let error = try await failure(of: client.whenConnected(within: .seconds(1)))
+        let error = try await client.whyNotConnected()
         #expect(error.code == .notConnected)
         #expect(error.message.contains("Redis refused the user or password: WRONGPASS"))
         #expect(!error.message.contains("wr0ng"))
@@ -56,7 +56,7 @@ struct RedisClientConnectionTests {
     func missingPassword() async throws {
         let server = try RedisServerProcess(configuration: ["requirepass right"])
         let client = try RedisClient.started(server.url)
-        let error = try await failure(of: client.whenConnected(within: .seconds(1)))
+        let error = try await client.whyNotConnected()
         #expect(error.message.contains("Redis asks for a password and the URL has none"))
         try await client.close().get()
     }
@@ -65,7 +65,7 @@ struct RedisClientConnectionTests {
     func missingDatabase() async throws {
         let server = try RedisServerProcess.shared()
         let client = try RedisClient.started("\(server.url)/999")
-        let error = try await failure(of: client.whenConnected(within: .seconds(1)))
+        let error = try await client.whyNotConnected()
         #expect(error.message.contains("Redis refused database 999"))
         try await client.close().get()
     }
@@ -74,7 +74,7 @@ struct RedisClientConnectionTests {
     func nobodyListens() async throws {
         for url in ["redis://127.0.0.1:1", "unix:///nowhere/redis.sock", "redis://no-such-host.invalid"] {
             let client = try RedisClient.started(url)
-            let error = try await failure(of: client.whenConnected(within: .seconds(1)))
+            let error = try await client.whyNotConnected()
             #expect(error.message.hasPrefix("cannot reach Redis at \(client.configuration.addressDescription): "))
             let command = try await failure(of: client.command(["PING"]))
             #expect(command.code == .notConnected)
@@ -87,7 +87,7 @@ struct RedisClientConnectionTests {
     func brokenScript() async throws {
         let server = try RedisServerProcess.shared()
         let client = try RedisClient.started(server.url, scripts: [RedisScript(name: "broken", source: "return (")])
-        let error = try await failure(of: client.whenConnected(within: .seconds(1)))
+        let error = try await client.whyNotConnected()
         #expect(error.message.contains("Redis refused the script broken: ERR Error compiling script"))
         try await client.close().get()
     }
@@ -119,9 +119,9 @@ struct RedisClientConnectionTests {
     func standstill() async throws {
         let server = try RedisServerProcess()
         let client = try await RedisClient.connected(server.url) {
-            $0.commandTimeout = .milliseconds(100)
-            $0.connectTimeout = .milliseconds(200)
-            $0.silenceTimeout = .milliseconds(400)
+            $0.commandTimeout = .milliseconds(300)
+            $0.connectTimeout = .milliseconds(300)
+            $0.silenceTimeout = .milliseconds(900)
         }
         var states = client.states().makeAsyncIterator()
         #expect(await states.next() == true)
@@ -134,7 +134,7 @@ struct RedisClientConnectionTests {
         #expect(error.message.hasPrefix("cannot reach Redis"))
         server.resume()
         #expect(await states.next() == true)
-        #expect(try await client.run("PING") == .status("PONG"))
+        #expect(try await client.run("PING", timeout: .seconds(30)) == .status("PONG"))
         try await client.close().get()
     }
 

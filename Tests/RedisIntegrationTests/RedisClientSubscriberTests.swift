@@ -7,15 +7,6 @@ import Testing
 struct RedisClientSubscriberTests {
     let prefix = "t\(UInt64.random(in: 0 ... .max))"
 
-    /// Probes and deadlines short enough to wait for.
-    static func brisk(_ configuration: inout RedisConfiguration) {
-        configuration.commandTimeout = .milliseconds(300)
-        configuration.connectTimeout = .milliseconds(300)
-        configuration.silenceTimeout = .milliseconds(900)
-        configuration.probeInterval = .milliseconds(100)
-        configuration.deafAfter = .milliseconds(400)
-    }
-
     @Test("hears, then delivers what is published on its channels, and nothing else")
     func delivers() async throws {
         let client = try await RedisClient.connected(RedisServerProcess.shared().url)
@@ -109,7 +100,7 @@ struct RedisClientSubscriberTests {
     @Test("Redis killed and restarted: deaf, then hears again with every channel subscribed")
     func restart() async throws {
         let server = try RedisServerProcess()
-        let client = try await RedisClient.connected(server.url, configure: Self.brisk)
+        let client = try await RedisClient.connected(server.url)
         let subscriber = try await SubscriberUnderTest.started(client: client)
         var events = subscriber.events.makeAsyncIterator()
         #expect(await events.next() == .hears)
@@ -123,7 +114,7 @@ struct RedisClientSubscriberTests {
         try server.restart()
         #expect(await events.next() == .hears)
         try await asked.get()
-        try await client.whenConnected(within: .seconds(10)).get()
+        try await client.whenConnected(within: .seconds(50)).get()
         let count = try await client.run("PUBSUB", "CHANNELS", .string("\(prefix):*")).array?.count
         #expect(count == 5001)
         try await client.run("PUBLISH", .string(channels[4999]), "back")
@@ -135,7 +126,13 @@ struct RedisClientSubscriberTests {
     @Test("Redis stopped and continued: deaf, then hears again, also when both connections were given up")
     func standstill() async throws {
         let server = try RedisServerProcess()
-        let client = try await RedisClient.connected(server.url, configure: Self.brisk)
+        let client = try await RedisClient.connected(server.url) {
+            $0.commandTimeout = .milliseconds(500)
+            $0.connectTimeout = .milliseconds(500)
+            $0.silenceTimeout = .milliseconds(2600)
+            $0.probeInterval = .milliseconds(200)
+            $0.deafAfter = .milliseconds(1200)
+        }
         let subscriber = try await SubscriberUnderTest.started(client: client)
         var events = subscriber.events.makeAsyncIterator()
         #expect(await events.next() == .hears)
@@ -151,8 +148,8 @@ struct RedisClientSubscriberTests {
             }
             server.resume()
             #expect(await events.next() == .hears)
-            try await client.whenConnected(within: .seconds(10)).get()
-            try await client.run("PUBLISH", .string("\(prefix):a"), "back")
+            try await client.whenConnected(within: .seconds(50)).get()
+            try await client.run("PUBLISH", .string("\(prefix):a"), "back", timeout: .seconds(30))
             #expect(await events.next() == .message("back", on: "\(prefix):a"))
         }
         try await subscriber.stop()
@@ -162,7 +159,7 @@ struct RedisClientSubscriberTests {
     @Test("only the subscription killed: deaf, then healed, and the command connection is not touched")
     func subscriptionKilled() async throws {
         let server = try RedisServerProcess()
-        let client = try await RedisClient.connected(server.url, configure: Self.brisk)
+        let client = try await RedisClient.connected(server.url)
         let subscriber = try await SubscriberUnderTest.started(client: client)
         var events = subscriber.events.makeAsyncIterator()
         #expect(await events.next() == .hears)
@@ -181,10 +178,7 @@ struct RedisClientSubscriberTests {
     @Test("a channel that the ACL forbids leaves the subscriber deaf with Redis' words, until it is allowed")
     func forbiddenChannel() async throws {
         let server = try RedisServerProcess(configuration: ["user bob on >secret ~* resetchannels &probe* +@all"])
-        let client = try await RedisClient.connected(
-            "redis://bob:secret@127.0.0.1:\(server.port)",
-            configure: Self.brisk
-        )
+        let client = try await RedisClient.connected("redis://bob:secret@127.0.0.1:\(server.port)")
         let subscriber = try await SubscriberUnderTest.started(client: client)
         var events = subscriber.events.makeAsyncIterator()
         #expect(await events.next() == .hears)

@@ -5,7 +5,8 @@ import RedisClient
 import Testing
 
 extension RedisClient {
-    /// A started client on a loop of the shared group, with delays short enough for tests.
+    /// A started client on a loop of the shared group: redials quickly, and is patient otherwise, for a machine that
+    /// does much else at the time.
     static func started(
         _ url: String,
         scripts: [RedisScript] = [],
@@ -13,6 +14,10 @@ extension RedisClient {
     ) throws -> RedisClient {
         var configuration = try RedisConfiguration(url: url)
         configuration.redialDelay = .milliseconds(10)...(.milliseconds(100))
+        configuration.commandTimeout = .seconds(30)
+        configuration.connectTimeout = .seconds(30)
+        configuration.silenceTimeout = .seconds(40)
+        configuration.deafAfter = .seconds(30)
         configure(&configuration)
         let client = RedisClient(
             configuration: configuration,
@@ -30,13 +35,21 @@ extension RedisClient {
         configure: (inout RedisConfiguration) -> Void = { _ in }
     ) async throws -> RedisClient {
         let client = try started(url, scripts: scripts, configure: configure)
-        try await client.whenConnected(within: .seconds(10)).get()
+        try await client.whenConnected(within: .seconds(50)).get()
         return client
     }
 
     @discardableResult
     func run(_ arguments: RedisArgument..., timeout: TimeAmount? = nil) async throws -> RESPValue {
         try await command(arguments, timeout: timeout).get()
+    }
+
+    /// Why there is no connection, once an attempt has failed.
+    func whyNotConnected() async throws -> RedisError {
+        while true {
+            let error = try await failure(of: whenConnected(within: .milliseconds(100)))
+            if !error.message.hasSuffix("yet") { return error }
+        }
     }
 
     /// Each change of the connection from now on; the first is the present state when that is connected.
