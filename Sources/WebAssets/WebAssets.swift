@@ -43,6 +43,8 @@ package enum WebAssets {
             WebAsset(path: "/chat.css", contentType: "text/css; charset=utf-8", bytes: PackageResources.chat_css),
             WebAsset(path: "/chat.js", contentType: script, bytes: PackageResources.chat_js),
             WebAsset(path: "/connection.js", contentType: script, bytes: PackageResources.connection_js),
+            WebAsset(path: "/drawers.js", contentType: script, bytes: PackageResources.drawers_js),
+            WebAsset(path: "/people.js", contentType: script, bytes: PackageResources.people_js),
             WebAsset(path: "/timeline.js", contentType: script, bytes: PackageResources.timeline_js),
             WebAsset(path: "/view.js", contentType: script, bytes: PackageResources.view_js),
             WebAsset(path: "/martlet.js", contentType: script, bytes: PackageResources.martlet_js),

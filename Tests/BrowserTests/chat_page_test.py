@@ -58,6 +58,7 @@ class ChatPage(unittest.TestCase):
         ChatPage.room_number += 1
         self.room = f"test-{ChatPage.room_number}"
         self.alice, self.bob = two_users_on_two_nodes()
+        shared.browser.console_errors()
         self.one = shared.window("one")
         self.two = shared.window("two")
         enter(self.one, self.alice, self.room)
@@ -264,3 +265,24 @@ class ChatPage(unittest.TestCase):
         self.assertEqual(small, [], "targets are at least 24 px (WCAG 2.5.8)")
         self.one.resize(1280, 800)
         self.one.colour_scheme("light")
+
+
+class TokenPage(unittest.TestCase):
+    def test_a_server_that_wants_tokens_makes_the_page_ask_for_one(self):
+        secret = "for the browser tests alone, 40 bytes!!!"
+        shared.cluster.start_node("token-node", auth="token", MARTLET_TOKEN_SECRET=secret)
+        self.addCleanup(shared.cluster.kill, "token-node")
+        token = shared.cluster.mint("ada", secret)
+        window = shared.window("one")
+        base = f"http://127.0.0.1:{shared.cluster.ports['token-node']}"
+        window.open(base)
+        window.script("sessionStorage.clear(); localStorage.clear()")
+        window.open(f"{base}/?user=ada&room=private")
+        window.press("enter")
+        window.wait("the page asks for a token", "document.querySelector('#token')?.checkVisibility()", 15)
+        window.screenshot(shared.SHOTS / "token.png")
+        window.type("#token", token)
+        window.press("enter")
+        window.wait("the token is accepted", "document.documentElement.dataset.connection === 'online'")
+        say(window, "with a token")
+        shows(window, "with a token")

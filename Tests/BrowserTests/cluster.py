@@ -16,6 +16,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MARTLET = os.environ.get("MARTLET_BIN") or str(ROOT / ".build/debug/martlet")
 
 
+def clean_environment():
+    """This process's, without settings of somebody's own cluster."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MARTLET_")}
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -70,9 +75,10 @@ class Cluster:
     def ws(self):
         return f"ws://127.0.0.1:{self.ports['router']}/ws"
 
-    def start_node(self, name):
+    def start_node(self, name, auth="none", **settings):
         port = self.ports.setdefault(name, free_port())
-        self._start(name, [MARTLET, "node", "--port", str(port), "--name", name, "--auth", "none", "--drain", "5"])
+        command = [MARTLET, "node", "--port", str(port), "--name", name, "--auth", auth, "--drain", "5"]
+        self._start(name, command, **settings)
         wait_until(f"{name} is ready", lambda: http(f"http://127.0.0.1:{port}/readyz")[0] == 200)
 
     def start_router(self):
@@ -99,10 +105,17 @@ class Cluster:
             process.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, name, command):
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MARTLET_")}
+    def mint(self, user, secret):
+        """A token for `user`."""
+        environment = {**clean_environment(), "MARTLET_TOKEN_SECRET": secret}
+        return subprocess.run([MARTLET, "token", "mint", user], env=environment, check=True, capture_output=True,
+                              text=True).stdout.strip()
+
+    def _start(self, name, command, **settings):
+        environment = clean_environment()
         environment["MARTLET_SECRET"] = "only for the browser tests, 32 bytes"
         environment["MARTLET_REDIS_URL"] = f"redis://127.0.0.1:{self.redis_port}"
+        environment.update(settings)
         log = open(self.folder / f"{name}.log", "ab")
         self.processes[name] = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

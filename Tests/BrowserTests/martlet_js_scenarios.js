@@ -198,7 +198,7 @@ const done = arguments[arguments.length - 1];
   const results = [];
   for (const [name, run] of Object.entries(scenarios)) {
     try {
-      await run();
+      await Promise.race([run(), tick(5000).then(() => Promise.reject(new Error("it did not end within 5 s")))]);
       results.push([name, null]);
     } catch (error) {
       results.push([name, `${error.message}`]);

@@ -27,6 +27,7 @@ def take():
         window.press("enter")
         shows(one, text)
         shows(two, text)
+    time.sleep(2.5)  # a node passes on a new "typing" two seconds after the last
     two.script("document.querySelector('#input').focus()")
     two.type("#input", "Next: two routers")
     one.wait("typing is seen", "document.querySelector('#typing').textContent !== ''", 5)

@@ -66,15 +66,18 @@ class ChromiumWebSocket(unittest.TestCase):
             const done = arguments[arguments.length - 1];
             const socket = new WebSocket(`ws://${location.host}/ws?user=chrome`);
             const frames = [];
-            socket.onopen = () => socket.send(JSON.stringify({ type: "join", room: "third-party", id: "1" }));
+            const say = (frame) => socket.send(JSON.stringify({ room: "third-party", ...frame }));
             socket.onmessage = ({ data }) => {
-              frames.push(JSON.parse(data));
-              if (frames.at(-1).type === "joined") socket.send(JSON.stringify({ type: "message", room: "third-party", text: "from the browser", id: "2" }));
-              if (frames.at(-1).type === "ack") { socket.close(1000); done([socket.protocol, ...frames]); }
+              const frame = JSON.parse(data);
+              frames.push(frame);
+              if (frame.type === "welcome") say({ type: "join", id: "1" });
+              if (frame.type === "joined") say({ type: "message", text: "from the browser", id: "2" });
+              if (frame.type === "ack") done([socket.protocol, ...frames]);
             };
-            socket.onerror = () => done(["failed"]);
+            socket.onclose = ({ code }) => done(["closed", code, ...frames]);
+            setTimeout(() => done(["nothing more came", ...frames]), 15000);
         """)
-        self.assertEqual(frames[0], "")
+        self.assertEqual(frames[0], "", frames)
         kinds = [frame["type"] for frame in frames[1:]]
         self.assertEqual(kinds[0], "welcome")
         self.assertIn("joined", kinds)

@@ -1,7 +1,9 @@
 import { Martlet } from "/martlet.js";
 import { ConnectionView } from "/connection.js";
+import { closeDrawers } from "/drawers.js";
+import { showPeople, showTyping } from "/people.js";
 import { Timeline } from "/timeline.js";
-import { avatar, byId, element, icon, nameList, paintAvatar } from "/view.js";
+import { byId, element, icon, paintAvatar } from "/view.js";
 
 const root = document.documentElement;
 const log = byId("log");
@@ -11,6 +13,7 @@ const utf8 = new TextEncoder();
 
 let chat; // the connection, while signed in
 let user;
+let secret; // the token, where the server asks for one
 let rooms = new Map(); // name → what this window knows of the room
 let current;
 let stuck = true; // the newest line is in view
@@ -49,8 +52,7 @@ function signIn(name, room, token) {
   user = name;
   remembered.set("user", name);
   remembered.set("room", room);
-  try { sessionStorage.setItem("martlet.in", JSON.stringify({ name, room })); } catch { /* asks again after a reload */ }
-  history.replaceState(null, "", `?${new URLSearchParams({ user: name, room })}`);
+  secret = token;
   root.dataset.view = "chat";
   byId("sign-in").hidden = true;
   byId("chat").hidden = false;
@@ -90,7 +92,7 @@ function listen(source) {
   on("state", (detail) => {
     if (detail.state === "closed" && detail.code === 4201) {
       byId("token-field").hidden = false;
-      return signOut("This server asks for a token, or did not accept the one given.");
+      return signOut(`This server asks for a token (${detail.reason}).`);
     }
     connection.update(detail, source);
     for (const room of rooms.values()) room.timeline.sayPending(pendingText());
@@ -121,13 +123,13 @@ function listen(source) {
     const room = rooms.get(name);
     if (!room) return;
     Object.assign(room, { members, count });
-    if (room === current) showPeople();
+    if (room === current) showPeople(current, user);
   });
   on("typing", ({ room: name, users }) => {
     const room = rooms.get(name);
     if (!room) return;
     room.typing = users;
-    if (room === current) showTyping();
+    if (room === current) showTyping(current);
   });
   on("left", ({ room: name, reason }) => {
     if (!rooms.has(name)) return;
@@ -217,10 +219,11 @@ function show(name) {
   fitInput();
   history.replaceState(null, "", `?${new URLSearchParams({ user, room: name })}`);
   remembered.set("room", name);
-  try { sessionStorage.setItem("martlet.in", JSON.stringify({ name: user, room: name })); } catch { /* asks again */ }
+  const session = JSON.stringify({ name: user, room: name, token: secret });
+  try { sessionStorage.setItem("martlet.in", session); } catch { /* asks again after a reload */ }
   showBeginning(current);
-  showPeople();
-  showTyping();
+  showPeople(current, user);
+  showTyping(current);
   stuck = current.scroll === null;
   log.scrollTop = stuck ? log.scrollHeight : current.scroll;
   markRead();
@@ -277,7 +280,7 @@ function showBeginning(room) {
   place.replaceChildren(
     element("div", { className: "glyph", "aria-hidden": "true", textContent: "#" }),
     element("h2", { textContent: `This is the beginning of #${room.name}` }),
-    room.timeline.length ? element("p", { textContent: "Everything said here, oldest first." }) : hello,
+    ...(room.timeline.length ? [] : [hello]),
   );
 }
 
@@ -328,39 +331,6 @@ byId("latest").addEventListener("click", () => {
   input.focus();
 });
 
-// Who is here, who types
-
-const order = { online: 0, away: 1, busy: 2 };
-const words = { away: "away", busy: "busy" };
-
-function showPeople() {
-  const people = [...current.members].sort(
-    (a, b) => (order[a.status] ?? 0) - (order[b.status] ?? 0) || a.user.localeCompare(b.user),
-  );
-  byId("people-list").replaceChildren(
-    ...people.map((person) => {
-      const status = person.status ?? "online";
-      const row = element("li", { className: "person", dataset: { user: person.user } }, avatar(person.user, { small: true, status }));
-      row.append(element("span", { className: "name", textContent: person.user, title: person.user }));
-      const state = [person.user === user ? "you" : "", words[status]].filter(Boolean).join(", ");
-      if (state) row.append(element("span", { className: "state", textContent: state }));
-      return row;
-    }),
-  );
-  const more = current.count - people.length;
-  byId("people-more").hidden = more <= 0;
-  byId("people-more").textContent = `and ${more} more`;
-  byId("people-count").textContent = current.count;
-  byId("people-label").textContent = `Here now · ${current.count}`;
-}
-
-function showTyping() {
-  const place = byId("typing");
-  if (!current.typing.length) return place.replaceChildren();
-  const dots = element("span", { className: "dots", "aria-hidden": "true" }, ...[0, 1, 2].map(() => element("i")));
-  place.replaceChildren(dots, ...nameList(current.typing), current.typing.length === 1 ? " is typing" : " are typing");
-}
-
 // Writing
 
 function send(room, text) {
@@ -405,30 +375,7 @@ byId("composer").addEventListener("submit", (event) => {
   input.focus();
 });
 
-// Drawers of a narrow window, and the keyboard
-
-function openDrawer(name) {
-  closeDrawers();
-  byId(name).dataset.open = "";
-  byId(`open-${name}`).setAttribute("aria-expanded", "true");
-  byId("veil").hidden = false;
-  byId(name).querySelector("button, input")?.focus();
-}
-
-function closeDrawers() {
-  let closed = false;
-  for (const name of ["rooms", "people"]) {
-    closed ||= "open" in byId(name).dataset;
-    delete byId(name).dataset.open;
-    byId(`open-${name}`).setAttribute("aria-expanded", "false");
-  }
-  byId("veil").hidden = true;
-  return closed;
-}
-
-byId("open-rooms").addEventListener("click", () => openDrawer("rooms"));
-byId("open-people").addEventListener("click", () => openDrawer("people"));
-byId("veil").addEventListener("click", closeDrawers);
+// The keyboard
 
 document.addEventListener("keydown", (event) => {
   if (!current || byId("chat").hidden) return;
@@ -447,5 +394,8 @@ document.addEventListener("keydown", (event) => {
 
 let last;
 try { last = JSON.parse(sessionStorage.getItem("martlet.in")); } catch { /* ask */ }
-if (last && (!query.has("user") || query.get("user") === last.name)) signIn(last.name, query.get("room") || last.room);
-else showSignIn();
+if (last && (!query.has("user") || query.get("user") === last.name)) {
+  signIn(last.name, query.get("room") || last.room, last.token);
+} else {
+  showSignIn();
+}

@@ -480,6 +480,9 @@ export class Martlet extends EventTarget {
   }
 
   #error(frame, room) {
+    // Without a welcome there is nothing to go on with: another user or token is needed.
+    const isFinal = ["authentication_failed", "not_authenticated", "invalid_user"].includes(frame.reason);
+    if (this.state === "connecting" && isFinal) return this.#lost(4201, frame.message);
     const retryable = frame.retry_ms !== undefined || errors[frame.code]?.[1];
     const wait = Date.now() + (frame.retry_ms ?? 2 * seconds);
     const message = this.#pending.get(frame.id);
