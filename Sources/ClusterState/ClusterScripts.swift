@@ -8,7 +8,7 @@ package enum ClusterScripts {
     package static let all: [RedisScript] = [
         incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeClaim,
         nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory, roomPresence,
-        sessionOwn, sessionRelease, userRelease,
+        roomTurn, sessionOwn, sessionRelease, userRelease,
     ]
 
     static let incarnationNext = script("incarnation_next", PackageResources.incarnation_next_lua)
@@ -28,6 +28,7 @@ package enum ClusterScripts {
     static let roomPublish = script("room_publish", PackageResources.room_publish_lua)
     static let roomHistory = script("room_history", PackageResources.room_history_lua)
     static let roomPresence = script("room_presence", PackageResources.room_presence_lua)
+    static let roomTurn = script("room_turn", PackageResources.room_turn_lua)
     static let sessionOwn = script("session_own", PackageResources.session_own_lua)
     static let sessionRelease = script("session_release", PackageResources.session_release_lua)
     static let userRelease = script("user_release", PackageResources.user_release_lua)

@@ -8,12 +8,10 @@ extension NodeStore {
         case live, claimed, taken, swept, forget
     }
 
-    /// A sweeper that does not renew its claim for so long is taken for dead, and another goes on.
-    private static let claimMs: Int64 = 5000
     /// For so long a swept incarnation is still listed as dead.
     private static let remembranceMs: Int64 = 600_000
-    /// Rooms whose chunks are under way at once.
-    private static let roomsAtOnce: Int64 = 32
+    /// Rooms whose chunks are under way at once: Redis runs them in one go, and everyone else waits.
+    private static let roomsAtOnce: Int64 = 16
     private static let sessionsAtOnce: Int64 = 128
 
     /// Declares dead whose lease is past, and sweeps the dead, one after the other, except those that another sweeps:
@@ -24,7 +22,8 @@ extension NodeStore {
     /// still makes nobody dead.
     package func sweepLapsed(by me: Incarnation) -> EventLoopFuture<[SweepReport]> {
         redis.eventLoop.makeFutureWithTask {
-            let others = try await hinted().filter { $0 != me }
+            let known = try await hinted()
+            let others = known.filter { $0 != me }
             // All verdicts first: whom the control channel names dead, routers avoid at once.
             let verdicts = try await withVerdicts(on: others)
             var reports: [SweepReport] = []
@@ -33,7 +32,7 @@ extension NodeStore {
                 case .live: break
                 case .forget: try await dropHint(incarnation)
                 case .swept:
-                    if others.contains(where: { $0.name == incarnation.name && $0.number > incarnation.number }) {
+                    if known.contains(where: { $0.name == incarnation.name && $0.number > incarnation.number }) {
                         try await dropHint(incarnation)
                     }
                 case .claimed, .taken:
@@ -61,7 +60,7 @@ extension NodeStore {
             ClusterScripts.nodeClaim, keys: [.string(keys.node(i))],
             arguments: [
                 .string(keys.controlChannel), .string(i.description), .string(sweeper?.description ?? ""),
-                .integer(Self.claimMs), force ? "1" : "0", .integer(Self.remembranceMs),
+                .integer(sweepClaim.milliseconds), force ? "1" : "0", .integer(Self.remembranceMs),
             ]
         ).flatMapThrowing { reply in
             guard let claim = reply.string.flatMap({ Claim(rawValue: $0) }) else {

@@ -10,10 +10,13 @@ package import WireProtocol
 package struct NodeStore: Sendable {
     let redis: RedisClient
     let keys: ClusterKeys
+    let sweepClaim: TimeAmount
 
-    package init(redis: RedisClient, keys: ClusterKeys) {
+    /// - Parameter sweepClaim: a sweeper that has not renewed its claim for so long is taken for dead, and another goes on.
+    package init(redis: RedisClient, keys: ClusterKeys, sweepClaim: TimeAmount = .seconds(5)) {
         self.redis = redis
         self.keys = keys
+        self.sweepClaim = sweepClaim
     }
 
     // MARK: lease

@@ -51,8 +51,7 @@ package enum RelayMessage {
 
     /// `nil` for what none of our scripts publishes; the receiver drops it, whoever sent it.
     package static func parse(_ payload: UnsafeRawBufferPointer) -> RelayMessage? {
-        guard let kind = payload.first,
-            let lineEnd = payload.firstIndex(of: UInt8(ascii: "\n"))
+        guard let kind = payload.first, let lineEnd = payload.firstIndex(of: UInt8(ascii: "\n")), lineEnd > 0
         else { return nil }
         var header = HeaderFields(UnsafeRawBufferPointer(rebasing: payload[1..<lineEnd]))
         let rest = UnsafeRawBufferPointer(rebasing: payload[(lineEnd + 1)...])

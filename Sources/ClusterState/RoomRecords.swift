@@ -67,7 +67,8 @@ package struct RoomHead: Sendable, Hashable {
 
 package struct JoinResult: Sendable, Hashable {
     package var head: RoomHead
-    /// JSON objects `{"user":…}`, with `status` unless it is online, and with `info` if there is any; at most 100.
+    /// JSON objects `{"user":…}`, with `status` unless it is online, and with `info` if there is any; at most 100, and the
+    /// one who came among them. Read right after the join, so an event with a `pv` above the head's may be in it already.
     package var members: [String]
     /// The incarnation is dead for this room, or a newer owner holds the session: nothing changed, and the rest is empty.
     package var refused: Bool

@@ -60,12 +60,11 @@ extension RoomStore {
         newEpoch: String
     ) -> [RedisArgument] {
         var arguments: [RedisArgument] = []
-        arguments.reserveCapacity(7 + (channels?.count ?? 0) + batch.count * 7)
-        arguments.append(.string(room.string))
+        arguments.reserveCapacity(7 + (channels?.count ?? 0) + batch.count * 6)
+        arguments.append(.string(#"{"type":"message","room":""# + room.string + #"","seq":"#))
         arguments.append(.string(newEpoch))
         arguments.append(.integer(Int64(limits.maxMessages)))
-        arguments.append(.integer(limits.maxAge))
-        arguments.append(.integer(limits.afterlife))
+        arguments.append(.string("\(limits.maxAge) \(limits.afterlife)"))
         if let channels, !channels.isEmpty {
             arguments.append(.integer(Int64(channels.count)))
             for channel in channels { arguments.append(.string(channel)) }
@@ -77,12 +76,17 @@ extension RoomStore {
             arguments.append(.string(publication.dedupeKey))
             arguments.append(.string(String(publication.fingerprint, radix: 36)))
             arguments.append(.string(publication.tag))
-            arguments.append(.string(publication.origin?.string ?? "-"))
-            arguments.append(.string(publication.clientID))
+            arguments.append(.string(Self.head(of: publication)))
             arguments.append(.string(publication.from.string))
             arguments.append(.bytes(publication.body))
         }
         return arguments
+    }
+
+    /// What log and relay share: who gets the ack, and under which id.
+    private static func head(of publication: Publication) -> String {
+        let origin = publication.origin?.string ?? "-"
+        return "\(origin) \(publication.clientID.utf8.count)\n\(publication.clientID)"
     }
 
     private static func outcome(_ reply: RESPValue, epoch: String, ts: Int64) throws -> PublishOutcome {
@@ -103,6 +107,20 @@ extension RoomStore {
         var payload = ByteBuffer(string: RelayMessage.encodeTyping(origin: origin))
         payload.writeImmutableBuffer(frame)
         return redis.command(["PUBLISH", .string(keys.roomChannel(room)), .bytes(payload)]).map { _ in }
+    }
+
+    /// Ends an epoch whose log is known to have lost something, and drops that log. Of several that ask for it one turns it.
+    ///
+    /// - Returns: the epoch that holds now; `nil` when there is no such room.
+    package func turnEpoch(room: RoomName, from old: String, to new: String) -> EventLoopFuture<String?> {
+        redis.evaluate(
+            ClusterScripts.roomTurn,
+            keys: [
+                .string(keys.roomMeta(room)), .string(keys.roomLog(room)), .string(keys.roomSent(room)),
+                .string(keys.roomSentPrevious(room)),
+            ],
+            arguments: [.string(old), .string(new)]
+        ).map { reply in reply.string.flatMap { $0.isEmpty ? nil : $0 } }
     }
 
     /// A piece of the log, oldest first, at most `limit` (1–500) messages, with the head of the same moment; no head when
@@ -133,31 +151,20 @@ extension RoomStore {
 }
 
 extension StoredMessage {
-    /// Reads `[id, [field, value, …]]` of XRANGE.
+    /// Reads `[id, [field, value, …]]` of XRANGE: `h` is `TS TAG USER`, `ORIGIN IDLEN` and the id, one a line; `b` the body.
     init?(entry: RESPValue) {
         guard let parts = entry.array, parts.count == 2, let id = parts[0].string, id.hasSuffix("-0"),
-            let seq = Int64(id.dropLast(2)), let fields = parts[1].array
+            let seq = Int64(id.dropLast(2)), let fields = parts[1].array, fields.count >= 4, fields[0].string == "h",
+            fields[2].string == "b", let head = fields[1].string, let body = fields[3].bytes
         else { return nil }
-        var ts: Int64?
-        var tag: String?
-        var from: UserName?
-        var origin = "-"
-        var clientID = ""
-        var body: ByteBuffer?
-        for index in stride(from: 0, to: fields.count - 1, by: 2) {
-            let value = fields[index + 1]
-            switch fields[index].string {
-            case "t": ts = value.int
-            case "g": tag = value.string
-            case "u": from = value.string.flatMap { try? UserName(validating: $0) }
-            case "o": origin = value.string ?? "-"
-            case "i": clientID = value.string ?? ""
-            case "b": body = value.bytes
-            default: break
-            }
-        }
-        guard let ts, let tag, let from, let body else { return nil }
+        let lines = head.split(separator: "\n", maxSplits: 2, omittingEmptySubsequences: false)
+        guard lines.count == 3 else { return nil }
+        let first = lines[0].split(separator: " ", maxSplits: 2, omittingEmptySubsequences: false)
+        guard first.count == 3, let ts = Int64(first[0]), let from = try? UserName(validating: String(first[2])),
+            let origin = lines[1].split(separator: " ").first
+        else { return nil }
         self.init(
-            seq: seq, tag: tag, ts: ts, from: from, origin: origin == "-" ? "" : origin, clientID: clientID, body: body)
+            seq: seq, tag: String(first[1]), ts: ts, from: from, origin: origin == "-" ? "" : String(origin),
+            clientID: String(lines[2]), body: body)
     }
 }

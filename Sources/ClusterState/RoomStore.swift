@@ -9,8 +9,10 @@ package import WireProtocol
 /// 3. Futures complete on the client's event loop. They fail with ``RedisError``, or with ``ClusterStateError`` when Redis
 ///    holds what no version of this wrote.
 package struct RoomStore: Sendable {
-    /// How many elements one script or page takes, so that none runs over 5 ms.
+    /// How many elements one page has at most, about.
     static let chunk = 500
+    /// How many sessions one sweep script takes out, so that it does not run over 5 ms on a slow machine either.
+    static let sweepChunk = 100
 
     let redis: RedisClient
     let keys: ClusterKeys
@@ -38,14 +40,17 @@ package struct RoomStore: Sendable {
         let arguments: [RedisArgument] = [
             .string(keys.roomChannel(m.room)), .string(epoch), .string(m.session.string), .string(m.user.string),
             .string(m.incarnation.description), .integer(m.generation), .integer(m.joinedAt),
-            .string(m.status.rawValue), .string(m.info ?? ""), "100",
+            .string(m.status.rawValue), .string(m.info ?? ""),
         ]
-        return redis.evaluate(ClusterScripts.roomJoin, keys: scriptKeys, arguments: arguments).flatMap { reply in
+        let joined = redis.evaluate(ClusterScripts.roomJoin, keys: scriptKeys, arguments: arguments)
+        // Read right behind the script, and not in it: there the list would cost Redis more than the join.
+        let listed = redis.command(["HSCAN", .string(keys.roomUsers(m.room)), "0", "COUNT", "100"])
+        return joined.and(listed).flatMap { reply, listed in
             let fields = reply.array ?? []
             switch fields.first?.string {
             case "ok":
                 guard let head = RoomHead(fields.dropFirst()) else { break }
-                let members = fields.dropFirst(6).compactMap(\.string)
+                let members = Self.members(RoomUser.read(listed.array?.last), with: m)
                 return redis.eventLoop.makeSucceededFuture(JoinResult(head: head, members: members, refused: false))
             case "refused":
                 let none = RoomHead(epoch: "", seq: 0, tag: "", pv: 0, count: 0)
@@ -58,6 +63,15 @@ package struct RoomStore: Sendable {
             }
             return redis.eventLoop.makeFailedFuture(ClusterStateError.unexpectedReply(of: "room_join"))
         }
+    }
+
+    /// At most 100, the one who came among them: the room may have more users, or Redis may have taken the script only
+    /// after the list.
+    private static func members(_ users: [RoomUser], with m: Membership) -> [String] {
+        guard m.status != .invisible, !users.prefix(100).contains(where: { $0.name.utf8.elementsEqual(m.user.string.utf8) }) else {
+            return users.prefix(100).map(\.json)
+        }
+        return [RoomUser(name: m.user.string, status: m.status, info: m.info ?? "").json] + users.prefix(99).map(\.json)
     }
 
     /// Leaves the room if the session still belongs to this incarnation and generation; false when it does not.
@@ -91,7 +105,7 @@ package struct RoomStore: Sendable {
             ClusterScripts.roomSweep,
             keys: membershipKeys(room) + [.string(keys.roomSessions(room, on: incarnation))],
             arguments: [
-                .string(keys.roomChannel(room)), .string(incarnation.description), .integer(Int64(Self.chunk)),
+                .string(keys.roomChannel(room)), .string(incarnation.description), .integer(Int64(Self.sweepChunk)),
             ]
         ).flatMapThrowing { reply in
             guard let fields = reply.array, fields.count == 2, let removed = fields[0].int, let left = fields[1].int
@@ -104,6 +118,7 @@ package struct RoomStore: Sendable {
         [
             .string(keys.roomMeta(room)), .string(keys.roomSessions(room)), .string(keys.roomUsers(room)),
             .string(keys.roomDead(room)), .string(keys.roomLog(room)), .string(keys.roomRead(room)),
+            .string(keys.roomSent(room)), .string(keys.roomSentPrevious(room)),
         ]
     }
 
@@ -127,15 +142,13 @@ package struct RoomStore: Sendable {
             repeat {
                 let reply = try await redis.evaluate(
                     ClusterScripts.roomPresence,
-                    keys: [
-                        .string(keys.roomMeta(room)), .string(keys.roomSessions(room)), .string(keys.roomUsers(room)),
-                    ],
-                    arguments: ["", .string(cursor), .integer(Int64(min(max(limit, 1), Self.chunk)))]
+                    keys: [.string(keys.roomMeta(room)), .string(keys.roomUsers(room))],
+                    arguments: [.string(cursor), .integer(Int64(min(max(limit, 1), Self.chunk)))]
                 ).get()
                 guard let fields = reply.array, let next = fields.first?.string else { break }
                 head = RoomHead(fields.dropFirst())
-                for member in fields.dropFirst(6).compactMap(\.string) where members.count < limit {
-                    if seen.insert(Array(member.utf8)).inserted { members.append(member) }
+                for user in RoomUser.read(fields.dropFirst(6).first) where members.count < limit {
+                    if seen.insert(Array(user.name.utf8)).inserted { members.append(user.json) }
                 }
                 cursor = next
             } while cursor != "0" && members.count < limit
@@ -166,6 +179,55 @@ package struct RoomStore: Sendable {
             }
             return sessions
         }
+    }
+}
+
+/// A visible user, as `P:{r:ROOM}:users` holds them: `ONLINE AWAY BUSY INVISIBLE`, a line end, info.
+struct RoomUser {
+    let name: String
+    let status: PresenceStatus
+    let info: String
+
+    init(name: String, status: PresenceStatus, info: String) {
+        (self.name, self.status, self.info) = (name, status, info)
+    }
+
+    /// Reads users and their values in turn; leaves out who is invisible, and what is no such value.
+    static func read(_ reply: RESPValue?) -> [RoomUser] {
+        let page = reply?.array ?? []
+        return stride(from: 0, to: page.count - 1, by: 2).compactMap { index in
+            page[index].string.flatMap { name in
+                page[index + 1].string.flatMap { RoomUser(name: name, value: $0) }
+            }
+        }
+    }
+
+    init?(name: String, value: String) {
+        let lines = value.split(separator: "\n", maxSplits: 1, omittingEmptySubsequences: false)
+        guard lines.count == 2 else { return nil }
+        let counts = lines[0].split(separator: " ")
+        guard counts.count == PresenceStatus.allCases.count,
+            let status = zip(PresenceStatus.allCases, counts).first(where: { $1 != "0" })?.0, status != .invisible
+        else { return nil }
+        self.init(name: name, status: status, info: String(lines[1]))
+    }
+
+    /// As events carry it: `status` unless it is online, `info` if there is any.
+    var json: String {
+        var json = JSONWriter()
+        json.beginObject()
+        json.key("user")
+        json.value(name)
+        if status != .online {
+            json.key("status")
+            json.value(status.rawValue)
+        }
+        if !info.isEmpty {
+            json.key("info")
+            json.raw(info.utf8)
+        }
+        json.endObject()
+        return json.string
     }
 }
 

@@ -1,0 +1,93 @@
+@testable import ClusterState
+import NIOCore
+import RedisClient
+import Testing
+import WireProtocol
+
+extension RESPValue {
+    static func text(_ text: String) -> RESPValue { .bulk(ByteBuffer(string: text)) }
+}
+
+@Suite("What Redis holds of a room")
+struct RoomRecordsTests {
+    private func room() throws -> RoomName { try RoomName(validating: "general") }
+
+    @Test("a session's value is six lines")
+    func membership() throws {
+        let value = "node-a.7\n3\n1790000000123\naway\nal ice\n{\"name\":\"A\"}"
+        let m = try #require(Membership(room: room(), session: "abcdefghijklmnopqrstuv", value: value))
+        #expect(m.incarnation.description == "node-a.7")
+        #expect(m.generation == 3)
+        #expect(m.joinedAt == 1_790_000_000_123)
+        #expect(m.status == .away)
+        #expect(m.user.string == "al ice")
+        #expect(m.info == #"{"name":"A"}"#)
+    }
+
+    @Test(
+        "a session's value that is none is passed over",
+        arguments: [
+            "", "node-a.7", "node-a.7\n3\n1\naway\nalice", "node-a\n3\n1\naway\nalice\n", "node-a.7\nx\n1\naway\nalice\n",
+            "node-a.7\n3\n1\nhere\nalice\n", "node-a.7\n3\n1\naway\n\n",
+        ])
+    func malformedMembership(value: String) throws {
+        #expect(try Membership(room: room(), session: "abcdefghijklmnopqrstuv", value: value) == nil)
+        #expect(try Membership(room: room(), session: "short", value: "n.1\n3\n1\naway\nalice\n") == nil)
+    }
+
+    @Test("a log entry is a head of three lines and a body")
+    func storedMessage() throws {
+        let entry = RESPValue.array([
+            .text("42-0"),
+            .array([.text("h"), .text("1790000000123 x7Qa al ice\nSESSION 4\nc\n-7"), .text("b"), .text(#""text":"hi""#)]),
+        ])
+        let message = try #require(StoredMessage(entry: entry))
+        #expect(message.seq == 42)
+        #expect(message.ts == 1_790_000_000_123)
+        #expect(message.tag == "x7Qa")
+        #expect(message.from.string == "al ice")
+        #expect(message.origin == "SESSION")
+        #expect(message.clientID == "c\n-7")
+        #expect(message.body == ByteBuffer(string: #""text":"hi""#))
+    }
+
+    @Test("a log entry that is none is passed over")
+    func malformedEntry() {
+        let body: [RESPValue] = [.text("b"), .text("{}")]
+        let entries: [RESPValue] = [
+            .null, .integer(1), .array([]), .array([.text("42-0"), .null]),
+            .array([.text("42-1"), .array([.text("h"), .text("5 t a\n- 0\n")] + body)]),
+            .array([.text("x-0"), .array([.text("h"), .text("5 t a\n- 0\n")] + body)]),
+            .array([.text("42-0"), .array([.text("h"), .text("5 t a\n- 0")] + body)]),
+            .array([.text("42-0"), .array([.text("h"), .text("x t a\n- 0\n")] + body)]),
+            .array([.text("42-0"), .array([.text("h"), .text("5 t\n- 0\n")] + body)]),
+            .array([.text("42-0"), .array([.text("h"), .text("5 t \n- 0\n")] + body)]),
+            .array([.text("42-0"), .array([.text("h")])]),
+        ]
+        for entry in entries {
+            #expect(StoredMessage(entry: entry) == nil, "\(entry)")
+        }
+    }
+
+    @Test("a head without an epoch is no room")
+    func head() {
+        #expect(RoomHead([.null, .null, .null, .null, .null][...]) == nil)
+        #expect(RoomHead([.text("ep")][...]) == nil)
+        #expect(
+            RoomHead([.text("ep"), .text("42"), .text("x7Qa"), .text("7"), .text("2")][...])
+                == RoomHead(epoch: "ep", seq: 42, tag: "x7Qa", pv: 7, count: 2))
+    }
+
+    @Test("the fingerprint is FNV-1a")
+    func fingerprint() {
+        #expect(Publication.fingerprint(of: ByteBuffer()) == 0xcbf2_9ce4_8422_2325)
+        #expect(Publication.fingerprint(of: ByteBuffer(string: "a")) == 0xaf63_dc4c_8601_ec8c)
+        #expect(Publication.fingerprint(of: ByteBuffer(string: "foobar")) == 0x8594_4171_f739_67e8)
+    }
+
+    @Test("limits below what makes sense are lifted")
+    func limits() {
+        let limits = HistoryLimits(maxMessages: -1, maxAge: 0, afterlife: -5)
+        #expect(limits == HistoryLimits(maxMessages: 0, maxAge: 1, afterlife: 1))
+    }
+}

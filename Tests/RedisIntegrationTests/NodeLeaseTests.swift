@@ -1,0 +1,201 @@
+@testable import ClusterState
+import NIOCore
+import RedisClient
+import TestSupport
+import Testing
+import WireProtocol
+
+extension NodeFigures {
+    static func of(_ address: String = "127.0.0.1:8081", draining: Bool = false, startedAt: Int64 = 1) -> NodeFigures {
+        NodeFigures(
+            address: address, version: "1.0", sessions: 3, rooms: 2, draining: draining, startedAt: startedAt)
+    }
+}
+
+extension ClusterFixture {
+    func register(_ name: String, lease: TimeAmount = .seconds(60)) async throws -> Incarnation {
+        try await nodes.register(name: name, figures: .of(), lease: lease).get()
+    }
+
+    func heartbeat(_ incarnation: Incarnation, draining: Bool = false, lease: TimeAmount = .seconds(60)) async throws
+        -> HeartbeatResult
+    {
+        try await nodes.heartbeat(incarnation, figures: .of(draining: draining), lease: lease).get()
+    }
+
+    /// Lets the lease of a node run out without waiting for it.
+    func lapse(_ incarnation: Incarnation) async throws {
+        try await command("HSET", keys.node(incarnation), "lease", "1000")
+    }
+}
+
+@Suite("A node's lease")
+struct NodeLeaseTests {
+    @Test("registering gives a number that rises, and is announced")
+    func register() async throws {
+        try await ClusterFixture.run { cluster in
+            let heard = try await cluster.heard(on: cluster.keys.controlChannel) {
+                let registered = try await [cluster.register("node-a"), cluster.register("node-b")]
+                #expect(registered.map(\.description) == ["node-a.1", "node-b.2"])
+            }
+            #expect(heard == ["up node-a.1", "up node-b.2"])
+            let list = try await cluster.nodes.list().get()
+            #expect(list.map(\.incarnation.description) == ["node-a.1", "node-b.2"])
+            #expect(list.first?.figures == .of())
+            #expect(list.map(\.state) == [.ready, .ready])
+            #expect(list.allSatisfy { (55_000...60_000).contains($0.leaseMs) })
+        }
+    }
+
+    @Test("a name that could not stand in a key is refused", arguments: ["", "a b", "a{b", "日本"])
+    func badName(name: String) async throws {
+        try await ClusterFixture.run { cluster in
+            let error = await #expect(throws: ClusterStateError.self) { try await cluster.register(name) }
+            #expect(error?.code == .invalidNodeName)
+            let keys = try await cluster.everyKey()
+            #expect(keys == [])
+        }
+    }
+
+    @Test("registering a name fences the life before it, and no other node")
+    func registerFences() async throws {
+        try await ClusterFixture.run { cluster in
+            let (first, other) = try await (cluster.register("node-a"), cluster.register("node-b"))
+            var second: Incarnation?
+            let heard = try await cluster.heard(on: cluster.keys.controlChannel) {
+                second = try await cluster.register("node-a")
+            }
+            #expect(heard == ["down node-a.1", "up node-a.3"])
+            #expect(try await cluster.heartbeat(first) == .dead)
+            #expect(try await cluster.heartbeat(other) == .held(drainRequested: false))
+            #expect(try await cluster.heartbeat(#require(second)) == .held(drainRequested: false))
+        }
+    }
+
+    @Test("a lease that is past and that nobody swept is renewed")
+    func lapsedRenews() async throws {
+        try await ClusterFixture.run { cluster in
+            let node = try await cluster.register("node-a")
+            try await cluster.lapse(node)
+            let lapsed = try await cluster.nodes.list().get()
+            #expect(lapsed.map(\.state) == [.ready], "only a sweeper says dead")
+            #expect(lapsed.allSatisfy { $0.leaseMs < 0 })
+            #expect(try await cluster.heartbeat(node) == .held(drainRequested: false))
+            #expect(try await cluster.nodes.list().get().allSatisfy { $0.leaseMs > 0 })
+        }
+    }
+
+    @Test("a heartbeat of a node that Redis does not know, or that another process now is, is that of a dead one")
+    func unknown() async throws {
+        try await ClusterFixture.run { cluster in
+            #expect(try await cluster.heartbeat(incarnation("node-a.9")) == .dead)
+            let node = try await cluster.register("node-a")
+            let other = try await cluster.nodes.heartbeat(
+                node, figures: .of(startedAt: 2), lease: .seconds(60)).get()
+            #expect(other == .dead)
+            #expect(try await cluster.nodes.list().get().count == 1)
+        }
+    }
+
+    @Test("a number that is taken, as after a restore of an old copy, is passed over")
+    func takenNumber() async throws {
+        try await ClusterFixture.run { cluster in
+            _ = try await cluster.register("node-a")
+            try await cluster.command("DEL", cluster.keys.incarnationCounter)
+            #expect(try await cluster.register("node-a") == incarnation("node-a.2"))
+        }
+    }
+
+    @Test("an order to drain is written first, published second, and answered by the node")
+    func drain() async throws {
+        try await ClusterFixture.run { cluster in
+            let node = try await cluster.register("node-a")
+            let heard = try await cluster.heard(on: cluster.keys.controlChannel) {
+                let isAsked = try await cluster.nodes.requestDrain(node).get()
+                #expect(isAsked)
+                #expect(try await cluster.nodes.list().get().map(\.state) == [.draining])
+                #expect(try await cluster.heartbeat(node) == .held(drainRequested: true))
+                #expect(try await cluster.heartbeat(node, draining: true) == .held(drainRequested: true))
+                #expect(try await cluster.heartbeat(node, draining: true) == .held(drainRequested: true))
+            }
+            #expect(heard == ["drain node-a.1", "draining node-a.1"])
+            #expect(try await !cluster.nodes.requestDrain(incarnation("node-a.9")).get())
+        }
+    }
+
+    @Test("a clean end leaves nothing of the node, and what it forgot to leave is left for it")
+    func deregister() async throws {
+        try await ClusterFixture.run { cluster in
+            let node = try await cluster.register("node-a")
+            let m = try membership("s1", "alice", on: "node-a.1")
+            #expect(try await cluster.nodes.addSession(node, m.session, user: m.user).get())
+            #expect(try await cluster.nodes.addRoom(node, m.room).get())
+            _ = try await cluster.rooms.join(m).get()
+            let control = try await cluster.heard(on: cluster.keys.controlChannel) {
+                let heard = try await cluster.heard(on: cluster.keys.roomChannel(m.room)) {
+                    try await cluster.nodes.deregister(node).get()
+                }
+                #expect(heard.map(presence) == [#"pv 2 count 0 -{"user":"alice"}"#])
+            }
+            #expect(control == ["down node-a.1"])
+            #expect(try await cluster.nodes.list().get() == [])
+            #expect(try await cluster.everyKey() == ["incarnation", "{r:general}:meta", "{r:general}:dead"])
+            #expect(try await cluster.heartbeat(node) == .dead)
+            try await cluster.nodes.deregister(node).get()
+        }
+    }
+
+    @Test("what a live node owns is indexed; a dead one owns nothing new")
+    func indexes() async throws {
+        try await ClusterFixture.run { cluster in
+            let (nodes, keys) = (cluster.nodes, cluster.keys)
+            let node = try await cluster.register("node-a")
+            let (s, alice) = try (session("s1"), user("al:ice"))
+            #expect(try await nodes.addRoom(node, room()).get())
+            #expect(try await nodes.addSession(node, s, user: alice).get())
+            #expect(try await nodes.rooms(of: node).get() == [room()])
+            #expect(try await nodes.sessions(of: node).get().map(\.0) == [s])
+            #expect(try await nodes.sessions(of: node).get().map(\.1) == [alice])
+            #expect(try await nodes.sessions(ofUser: alice).get().map(\.1) == [node])
+            #expect(try await cluster.command("HGET", keys.session(s), "owner").string == "node-a.1")
+
+            // Another owner, and the first one's late goodbye.
+            let second = try await cluster.register("node-b")
+            #expect(try await nodes.addSession(second, s, user: alice, generation: 2).get())
+            #expect(try await !nodes.addSession(node, s, user: alice, generation: 1).get())
+            try await nodes.removeSession(node, s, user: alice).get()
+            #expect(try await nodes.sessions(of: node).get().isEmpty)
+            #expect(try await nodes.sessions(ofUser: alice).get().map(\.1) == [second])
+            try await nodes.removeSession(second, s, user: alice).get()
+            try await nodes.removeRoom(node, room()).get()
+            #expect(try await cluster.everyKey() == ["nodes", "incarnation", "{i:node-a.1}", "{i:node-b.2}"])
+
+            _ = try await cluster.register("node-a")
+            #expect(try await !nodes.addRoom(node, room()).get())
+            #expect(try await !nodes.addSession(node, s, user: alice).get())
+            #expect(try await !nodes.addRoom(incarnation("nobody.1"), room()).get())
+            #expect(try await nodes.rooms(of: node).get() == [])
+        }
+    }
+
+    @Test("many rooms and sessions are read in pages")
+    func pages() async throws {
+        try await ClusterFixture.run { cluster in
+            let node = try await cluster.register("node-a")
+            let rooms = try (1...1500).map { try room("room\($0)") }
+            try await inPortions(of: 100, rooms) { cluster.nodes.addRoom(node, $0) }
+            #expect(try await Set(cluster.nodes.rooms(of: node).get()) == Set(rooms))
+        }
+    }
+
+    @Test("a kick is heard on the user's channel")
+    func kick() async throws {
+        try await ClusterFixture.run { cluster in
+            let heard = try await cluster.heard(on: cluster.keys.userChannel(user("b:ob"))) {
+                try await cluster.nodes.kick(user: user("b:ob"), room: room(), reason: "be kind").get()
+                try await cluster.nodes.kick(user: user("b:ob"), room: nil, reason: "").get()
+            }
+            #expect(heard == ["Kgeneral\nbe kind", "K*\n"])
+        }
+    }
+}

@@ -1,0 +1,302 @@
+@testable import ClusterState
+import NIOCore
+import RedisClient
+import TestSupport
+import Testing
+import WireProtocol
+
+extension ClusterFixture {
+    func publish(
+        _ batch: Publication..., to room: RoomName? = nil, channels: [String]? = nil, limits: HistoryLimits = HistoryLimits()
+    ) async throws -> [PublishOutcome] {
+        let general = try TestedRoom.general
+        return try await rooms.publish(
+            to: room ?? general, channels: channels, batch, limits: limits, newEpoch: "newepoch").get()
+    }
+
+    func seqs(_ range: HistoryRange = .latest, limit: Int = 500) async throws -> [Int64] {
+        try await rooms.history(room: TestedRoom.general, range: range, limit: limit).get().messages.map(\.seq)
+    }
+}
+
+enum TestedRoom {
+    static var general: RoomName { get throws { try room() } }
+}
+
+@Suite("Publishing to a room")
+struct RoomPublishTests {
+    @Test("numbers a batch, chains its tags, stores it and relays finished frames")
+    func batch() async throws {
+        try await ClusterFixture.run { cluster in
+            var ts: Int64 = 0
+            let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
+                let outcomes = try await cluster.publish(
+                    publication("1", tag: "tagA", origin: "s1"), publication("2", "ho", tag: "tagB"))
+                guard case .stored(1, let first, "newepoch") = outcomes[0] else { throw Unexpected(outcomes) }
+                ts = first
+                #expect(outcomes[1] == .stored(seq: 2, ts: ts, epoch: "newepoch"))
+            }
+            let origin = try session("s1").string
+            #expect(
+                heard == [
+                    "M1 tagA - newepoch \(ts) \(origin) 1\n1"
+                        + #"{"type":"message","room":"general","seq":1,"tag":"tagA","from":"bob","text":"hi","ts":\#(ts)}"#,
+                    "M2 tagB tagA newepoch \(ts) - 1\n2"
+                        + #"{"type":"message","room":"general","seq":2,"tag":"tagB","from":"bob","text":"ho","ts":\#(ts)}"#,
+                ])
+            let (head, messages) = try await cluster.rooms.history(room: room(), range: .latest, limit: 10).get()
+            #expect(head == RoomHead(epoch: "newepoch", seq: 2, tag: "tagB", pv: 0, count: 0))
+            #expect(messages.map(\.tag) == ["tagA", "tagB"])
+            #expect(messages.map(\.origin) == [origin, ""])
+            #expect(messages.map(\.clientID) == ["1", "2"])
+            #expect(messages.map(\.from.string) == ["bob", "bob"])
+            #expect(messages.map(\.ts) == [ts, ts])
+            #expect(messages.map { String(buffer: $0.body) } == [#""from":"bob","text":"hi""#, #""from":"bob","text":"ho""#])
+        }
+    }
+
+    @Test("goes on from the epoch and tag that stand")
+    func goesOn() async throws {
+        try await ClusterFixture.run { cluster in
+            let epoch = try await cluster.rooms.join(membership("s1", "alice")).get().head.epoch
+            _ = try await cluster.publish(publication("1", tag: "tagA"))
+            let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
+                let outcomes = try await cluster.publish(publication("2", tag: "tagB"))
+                guard case .stored(2, _, epoch) = outcomes[0] else { throw Unexpected(outcomes) }
+            }
+            #expect(heard.first?.hasPrefix("M2 tagB tagA \(epoch) ") == true)
+            #expect(try await cluster.rooms.head(room: room()).get()?.count == 1, "presence is not touched")
+        }
+    }
+
+    @Test("the same id again is answered with the first seq and is not relayed again")
+    func duplicates() async throws {
+        try await ClusterFixture.run { cluster in
+            let first = try await cluster.publish(publication("1"), publication("2"))
+            guard case .stored(1, let ts, let epoch) = first[0] else { throw Unexpected(first) }
+            let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
+                #expect(try await cluster.publish(publication("1")) == [.duplicate(seq: 1, ts: ts, epoch: epoch)])
+                let mixed = try await cluster.publish(publication("2"), publication("3"), publication("3"), publication("3", "no"))
+                #expect(mixed[0] == .duplicate(seq: 2, ts: ts, epoch: epoch))
+                guard case .stored(3, let later, epoch) = mixed[1] else { throw Unexpected(mixed) }
+                #expect(mixed[2] == .duplicate(seq: 3, ts: later, epoch: epoch))
+                #expect(mixed[3] == .idReused)
+            }
+            #expect(heard.count == 1)
+            #expect(heard.first?.hasPrefix("M3 ") == true)
+            #expect(try await cluster.seqs() == [1, 2, 3])
+        }
+    }
+
+    @Test("the same id with another body is an error, and another user's same id is not")
+    func reusedID() async throws {
+        try await ClusterFixture.run { cluster in
+            _ = try await cluster.publish(publication("1"))
+            #expect(try await cluster.publish(publication("1", "other")) == [.idReused])
+            let other = try await cluster.publish(publication("1", from: "carol"))
+            guard case .stored(2, _, _) = other[0] else { throw Unexpected(other) }
+        }
+    }
+
+    @Test("an id is known for two generations of two minutes, and then no more")
+    func sentIsSwapped() async throws {
+        try await ClusterFixture.run { cluster in
+            let keys = try (cluster.keys.roomMeta(room()), cluster.keys.roomSent(room()), cluster.keys.roomSentPrevious(room()))
+            func twoMinutesPass() async throws {
+                let swap = try await #require(cluster.command("HGET", keys.0, "swap").int)
+                try await cluster.command("HSET", keys.0, "swap", String(swap - 120_001))
+            }
+            _ = try await cluster.publish(publication("1"))
+            #expect(try await cluster.command("EXISTS", keys.2).int == 0)
+            try await twoMinutesPass()
+            _ = try await cluster.publish(publication("2"))
+            #expect(try await cluster.command("HEXISTS", keys.1, "bob\nclient\n1").int == 0)
+            #expect(try await cluster.command("HEXISTS", keys.2, "bob\nclient\n1").int == 1)
+            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else { throw Unexpected([]) }
+            #expect(try await cluster.publish(publication("1", "other")) == [.idReused])
+            try await twoMinutesPass()
+            _ = try await cluster.publish(publication("3"))
+            guard case .stored(4, _, _) = try await cluster.publish(publication("1"))[0] else { throw Unexpected([]) }
+            for key in [keys.1, keys.2] {
+                let ttl = try await cluster.command("PTTL", key).int ?? 0
+                #expect((1...240_000).contains(ttl), "an idle room keeps no ids")
+            }
+        }
+    }
+
+    @Test("a generation of ids also ends at 100,000 of them")
+    func sentIsCapped() async throws {
+        try await ClusterFixture.run { cluster in
+            let keys = try (cluster.keys.roomMeta(room()), cluster.keys.roomSent(room()), cluster.keys.roomSentPrevious(room()))
+            _ = try await cluster.publish(publication("1"))
+            for start in stride(from: 0, to: 100_000, by: 1000) {
+                let fields = (start..<(start + 1000)).flatMap { ["filler \($0)", "1 1 x"] }
+                _ = try await cluster.redis.command((["HSET", keys.1] + fields).map { .string($0) }).get()
+            }
+            try await cluster.command("HSET", keys.0, "seq", "1023")
+            _ = try await cluster.publish(publication("2"))
+            #expect(try await cluster.command("HLEN", keys.1).int == 2, "the id, and the field that makes it a table")
+            #expect(try await (cluster.command("HLEN", keys.2).int ?? 0) > 100_000)
+            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else { throw Unexpected([]) }
+        }
+    }
+
+    @Test("the log keeps as many as it may: exactly in a small one, up to 31 more in a large one")
+    func trimByCount() async throws {
+        try await ClusterFixture.run { cluster in
+            for index in 1...25 {
+                _ = try await cluster.publish(publication("\(index)"), limits: HistoryLimits(maxMessages: 10))
+            }
+            #expect(try await cluster.seqs() == Array(16...25))
+            let many = try (26...1000).map { try publication("\($0)") }
+            _ = try await cluster.rooms.publish(
+                to: room(), channels: nil, many, limits: HistoryLimits(maxMessages: 300), newEpoch: "x").get()
+            let kept = try await cluster.seqs()
+            #expect(kept.last == 1000)
+            #expect((300...331).contains(kept.count))
+        }
+    }
+
+    @Test("each publish trims some of what has passed the history age")
+    func trimByAge() async throws {
+        try await ClusterFixture.run { cluster in
+            let (meta, log) = try (cluster.keys.roomMeta(room()), cluster.keys.roomLog(room()))
+            _ = try await cluster.publish(publication("first"))
+            try await cluster.command("DEL", log)
+            for seq in 1...150 {
+                try await cluster.command("XADD", log, "\(seq)-0", "h", "1000 tagg bob\n- 0\n", "b", #""text":"old""#)
+            }
+            for (seq, left) in [("150", 50), ("151", 0)] {
+                try await cluster.command("HSET", meta, "seq", seq, "ts", "1000")
+                _ = try await cluster.publish(publication(seq), limits: HistoryLimits(maxAge: 60_000))
+                #expect(try await cluster.seqs().filter { $0 <= 150 }.count == left, "a hundred at a time")
+            }
+            #expect(try await cluster.seqs() == [151, 152])
+        }
+    }
+
+    @Test("the past is read in pages, oldest first")
+    func historyPages() async throws {
+        try await ClusterFixture.run { cluster in
+            for index in 1...10 { _ = try await cluster.publish(publication("\(index)")) }
+            #expect(try await cluster.seqs(.latest, limit: 3) == [8, 9, 10])
+            #expect(try await cluster.seqs(.before(8), limit: 3) == [5, 6, 7])
+            #expect(try await cluster.seqs(.before(2), limit: 3) == [1])
+            #expect(try await cluster.seqs(.before(1), limit: 3) == [])
+            #expect(try await cluster.seqs(.before(-5), limit: 3) == [])
+            #expect(try await cluster.seqs(.after(0), limit: 3) == [1, 2, 3])
+            #expect(try await cluster.seqs(.after(9), limit: 3) == [10])
+            #expect(try await cluster.seqs(.after(10), limit: 3) == [])
+            #expect(try await cluster.seqs(.after(-1), limit: 1) == [1])
+            #expect(try await cluster.seqs(.after(.max), limit: 1) == [])
+            #expect(try await cluster.seqs(.range(4, 6)) == [4, 5, 6])
+            #expect(try await cluster.seqs(.range(6, 4)) == [])
+            #expect(try await cluster.seqs(.range(-4, 1)) == [1])
+            #expect(try await cluster.rooms.history(room: room(), range: .after(10), limit: 5).get().head?.seq == 10)
+        }
+    }
+
+    @Test("a private message goes to the channels of its users, with its room in the header")
+    func direct() async throws {
+        try await ClusterFixture.run { cluster in
+            let (alice, bob) = try (user("alice"), user("b:ob"))
+            let room = RoomName.direct(alice, bob)
+            let channels = [cluster.keys.userChannel(alice), cluster.keys.userChannel(bob)]
+            var toRoom: [String] = []
+            let heard = try await cluster.heard(on: channels[1]) {
+                toRoom = try await cluster.heard(on: cluster.keys.roomChannel(room)) {
+                    _ = try await cluster.publish(publication("1", tag: "tagA"), to: room, channels: channels)
+                }
+            }
+            #expect(toRoom == [])
+            #expect(heard.count == 1)
+            #expect(heard.first?.hasPrefix("D1 tagA - newepoch dm:alice:b%3Aob ") == true)
+            #expect(heard.first?.contains(#"{"type":"message","room":"dm:alice:b%3Aob","seq":1,"#) == true)
+            #expect(try await cluster.rooms.history(room: room, range: .latest, limit: 5).get().messages.count == 1)
+            let ttl = try await cluster.command("PTTL", cluster.keys.roomLog(room)).int ?? -1
+            #expect(ttl > 0, "nobody joins a private room, so it ends with its history")
+        }
+    }
+
+    @Test("a room without history has seqs and once-only, and no log")
+    func noHistory() async throws {
+        try await ClusterFixture.run { cluster in
+            let limits = HistoryLimits(maxMessages: 0)
+            _ = try await cluster.publish(publication("1"), limits: limits)
+            let outcomes = try await cluster.publish(publication("1"), publication("2"), limits: limits)
+            guard case .duplicate(1, _, _) = outcomes[0], case .stored(2, _, _) = outcomes[1] else { throw Unexpected(outcomes) }
+            #expect(try await cluster.command("EXISTS", cluster.keys.roomLog(room())).int == 0)
+        }
+    }
+
+    @Test("time never goes back, and large numbers stay whole")
+    func numbers() async throws {
+        try await ClusterFixture.run { cluster in
+            _ = try await cluster.publish(publication("1"))
+            try await cluster.command(
+                "HSET", cluster.keys.roomMeta(room()), "seq", "100000000000000", "ts", "3000000000000", "pv", "200000000000000")
+            let outcomes = try await cluster.publish(publication("2"))
+            #expect(outcomes == [.stored(seq: 100_000_000_000_001, ts: 3_000_000_000_000, epoch: "newepoch")])
+            #expect(try await cluster.rooms.join(membership("s1", "alice")).get().head.pv == 200_000_000_000_001)
+            #expect(try await cluster.seqs() == [1, 100_000_000_000_001])
+        }
+    }
+
+    @Test("a batch of any size keeps its order")
+    func largeBatch() async throws {
+        try await ClusterFixture.run { cluster in
+            let batch = try (1...600).map { try publication("\($0)") }
+            let outcomes = try await cluster.rooms.publish(
+                to: room(), channels: nil, batch, limits: HistoryLimits(), newEpoch: "ep").get()
+            let seqs = outcomes.map { outcome -> Int64 in
+                if case .stored(let seq, _, "ep") = outcome { seq } else { -1 }
+            }
+            #expect(seqs == Array(1...600))
+            let none = try await cluster.rooms.publish(
+                to: room(), channels: nil, [], limits: HistoryLimits(), newEpoch: "ep").get()
+            #expect(none.isEmpty)
+        }
+    }
+
+    @Test("an epoch is turned once, and what was before it is gone")
+    func turnEpoch() async throws {
+        try await ClusterFixture.run { cluster in
+            let nowhere = try await cluster.rooms.turnEpoch(room: room(), from: "a", to: "b").get()
+            #expect(nowhere == nil)
+            _ = try await cluster.publish(publication("1"))
+            #expect(try await cluster.rooms.turnEpoch(room: room(), from: "newepoch", to: "one").get() == "one")
+            #expect(try await cluster.rooms.turnEpoch(room: room(), from: "newepoch", to: "two").get() == "one")
+            #expect(try await cluster.seqs() == [])
+            let outcomes = try await cluster.publish(publication("1"))
+            guard case .stored(2, _, "one") = outcomes[0] else { throw Unexpected(outcomes) }
+        }
+    }
+
+    @Test("what is left of an earlier life of a room does not get into the next")
+    func secondLife() async throws {
+        try await ClusterFixture.run { cluster in
+            _ = try await cluster.publish(publication("1"), publication("2"))
+            try await cluster.command("DEL", cluster.keys.roomMeta(room()))
+            let outcomes = try await cluster.publish(publication("1"))
+            guard case .stored(1, _, _) = outcomes[0] else { throw Unexpected(outcomes) }
+            #expect(try await cluster.seqs() == [1])
+        }
+    }
+
+    @Test("typing is relayed and not stored")
+    func typing() async throws {
+        try await ClusterFixture.run { cluster in
+            let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
+                try await cluster.rooms.typing(
+                    room: room(), origin: session("s1"), frame: ByteBuffer(string: #"{"type":"typing"}"#)).get()
+            }
+            #expect(try heard == ["T\(session("s1").string)\n{\"type\":\"typing\"}"])
+            #expect(try await cluster.everyKey() == [])
+        }
+    }
+}
+
+struct Unexpected: Error, CustomStringConvertible {
+    let description: String
+    init(_ outcomes: [PublishOutcome]) { description = "unexpected \(outcomes)" }
+}
