@@ -8,6 +8,7 @@ struct Martlet: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "martlet",
         abstract: "A chat cluster whose nodes keep nothing: whatever must outlive a process lives in Redis.",
+        version: Version.current,
         subcommands: [
             DevCommand.self,
             NodeCommand.self,
@@ -26,6 +27,9 @@ struct Martlet: AsyncParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         do {
             var command = try parseAsRoot()
+            if !CommandLine.arguments.contains(where: ["-h", "--help", "help"].contains) {
+                try Settings.refuseUnknownKeys(of: Settings.processEnvironment())
+            }
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {

@@ -134,19 +134,23 @@ extension Settings {
         environment: [String: String],
         flags: [String: String?] = [:]
     ) throws(Failure) {
-        for key in environment.keys.sorted() where key.hasPrefix("MARTLET_") {
-            guard Settings.rows[key] == nil else { continue }
-            let nearest = EditDistance.nearest(to: key, among: Settings.table.map(\.key)) ?? ""
-            throw Failure(
-                .usage,
-                "the environment has \(Printable.text(key)), which no setting is called; the nearest is \(nearest)")
-        }
+        try Settings.refuseUnknownKeys(of: environment)
         for row in Settings.table {
             if let text = flags[row.key] ?? nil {
                 try apply(row, text, name: row.flag ?? row.key)
             } else if let text = environment[row.key], !text.isEmpty {
                 try apply(row, text, name: row.key)
             }
+        }
+    }
+
+    /// For commands that read none of the settings: a name that is wrong for one process is wrong for all.
+    static func refuseUnknownKeys(of environment: [String: String]) throws(Failure) {
+        for key in environment.keys.sorted() where key.hasPrefix("MARTLET_") && rows[key] == nil {
+            let nearest = EditDistance.nearest(to: key, among: Settings.table.map(\.key)) ?? ""
+            throw Failure(
+                .usage,
+                "the environment has \(Printable.text(key)), which no setting is called; the nearest is \(nearest)")
         }
     }
 

@@ -1,4 +1,5 @@
 import ClusterState
+import Foundation
 import NIOCore
 import RedisClient
 import TestSupport
@@ -226,6 +227,30 @@ struct AdminCommandTests {
         #expect(output.errorText.hasPrefix("martlet: "))
     }
 
+    @Test("the fields in docs/admin.md are those that are printed, no more and no less")
+    func documentedFields() async throws {
+        let documented = try AdminDocument.examples()
+        try await AdminFixture.with { fixture in
+            let a = try await fixture.node("node-a")
+            try await fixture.session("alice", on: a, in: ["general"])
+            var printed: [String: JSON] = [:]
+            printed["publish"] = try await fixture.json("publish", "general", "hi")
+            for command in ["nodes", "rooms", "sessions", "stats"] {
+                printed[command] = try await fixture.json(command)
+            }
+            for command in ["presence", "history"] { printed[command] = try await fixture.json(command, "general") }
+            printed["user"] = try await fixture.json("user", "alice")
+            // `rooms` is documented by what `room` prints.
+            printed["rooms"] = try await fixture.json("room", "general")
+            let kick = try await fixture.run("kick", "alice", "--json")
+            printed["kick"] = try JSON(parsing: kick.text)
+            #expect(Set(documented.keys) == Set(printed.keys))
+            for (command, example) in documented {
+                #expect(AdminDocument.fields(example) == printed[command].map(AdminDocument.fields), "\(command)")
+            }
+        }
+    }
+
     @Test("an unknown MARTLET_ key in the environment is exit code 2 and names the nearest one")
     func unknownKey() async throws {
         let output = try await MartletProgram.run(["admin", "nodes"], environment: ["MARTLET_REDIS_URI": "x"])
@@ -246,5 +271,39 @@ struct AdminCommandTests {
             fixture.redis.resume()
             #expect(hanging.exit == .status(3))
         }
+    }
+}
+
+/// The examples of docs/admin.md: "- `COMMAND`" begins an item, a fenced json block in it is what it prints.
+enum AdminDocument {
+    static func examples() throws -> [String: JSON] {
+        let root = #filePath.split(separator: "/").dropLast(3).map { "/" + $0 }.joined()
+        // The checkout may have been built under another path than it stands in now.
+        let text = try #require(
+            [root + "/docs/admin.md", "docs/admin.md"].lazy.compactMap {
+                try? String(contentsOfFile: $0, encoding: .utf8)
+            }
+            .first)
+        var examples: [String: JSON] = [:]
+        var command = ""
+        for line in text.split(separator: "\n") {
+            if line.hasPrefix("- `") { command = String(line.dropFirst(3).prefix { $0 != "`" }) }
+            let trimmed = line.drop { $0 == " " }
+            if trimmed.hasPrefix("{") || trimmed.hasPrefix("[{") {
+                examples[command] = try JSON(parsing: String(trimmed))
+            }
+        }
+        return examples
+    }
+
+    /// Every path of keys, with `[]` for an element.
+    static func fields(_ json: JSON) -> Set<String> {
+        if let members = json.object {
+            return members.reduce(into: []) { set, member in
+                set.insert(member.key)
+                set.formUnion(fields(member.value).map { member.key + "." + $0 })
+            }
+        }
+        return (json.array ?? []).reduce(into: []) { set, element in set.formUnion(fields(element).map { "[]." + $0 }) }
     }
 }
