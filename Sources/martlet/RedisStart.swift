@@ -19,7 +19,10 @@ enum RedisStart {
             configuration: configuration, scripts: scripts, eventLoop: group.next(), logger: logger)
         client.start()
         let patience = TimeAmount.milliseconds(500)
-        if (try? await client.whenConnected(within: min(patience, settings.redisTimeout)).get()) != nil { return client }
+        if (try? await client.whenConnected(within: min(patience, settings.redisTimeout)).get()) != nil {
+            await warnOfEviction(client, logger: logger)
+            return client
+        }
         logger.warning(
             "waiting for Redis",
             metadata: [
@@ -30,7 +33,20 @@ enum RedisStart {
         } catch let error as RedisError {
             throw Failure(.redisUnreachable, "Redis at \(configuration) cannot be reached: \(error.message)")
         }
+        await warnOfEviction(client, logger: logger)
         return client
+    }
+
+    /// A Redis that evicts can take a lease or a member list away. One that lets nobody ask is taken at its word.
+    private static func warnOfEviction(_ client: RedisClient, logger: Logger) async {
+        let key = "maxmemory_policy:"
+        guard let text = try? await client.command(["INFO", "memory"]).get().string,
+            let line = text.split(whereSeparator: \.isNewline).first(where: { $0.hasPrefix(key) }),
+            case let policy = line.dropFirst(key.count), policy != "noeviction"
+        else { return }
+        logger.warning(
+            "Redis may evict keys, and leases and member lists with them: set its maxmemory-policy to noeviction",
+            metadata: ["policy": "\(policy)"])
     }
 }
 
