@@ -238,7 +238,7 @@ final class RawSocket {
     /// Status line and headers, with their empty line.
     func receiveHead() -> String {
         var bytes: [UInt8] = []
-        while bytes.suffix(4) != [13, 10, 13, 10] {
+        while bytes.suffix(4) != [13, 10, 13, 10] && bytes.count < 65536 {
             let byte = receive(1)
             if byte.isEmpty { break }
             bytes += byte
