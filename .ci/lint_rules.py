@@ -36,7 +36,9 @@ ALLOWED = {
 # The system's modules that any target may import.
 SYSTEM = {"Swift", "Glibc", "Synchronization", "Dispatch", "_Concurrency"}
 # Files that may pass 500 lines, with the reason.
-LONG = {}
+LONG = {
+    "Sources/WebAssets/Assets/martlet.js",  # people copy it as one file
+}
 # Debian's development package of a library, and the package that a running image needs.
 RUNTIME_PACKAGE = {"libhiredis-dev": "libhiredis0.14", "libssl-dev": "libssl3", "zlib1g-dev": "zlib1g"}
 

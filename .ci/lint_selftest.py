@@ -20,6 +20,7 @@ GOOD = {
     "Sources/ChatCore/Room.swift": "import WireProtocol\n\nstruct Room {}\n",
     "Sources/WireProtocol/Name.swift": "import Glibc\n\nstruct Name {}\n",
     "Sources/ClusterState/Scripts/join.lua": "-- KEYS 1 a\n-- ARGV 1 b\n-- RETURNS c\n-- ATOMICITY d\nreturn 1\n",
+    "Sources/WebAssets/Assets/martlet.js": "// one file\n",
     "Sources/martlet/Settings.swift": 'let key = "MARTLET_PORT"\n',
     "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("G1, G2, G3, G4, G5, G6 and G7: a key keeps its node") func keeps() {}\n',
     "Makefile": "PACKAGES := libssl-dev\ntest: ## runs the tests\n\ttrue\n",

@@ -131,7 +131,8 @@ extension ClientStateMachine {
         let isRetryable = refusal.retryAfter != nil || code?.isRetryable == true
         let again = now + (refusal.retryAfter ?? Self.defaultRetry)
         let error = MartletError(.refused, refusal.message, number: refusal.number)
-        if case .connecting = phase, code == .authenticationFailed || code == .notAuthenticated || code == .invalidUser {
+        if case .connecting = phase, code == .authenticationFailed || code == .notAuthenticated || code == .invalidUser
+        {
             // Without a welcome there is nothing to go on with: another user or token is needed.
             return close(code: Int(CloseCode.authenticationFailed.rawValue), reason: refusal.message)
         }

@@ -117,7 +117,9 @@ struct ClientStateMachine {
         phase = .closed
         let why = MartletError(.closed, reason.isEmpty ? "the client is closed" : "the connection ended: \(reason)")
         var effects = disconnect()
-        for entry in outbox.removeAll(in: nil) { effects.append(.acknowledge(id: entry.id, .failure(fate(entry, why)))) }
+        for entry in outbox.removeAll(in: nil) {
+            effects.append(.acknowledge(id: entry.id, .failure(fate(entry, why))))
+        }
         for name in rooms.keys.sorted() { effects.append(.answerJoin(room: name, .failure(why))) }
         return effects + [.abandon, .emit(.state(.closed(code: code, reason: reason)))]
     }

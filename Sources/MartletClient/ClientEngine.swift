@@ -117,7 +117,8 @@ final class ClientEngine {
             connection = nil
         case .emit(let event):
             for stream in streams.values { stream.yield(event) }
-        case .acknowledge(let id, let result): acknowledgements.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
+        case .acknowledge(let id, let result):
+            acknowledgements.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
         case .answerJoin(let room, let result):
             for promise in joins.removeValue(forKey: room) ?? [] { promise.completeWith(result.mapError { $0 }) }
         case .answerHistory(let id, let result): pages.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
@@ -196,7 +197,8 @@ final class ClientEngine {
             let bytes = Array(text.readableBytesView)
             guard let frame = ServerFrame(decoding: bytes) else {
                 // Not a Martlet server, or not one that this client understands.
-                return connection.close(code: WebSocketCloseCode.invalidPayload, reason: "not a frame of martlet.v1.json")
+                return connection.close(
+                    code: WebSocketCloseCode.invalidPayload, reason: "not a frame of martlet.v1.json")
             }
             engine.run { $0.received(frame, now: ClientEngine.now()) }
         }

@@ -31,17 +31,21 @@ public enum ConnectionState: Sendable, Equatable {
 
 /// One message of a room.
 public struct ChatMessage: Sendable, Equatable {
+    /// Where it was said; `dm:…` for a direct message.
     public var room: String
     /// The place in the room's one order: 1, 2, 3 …
     public var seq: Int64
+    /// The user who said it.
     public var from: String
     /// The other user of a direct message.
     public var to: String?
+    /// What people read; any text, also with control characters.
     public var text: String?
     /// Raw JSON beside the text.
     public var data: String?
     /// Milliseconds since 1970, by the server's clock.
     public var timestamp: Int64
+    /// Whether this client's user said it, here or elsewhere.
     public var isOwn: Bool
     /// The sender's id for it; only in own messages.
     var id: String?
@@ -50,6 +54,7 @@ public struct ChatMessage: Sendable, Equatable {
 
 /// One user who is in a room.
 public struct Member: Sendable, Equatable {
+    /// The name; a user is one member, however many sessions they have.
     public var user: String
     /// `online`, `away` or `busy`.
     public var status: String
@@ -59,14 +64,17 @@ public struct Member: Sendable, Equatable {
 
 /// Who is in a room.
 public struct RoomPresence: Sendable, Equatable {
+    /// The room's name.
     public var room: String
     /// At most 100 after a join; in large rooms not all of ``count``.
     public var members: [Member]
+    /// How many users are in the room, listed or not.
     public var count: Int
 }
 
 /// The answer to a join.
 public struct JoinedRoom: Sendable, Equatable {
+    /// The room's name.
     public var room: String
     /// The `seq` of the room's newest message at that moment.
     public var seq: Int64
@@ -76,13 +84,15 @@ public struct JoinedRoom: Sendable, Equatable {
 
 /// The proof that a message is stored.
 public struct Acknowledgement: Sendable, Equatable {
+    /// Its place in the room's order.
     public var seq: Int64
     /// Milliseconds since 1970, by the server's clock.
     public var timestamp: Int64
 }
 
-/// A page of a room's history, oldest first.
+/// A page of a room's history.
 public struct HistoryPage: Sendable, Equatable {
+    /// Oldest first, at most 100.
     public var messages: [ChatMessage]
     /// Whether there is more in the direction that was asked for.
     public var hasMore: Bool
@@ -90,8 +100,9 @@ public struct HistoryPage: Sendable, Equatable {
 
 /// Why a call failed.
 public struct MartletError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// What a program can decide by.
     public enum Kind: Sendable {
-        /// The server said no; ``number`` is its error.
+        /// The server said no; ``MartletError/number`` is its error.
         case refused
         /// A message was sent, and whether it was stored cannot be found out any more.
         case outcomeUnknown
@@ -99,9 +110,11 @@ public struct MartletError: Error, Sendable, Equatable, CustomStringConvertible 
         case closed
         /// The connection was lost before the answer; only for reads, which may be asked again.
         case disconnected
+        /// The call itself is wrong; nothing was sent.
         case invalidArgument
     }
 
+    /// What a program can decide by.
     public let kind: Kind
     /// The server's error number (`docs/protocol.md`), for ``Kind/refused``.
     public let number: Int?
@@ -114,5 +127,6 @@ public struct MartletError: Error, Sendable, Equatable, CustomStringConvertible 
         self.number = number
     }
 
+    /// The ``message``.
     public var description: String { message }
 }

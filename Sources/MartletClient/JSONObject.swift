@@ -80,7 +80,8 @@ struct JSONObject {
                 text.append(contentsOf: "\\ufffd".utf8)
                 index += 6
             } else {
-                let isPair = isEscape && buffer[index + 1] == UInt8(ascii: "u") && isHighSurrogate(at: index, in: buffer)
+                let isPair =
+                    isEscape && buffer[index + 1] == UInt8(ascii: "u") && isHighSurrogate(at: index, in: buffer)
                 let length = isPair ? 12 : isEscape ? 2 : 1
                 text.append(contentsOf: buffer[index..<(index + length)])
                 index += length
@@ -92,7 +93,8 @@ struct JSONObject {
     }
 
     private static func unit(at index: Int, in buffer: UnsafeRawBufferPointer) -> UInt16? {
-        guard index + 6 <= buffer.count, buffer[index] == UInt8(ascii: "\\"), buffer[index + 1] == UInt8(ascii: "u") else {
+        guard index + 6 <= buffer.count, buffer[index] == UInt8(ascii: "\\"), buffer[index + 1] == UInt8(ascii: "u")
+        else {
             return nil
         }
         return UInt16(String(decoding: buffer[(index + 2)..<(index + 6)], as: UTF8.self), radix: 16)

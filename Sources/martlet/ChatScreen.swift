@@ -108,7 +108,8 @@ final class TerminalScreen: ChatScreen {
     private func drawing() -> String {
         isDrawn = true
         let columns = max(20, Terminal.columns(STDOUT_FILENO) ?? 80)
-        let kept = waiting == 0 ? "" : style.warning(waiting == 1 ? "1 message waits · " : "\(waiting) messages wait · ")
+        let kept =
+            waiting == 0 ? "" : style.warning(waiting == 1 ? "1 message waits · " : "\(waiting) messages wait · ")
         let top = TextWidth.truncated(kept + status, to: columns - 1)
         let (line, cursor) = editor.visible(columns: columns - 3)
         return top + "\r\n\(style.bold(">")) " + line + "\r\u{1b}[\(cursor + 2)C"

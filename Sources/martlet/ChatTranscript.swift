@@ -149,7 +149,11 @@ struct ChatTranscript {
                 wasOnline = true
                 isLost = false
             }
-            return [notice(wasOnline ? "Connected again, to \(Printable.text(node))." : "Connected to \(Printable.text(node)).")]
+            return [
+                notice(
+                    wasOnline ? "Connected again, to \(Printable.text(node))." : "Connected to \(Printable.text(node))."
+                )
+            ]
         case .waiting(let milliseconds, let reason):
             typing = []
             let why = reason.isEmpty ? "" : " (\(Printable.text(reason)))"
@@ -183,7 +187,9 @@ struct ChatTranscript {
         var lines: [String] = []
         let (date, clock) = Self.local(message.timestamp)
         if date != day {
-            if !day.isEmpty || date != Self.local(Int64(time(nil)) * 1000).date { lines.append(style.dim("— \(date) —")) }
+            if !day.isEmpty || date != Self.local(Int64(time(nil)) * 1000).date {
+                lines.append(style.dim("— \(date) —"))
+            }
             day = date
         }
         let name = style.name(Printable.text(message.from), of: message.from)

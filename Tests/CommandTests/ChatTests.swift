@@ -60,7 +60,8 @@ struct ChatTranscriptTests {
 
     private func presence(_ users: [String]) -> MartletEvent {
         .presence(
-            RoomPresence(room: "general", members: users.map { Member(user: $0, status: "online") }, count: users.count))
+            RoomPresence(room: "general", members: users.map { Member(user: $0, status: "online") }, count: users.count)
+        )
     }
 
     @Test("Who comes and goes is said after the first list")
@@ -84,7 +85,9 @@ struct ChatTranscriptTests {
         #expect(
             transcript.lines(for: .state(.online(node: "node-b", session: "s"))) == ["· Connected again, to node-b."])
         #expect(
-            transcript.lines(for: .gap(room: "general", from: 3, to: 4)) == ["· 2 messages could not be recovered here."])
+            transcript.lines(for: .gap(room: "general", from: 3, to: 4)) == [
+                "· 2 messages could not be recovered here."
+            ])
     }
 
     @Test("Nothing that others wrote reaches the terminal but as text")

@@ -184,7 +184,9 @@ struct ClientStateMachineTests {
     mutating func reconnectEarly() {
         enter(at: 0)
         _ = machine.received(.reconnect(delay: 5000), now: 1000)
-        #expect(machine.lost(code: 4000, reason: "draining", now: 2000, random: 0.9).last == .connectLater(milliseconds: 4000))
+        #expect(
+            machine.lost(code: 4000, reason: "draining", now: 2000, random: 0.9).last
+                == .connectLater(milliseconds: 4000))
     }
 
     @Test("A refused join is answered; one that may succeed later is sent again")

@@ -183,7 +183,9 @@ struct BackoffTests {
         #expect(backoff.next(.resume, random: 0.5) == 500)
     }
 
-    @Test("Close codes say what to do", arguments: [(4000, 0), (4099, 0), (1006, 0), (4100, 1), (4199, 1), (4200, 2), (4299, 2)])
+    @Test(
+        "Close codes say what to do",
+        arguments: [(4000, 0), (4099, 0), (1006, 0), (4100, 1), (4199, 1), (4200, 2), (4299, 2)])
     func advice(code: Int, expected: Int) {
         let advice = [Backoff.Advice.resume, .backOffFirst, .stop]
         #expect(Backoff.Advice(closeCode: code) == advice[expected])

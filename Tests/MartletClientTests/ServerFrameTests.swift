@@ -84,7 +84,9 @@ struct ServerFrameTests {
         }
     }
 
-    @Test("What is no frame is nothing, and unknown types are let pass", arguments: ["", "[]", "{}", #"{"type":1}"#, #"{"type":"joined"}"#])
+    @Test(
+        "What is no frame is nothing, and unknown types are let pass",
+        arguments: ["", "[]", "{}", #"{"type":1}"#, #"{"type":"joined"}"#])
     func noFrame(text: String) {
         #expect(decode(text) == nil)
         #expect(decode(#"{"type":"read","room":"a"}"#) == .other)
@@ -92,7 +94,8 @@ struct ServerFrameTests {
 
     @Test("A lone surrogate becomes a replacement character and harms nothing else")
     func loneSurrogate() {
-        let text = #"{"type":"message","room":"r","seq":1,"from":"b","text":"a\ud800b\udc00 \ud83d\ude00 \\ud800","ts":1}"#
+        let text =
+            #"{"type":"message","room":"r","seq":1,"from":"b","text":"a\ud800b\udc00 \ud83d\ude00 \\ud800","ts":1}"#
         guard case .message(let message)? = decode(text) else { Issue.record("no message"); return }
         #expect(message.text == "a\u{fffd}b\u{fffd} 😀 \\ud800")
     }

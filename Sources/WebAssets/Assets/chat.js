@@ -38,7 +38,8 @@ function showSignIn(problem) {
   byId("user").value ||= query.get("user") ?? remembered.get("user");
   byId("room").value ||= query.get("room") ?? (remembered.get("room") || "general");
   document.title = "Martlet";
-  (byId("user").value ? document.querySelector("#sign-in-form .primary") : byId("user")).focus();
+  const next = byId("token-field").hidden ? document.querySelector("#sign-in-form .primary") : byId("token");
+  (byId("user").value ? next : byId("user")).focus();
 }
 
 byId("sign-in-form").addEventListener("submit", (event) => {
@@ -92,7 +93,7 @@ function listen(source) {
   on("state", (detail) => {
     if (detail.state === "closed" && detail.code === 4201) {
       byId("token-field").hidden = false;
-      return signOut(`This server asks for a token (${detail.reason}).`);
+      return signOut(secret ? `The token was not accepted: ${detail.reason}.` : "This server asks for a token.");
     }
     connection.update(detail, source);
     for (const room of rooms.values()) room.timeline.sayPending(pendingText());

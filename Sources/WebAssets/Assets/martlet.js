@@ -24,43 +24,26 @@
 /** Number → [name, whether the same request may succeed later]. */
 export const errors = {
   // <errors>
-  100: ["malformed_json", false],
-  101: ["unknown_type", false],
-  102: ["invalid_field", false],
-  103: ["rate_limited", true],
-  104: ["too_large", false],
-  105: ["binary_not_supported", false],
-  106: ["not_authenticated", false],
-  107: ["identity_conflict", false],
-  108: ["invalid_room", false],
-  109: ["invalid_user", false],
-  110: ["too_many_rooms", false],
-  111: ["not_in_room", false],
-  112: ["id_reused", false],
-  113: ["unavailable", true],
-  114: ["storage_full", true],
-  115: ["authentication_failed", false],
-  116: ["forbidden", false],
+  100: ["malformed_json", false], 101: ["unknown_type", false], 102: ["invalid_field", false],
+  103: ["rate_limited", true], 104: ["too_large", false], 105: ["binary_not_supported", false],
+  106: ["not_authenticated", false], 107: ["identity_conflict", false], 108: ["invalid_room", false],
+  109: ["invalid_user", false], 110: ["too_many_rooms", false], 111: ["not_in_room", false],
+  112: ["id_reused", false], 113: ["unavailable", true], 114: ["storage_full", true],
+  115: ["authentication_failed", false], 116: ["forbidden", false],
   // </errors>
 };
 
-const seconds = 1000;
+/** Milliseconds. An unacknowledged message is sent again after `ack`, but not after `resend`: the server knows an id
+ * for two minutes. A message may wait `hole` for its predecessors. A member list is read again at the age of
+ * `presence`, should the last event be lost. Online for `stable`, the next backoff starts small. */
 const after = {
-  connect: 10 * seconds, // until the socket is open and welcomed
-  pingEvery: 20 * seconds,
-  pong: 10 * seconds,
-  ack: 10 * seconds, // after which the message is sent again under the same id
-  resend: 110 * seconds, // the server knows an id for two minutes
-  hole: 1 * seconds, // that an out-of-order message may wait for the ones before it
-  typing: 6 * seconds,
-  typingRefresh: 3 * seconds,
-  presence: 50 * seconds, // age at which a member list is read again, should the last event have been lost
-  stable: 10 * seconds, // online for so long, the next backoff starts small again
+  connect: 10_000, pingEvery: 20_000, pong: 10_000, ack: 10_000, resend: 110_000, hole: 1000,
+  typing: 6000, typingRefresh: 3000, presence: 50_000, stable: 10_000,
 };
 
 /** Delay before reconnect number `attempt` (0, 1, 2 …): full jitter under 1 s doubling to 30 s. */
 export function backoff(attempt, random = Math.random) {
-  return Math.round(random() * Math.min(30 * seconds, seconds * 2 ** Math.min(attempt, 10)));
+  return Math.round(random() * Math.min(30_000, 1000 * 2 ** Math.min(attempt, 10)));
 }
 
 /** What to do about a close code: "resume", "backoff" or "stop". */
@@ -233,7 +216,7 @@ export class Martlet extends EventTarget {
       this.#receive(JSON.parse(data));
     });
     socket.onclose = mine(({ code, reason }) => this.#lost(code, reason));
-    this.#ticker = setInterval(() => this.#tick(Date.now()), seconds);
+    this.#ticker = setInterval(() => this.#tick(Date.now()), 1000);
   }
 
   /** Lets go of the socket without waiting for its close handshake: a dead network would not answer it. */
@@ -258,13 +241,10 @@ export class Martlet extends EventTarget {
     if (action === "stop") return this.#setState("closed", { code, reason });
     if (action === "backoff") this.#attempt = Math.max(this.#attempt, 3);
     const asked = this.#reconnectAt - now;
-    const delay = asked > 0 ? asked : backoff(this.#attempt) + (action === "backoff" ? 2 * seconds : 0);
+    const delay = asked > 0 ? asked : backoff(this.#attempt) + (action === "backoff" ? 2000 : 0);
     this.#attempt += 1;
     this.#welcomedAt = this.#reconnectAt = 0;
-    for (const room of this.#rooms.values()) {
-      room.typing.clear();
-      this.#emitTyping(room);
-    }
+    for (const room of this.#rooms.values()) this.#endTyping(room, () => true);
     this.#timer = setTimeout(() => this.#open(), delay);
     this.#setState("waiting", { attempt: this.#attempt, retryAt: now + delay, code, reason });
   }
@@ -277,18 +257,12 @@ export class Martlet extends EventTarget {
     if (this.#reconnectAt && now >= this.#reconnectAt) return this.#open();
     if (this.#pongDue && now - this.#pingAt > after.pong) return this.#lost(1006, "no answer to ping");
     if (now - Math.max(this.#heardAt, this.#pingAt) > after.pingEvery) this.#ping();
-    for (const message of this.#pending.values()) {
-      if (message.firstSentAt && now - message.firstSentAt > after.resend) this.#settle(message, "unknown");
-      else if (message.inFlight && now - message.sentAt > after.ack) message.inFlight = false;
-    }
     for (const room of this.#rooms.values()) {
-      this.#flush(room);
+      this.#flush(room, now);
       if (room.wanted && !room.joined && room.retryAt && now >= room.retryAt) this.#sendJoins([room]);
       if (room.holeSince && now - room.holeSince > after.hole) this.#fillHole(room);
       if (room.joined && now - room.listedAt > after.presence) this.#askPresence(room);
-      const quiet = [...room.typing].filter(([, until]) => until <= now);
-      for (const [user] of quiet) room.typing.delete(user);
-      if (quiet.length) this.#emitTyping(room);
+      this.#endTyping(room, (until) => until <= now);
     }
   }
 
@@ -317,8 +291,8 @@ export class Martlet extends EventTarget {
   #room(name) {
     let room = this.#rooms.get(name);
     if (!room) {
-      room = { name, wanted: false, joined: false, retryAt: 0, epoch: null, seq: 0, tag: undefined, held: new Map() };
-      Object.assign(room, { holeSince: 0, target: 0, holdUntil: 0, typedAt: 0, typing: new Map() });
+      room = { name, wanted: false, joined: false, retryAt: 0, holdUntil: 0, typedAt: 0, typing: new Map() };
+      Object.assign(room, { epoch: null, seq: 0, tag: undefined, held: new Map(), holeSince: 0, target: 0 });
       Object.assign(room, { members: new Map(), count: 0, pv: 0, listedAt: 0 });
       this.#rooms.set(name, room);
     }
@@ -339,14 +313,15 @@ export class Martlet extends EventTarget {
   }
 
   /** Sends what waits in a room, oldest first, unless the server asked for a pause. */
-  #flush(room) {
-    const now = Date.now();
-    if (!room.joined || now < room.holdUntil) return;
+  #flush(room, now = Date.now()) {
     for (const message of this.#pending.values()) {
-      if (message.room !== room.name || message.inFlight) continue;
-      Object.assign(message, { inFlight: true, sentAt: now, firstSentAt: message.firstSentAt || now });
-      const { id, text, data } = message;
-      this.#transmit({ type: "message", room: room.name, text, data, id });
+      const { id, text, data, inFlight, sentAt, firstSentAt } = message;
+      if (message.room !== room.name) continue;
+      if (firstSentAt && now - firstSentAt > after.resend) this.#settle(message, "unknown");
+      else if (room.joined && now >= room.holdUntil && !(inFlight && now - sentAt <= after.ack)) {
+        Object.assign(message, { inFlight: true, sentAt: now, firstSentAt: firstSentAt || now });
+        this.#transmit({ type: "message", room: room.name, text, data, id });
+      }
     }
   }
 
@@ -484,7 +459,7 @@ export class Martlet extends EventTarget {
     const isFinal = ["authentication_failed", "not_authenticated", "invalid_user"].includes(frame.reason);
     if (this.state === "connecting" && isFinal) return this.#lost(4201, frame.message);
     const retryable = frame.retry_ms !== undefined || errors[frame.code]?.[1];
-    const wait = Date.now() + (frame.retry_ms ?? 2 * seconds);
+    const wait = Date.now() + (frame.retry_ms ?? 2000);
     const message = this.#pending.get(frame.id);
     if (message) {
       const target = this.#room(message.room);
@@ -540,6 +515,12 @@ export class Martlet extends EventTarget {
 
   #emitPresence(room) {
     this.#emit("presence", { room: room.name, members: [...room.members.values()], count: room.count });
+  }
+
+  #endTyping(room, isOver) {
+    const ended = [...room.typing].filter(([, until]) => isOver(until));
+    for (const [user] of ended) room.typing.delete(user);
+    if (ended.length) this.#emitTyping(room);
   }
 
   #emitTyping(room) {
