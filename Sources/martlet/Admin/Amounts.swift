@@ -3,7 +3,7 @@ import Telemetry
 
 /// Numbers for people.
 enum Amounts {
-    /// `3 ms`-free: `0s`, `59s`, `3m 5s`, `2h 5m`, `3d 4h`.
+    /// The two largest units: `0s`, `59s`, `3m 5s`, `2h 5m`, `3d 4h`.
     static func age(milliseconds: Int64) -> String {
         let seconds = max(0, milliseconds) / 1000
         switch seconds {
