@@ -12,7 +12,7 @@ extension RoomStore {
     /// - Returns: one outcome a message, in order.
     ///
     /// When it fails the batch may have been stored (``RedisError/outcomeIsUnknown``); the same call again is then safe.
-    /// An out-of-memory error stored nothing, unless the batch has over 250 messages.
+    /// An out-of-memory error stored nothing, unless the batch has over 128 messages.
     package func publish(
         to room: RoomName, channels: [String]?, _ batch: [Publication], limits: HistoryLimits, newEpoch: String,
         timeout: TimeAmount? = nil
@@ -32,7 +32,7 @@ extension RoomStore {
         }
     }
 
-    private static let publishChunk = 250
+    private static let publishChunk = 128
 
     private func publishChunk(
         to room: RoomName, channels: [String]?, _ batch: ArraySlice<Publication>, limits: HistoryLimits,

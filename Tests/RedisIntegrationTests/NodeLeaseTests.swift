@@ -72,7 +72,7 @@ struct NodeLeaseTests {
         }
     }
 
-    @Test("a lease that is past and that nobody swept is renewed")
+    @Test("G4: a lease that is past and that nobody swept is renewed")
     func lapsedRenews() async throws {
         try await ClusterFixture.run { cluster in
             let node = try await cluster.register("node-a")

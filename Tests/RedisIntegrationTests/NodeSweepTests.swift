@@ -33,7 +33,7 @@ struct NodeSweepTests {
         }
     }
 
-    @Test("takes the dead node's sessions out of every room, says each leave, and leaves the living alone")
+    @Test("G4: takes the dead node's sessions out of every room, says each leave, and leaves the living alone")
     func sweep() async throws {
         try await ClusterFixture.run { cluster in
             let (a, b) = try await (cluster.register("node-a"), cluster.register("node-b"))
@@ -111,7 +111,7 @@ struct NodeSweepTests {
         }
     }
 
-    @Test("of 620 sessions in one room goes in chunks of 100, each leave said once, by one of two sweepers")
+    @Test("G4: of 620 sessions in one room goes in chunks of 100, each leave said once, by one of two sweepers")
     func chunksAndTwoSweepers() async throws {
         try await ClusterFixture.run { cluster in
             let (a, b, c) = try await (cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c"))
@@ -138,7 +138,7 @@ struct NodeSweepTests {
         }
     }
 
-    @Test("is finished by another when the sweeper dies midway, and still each leave is said once")
+    @Test("G4: is finished by another when the sweeper dies midway, and still each leave is said once")
     func sweeperDies() async throws {
         try await ClusterFixture.run(sweepClaim: .milliseconds(100)) { cluster in
             let (a, b, c) = try await (cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c"))

@@ -39,7 +39,7 @@ struct RoomMembershipTests {
         }
     }
 
-    @Test("a user is in the room as long as one of their sessions is")
+    @Test("G4: a user is in the room as long as one of their sessions is")
     func twoSessions() async throws {
         try await ClusterFixture.run { cluster in
             let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
@@ -127,7 +127,7 @@ struct RoomMembershipTests {
         }
     }
 
-    @Test("an old owner that wakes up late can neither remove a session that moved on nor take it back")
+    @Test("G4: an old owner that wakes up late can neither remove a session that moved on nor take it back")
     func lateOldOwner() async throws {
         try await ClusterFixture.run { cluster in
             let rooms = cluster.rooms

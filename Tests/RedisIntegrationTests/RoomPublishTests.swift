@@ -25,7 +25,7 @@ enum TestedRoom {
 
 @Suite("Publishing to a room")
 struct RoomPublishTests {
-    @Test("numbers a batch, chains its tags, stores it and relays finished frames")
+    @Test("G1: numbers a batch, chains its tags, stores it and relays finished frames")
     func batch() async throws {
         try await ClusterFixture.run { cluster in
             var ts: Int64 = 0
@@ -69,7 +69,7 @@ struct RoomPublishTests {
         }
     }
 
-    @Test("the same id again is answered with the first seq and is not relayed again")
+    @Test("G3: the same id again is answered with the first seq and is not relayed again")
     func duplicates() async throws {
         try await ClusterFixture.run { cluster in
             let first = try await cluster.publish(publication("1"), publication("2"))
@@ -88,7 +88,7 @@ struct RoomPublishTests {
         }
     }
 
-    @Test("the same id with another body is an error, and another user's same id is not")
+    @Test("G3: the same id with another body is an error, and another user's same id is not")
     func reusedID() async throws {
         try await ClusterFixture.run { cluster in
             _ = try await cluster.publish(publication("1"))
@@ -98,7 +98,7 @@ struct RoomPublishTests {
         }
     }
 
-    @Test("an id is known for two generations of two minutes, and then no more")
+    @Test("G3: an id is known for two generations of two minutes, and then no more")
     func sentIsSwapped() async throws {
         try await ClusterFixture.run { cluster in
             let keys = try (cluster.keys.roomMeta(room()), cluster.keys.roomSent(room()), cluster.keys.roomSentPrevious(room()))
@@ -242,7 +242,7 @@ struct RoomPublishTests {
         }
     }
 
-    @Test("a batch of any size keeps its order")
+    @Test("G1: a batch of any size keeps its order")
     func largeBatch() async throws {
         try await ClusterFixture.run { cluster in
             let batch = try (1...600).map { try publication("\($0)") }
