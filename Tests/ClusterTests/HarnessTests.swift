@@ -5,9 +5,12 @@ import Testing
 /// What the other suites stand on must itself be right.
 @Suite("The tests' own tools")
 struct HarnessTests {
-    @Test("JSON is read strictly", arguments: [
-        "{\"a\":1,\"a\":2}", "{\"a\":01}", "[1,]", "{}{}", "\"\\ud800\"", "\"\u{1}\"", "nul", "", "[1.]", "+1",
-    ])
+    @Test(
+        "JSON is read strictly",
+        arguments: [
+            "{\"a\":1,\"a\":2}", "{\"a\":01}", "[1,]", "{}{}", "\"\\ud800\"", "\"\u{1}\"", "nul", "", "[1.]", "+1",
+        ]
+    )
     func refusesBadJSON(text: String) {
         #expect(throws: JSON.Malformed.self) { try JSON(parsing: text) }
     }

@@ -7,7 +7,8 @@ enum Machine {
     private static let gate = Gate(capacity)
 
     static func with(
-        _ options: Cluster.Options = Cluster.Options(), weight: Int = 1,
+        _ options: Cluster.Options = Cluster.Options(),
+        weight: Int = 1,
         _ body: @Sendable (Cluster) async throws -> Void
     ) async throws {
         try await gate.run(weight: weight) { try await Cluster.with(options, body) }

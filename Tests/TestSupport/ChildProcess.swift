@@ -31,7 +31,10 @@ package final class ChildProcess: Sendable {
 
     /// - Parameter environment: all of it; the child inherits nothing else.
     package static func spawn(
-        _ executable: String, _ arguments: [String], name: String, environment: [String: String] = [:]
+        _ executable: String,
+        _ arguments: [String],
+        name: String,
+        environment: [String: String] = [:]
     ) async throws -> ChildProcess {
         let standardOutput = try Pipe()
         let standardError = try Pipe()
@@ -39,8 +42,12 @@ package final class ChildProcess: Sendable {
             Spawner.shared.run {
                 let result = Result {
                     try start(
-                        executable, arguments, environment: environment, output: standardOutput.write,
-                        error: standardError.write)
+                        executable,
+                        arguments,
+                        environment: environment,
+                        output: standardOutput.write,
+                        error: standardError.write
+                    )
                 }
                 continuation.resume(returning: result)
             }
@@ -93,7 +100,9 @@ package final class ChildProcess: Sendable {
 
     /// Runs a program to its end.
     package static func run(
-        _ executable: String, _ arguments: [String], environment: [String: String] = [:],
+        _ executable: String,
+        _ arguments: [String],
+        environment: [String: String] = [:],
         within limit: Duration = .seconds(20)
     ) async throws -> Output {
         let child = try await spawn(executable, arguments, name: executable, environment: environment)
@@ -133,7 +142,10 @@ package final class ChildProcess: Sendable {
     }
 
     private static func start(
-        _ executable: String, _ arguments: [String], environment: [String: String], output: Int32,
+        _ executable: String,
+        _ arguments: [String],
+        environment: [String: String],
+        output: Int32,
         error: Int32
     ) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()

@@ -72,7 +72,8 @@ package final class Cluster: Sendable {
     ///
     /// - Throws: also ``ClientSawViolations``: no test may pass while a server breaks the WebSocket protocol.
     package static func with(
-        _ options: Options = Options(), _ body: @Sendable (Cluster) async throws -> Void
+        _ options: Options = Options(),
+        _ body: @Sendable (Cluster) async throws -> Void
     ) async throws {
         let cluster = try await start(options)
         do {
@@ -118,7 +119,9 @@ package final class Cluster: Sendable {
 
     /// A bare connection; nothing is read or said but the handshake.
     package func open(
-        _ path: String, at process: ClusterProcess, options: TestClient.Options = TestClient.Options()
+        _ path: String,
+        at process: ClusterProcess,
+        options: TestClient.Options = TestClient.Options()
     ) async throws -> TestClient {
         let client = try await TestClient.connect(port: process.port, path: path, options: options)
         clients.withLock { $0.append(("\(process.name)\(path)", client)) }
@@ -127,7 +130,9 @@ package final class Cluster: Sendable {
 
     /// A session: connected, named and welcomed.
     package func connect(
-        _ user: String, to process: ClusterProcess, client instance: String? = nil,
+        _ user: String,
+        to process: ClusterProcess,
+        client instance: String? = nil,
         options: TestClient.Options = TestClient.Options()
     ) async throws -> Session {
         var path = "/ws?user=\(Session.percentEncoded(user))"
@@ -138,7 +143,9 @@ package final class Cluster: Sendable {
     }
 
     package func connect(
-        _ user: String, to index: Int, client instance: String? = nil,
+        _ user: String,
+        to index: Int,
+        client instance: String? = nil,
         options: TestClient.Options = TestClient.Options()
     ) async throws -> Session {
         try await connect(user, to: nodes[index], client: instance, options: options)
@@ -154,7 +161,8 @@ package final class Cluster: Sendable {
     package func admin(_ arguments: String...) async throws -> JSON {
         let output = try await MartletProgram.run(
             ["admin"] + arguments + ["--json"],
-            environment: ["MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": prefix])
+            environment: ["MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": prefix]
+        )
         guard output.exit == .status(0) else {
             throw TimedOut("admin \(arguments) ended with \(String(describing: output.exit)): \(output.errorText)")
         }

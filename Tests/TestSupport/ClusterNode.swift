@@ -12,7 +12,9 @@ package enum MartletProgram {
 
     /// Runs a subcommand to its end, with no environment but the given.
     package static func run(
-        _ arguments: [String], environment: [String: String] = [:], within limit: Duration = .seconds(20)
+        _ arguments: [String],
+        environment: [String: String] = [:],
+        within limit: Duration = .seconds(20)
     ) async throws -> ChildProcess.Output {
         try await ChildProcess.run(path, arguments, environment: base.merging(environment) { $1 }, within: limit)
     }
@@ -43,8 +45,11 @@ package final class ClusterProcess: Sendable {
     /// Starts it, or starts it again, under the same name and on the same port.
     package func start() async throws {
         let child = try await ChildProcess.spawn(
-            MartletProgram.path, [role.rawValue], name: name,
-            environment: MartletProgram.base.merging(environment) { $1 })
+            MartletProgram.path,
+            [role.rawValue],
+            name: name,
+            environment: MartletProgram.base.merging(environment) { $1 }
+        )
         running.withLock { $0 = child }
     }
 
@@ -64,7 +69,9 @@ package final class ClusterProcess: Sendable {
 
     /// Waits for a log line that matches.
     package func logged(
-        _ what: String, within limit: Duration = .seconds(10), where matches: @escaping @Sendable (JSON) -> Bool
+        _ what: String,
+        within limit: Duration = .seconds(10),
+        where matches: @escaping @Sendable (JSON) -> Bool
     ) async throws -> JSON {
         guard let process else { throw TimedOut("\(name) is not running") }
         return try await process.output.wait(within: limit, "\(self.name) to log \(what)") { output in

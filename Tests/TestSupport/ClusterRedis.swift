@@ -21,7 +21,8 @@ package final class ClusterRedis: Sendable {
             let strings = strings
             return Dictionary(
                 stride(from: 0, to: strings.count - 1, by: 2).map { (strings[$0], strings[$0 + 1]) },
-                uniquingKeysWith: { $1 })
+                uniquingKeysWith: { $1 }
+            )
         }
     }
 
@@ -106,8 +107,11 @@ package final class ClusterRedis: Sendable {
 
     private static func spawn(_ arguments: [String]) async throws -> ChildProcess {
         try await ChildProcess.spawn(
-            "redis-server", arguments, name: "redis-server",
-            environment: ["PATH": ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"])
+            "redis-server",
+            arguments,
+            name: "redis-server",
+            environment: ["PATH": ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"]
+        )
     }
 
     /// RESP2; `nil` while the reply is not whole.

@@ -17,7 +17,11 @@ package struct HTTPAnswer: Sendable {
 
     /// - Parameter method: any text, so that bad ones can be sent.
     package static func of(
-        _ method: String = "GET", _ path: String, port: Int, headers: [(String, String)] = [], body: String = "",
+        _ method: String = "GET",
+        _ path: String,
+        port: Int,
+        headers: [(String, String)] = [],
+        body: String = "",
         timeout seconds: Int = 10
     ) async throws -> HTTPAnswer {
         try await offPool {
@@ -89,7 +93,9 @@ struct HTTPHead {
     init?(parsing bytes: [UInt8]) throws {
         let end = Array("\r\n\r\n".utf8)
         guard bytes.count >= end.count,
-            let last = (0...(bytes.count - end.count)).first(where: { bytes[$0] == 13 && Array(bytes[$0..<($0 + 4)]) == end })
+            let last = (0...(bytes.count - end.count)).first(where: {
+                bytes[$0] == 13 && Array(bytes[$0..<($0 + 4)]) == end
+            })
         else { return nil }
         length = last + 4
         let lines = String(decoding: bytes[..<last], as: UTF8.self).split(separator: "\r\n")

@@ -221,7 +221,8 @@ private struct Parser {
         case UInt8(ascii: "u"):
             var unit = try hex4()
             if unit >> 10 == 0x36 {
-                guard index + 2 < bytes.count, bytes[index + 1] == UInt8(ascii: "\\"), bytes[index + 2] == UInt8(ascii: "u")
+                guard index + 2 < bytes.count, bytes[index + 1] == UInt8(ascii: "\\"),
+                    bytes[index + 2] == UInt8(ascii: "u")
                 else { throw failure("half a surrogate pair") }
                 index += 2
                 let low = try hex4()
@@ -259,7 +260,9 @@ private struct Parser {
         if index < bytes.count, bytes[index] | 0x20 == UInt8(ascii: "e") {
             isWhole = false
             index += 1
-            if index < bytes.count, bytes[index] == UInt8(ascii: "+") || bytes[index] == UInt8(ascii: "-") { index += 1 }
+            if index < bytes.count, bytes[index] == UInt8(ascii: "+") || bytes[index] == UInt8(ascii: "-") {
+                index += 1
+            }
             try digits()
         }
         let text = String(decoding: bytes[start..<index], as: UTF8.self)

@@ -4,6 +4,10 @@ package struct Session: Sendable {
     package let client: TestClient
     package let welcome: JSON
 
+    package init(user: String, client: TestClient, welcome: JSON) {
+        (self.user, self.client, self.welcome) = (user, client, welcome)
+    }
+
     package var id: String { welcome["session"]?.string ?? "" }
     package var node: String { welcome["node"]?.string ?? "" }
 
@@ -37,7 +41,10 @@ package struct Session: Sendable {
     /// - Throws: ``Refusal`` when the answer is an error.
     @discardableResult
     package func say(
-        _ text: String, in room: String, id: String? = nil, within limit: Duration = .seconds(10)
+        _ text: String,
+        in room: String,
+        id: String? = nil,
+        within limit: Duration = .seconds(10)
     ) async throws -> JSON {
         let id = id ?? Self.newID()
         client.send(["type": "message", "room": .string(room), "text": .string(text), "id": .string(id)])
@@ -73,6 +80,10 @@ package struct Session: Sendable {
         }
     }
 
+    private func presenceMessages(of room: String) -> [String] {
+        client.heard.current.all.filter { $0["type"]?.string == "presence" && $0["room"]?.string == room }.map(\.text)
+    }
+
     /// How often each user joined or left by the events so far.
     package func presenceCounts(_ kind: String, of room: String) -> [String: Int] {
         var counts: [String: Int] = [:]
@@ -87,10 +98,17 @@ package struct Session: Sendable {
     /// Waits for a presence event in which `user` joins or leaves.
     @discardableResult
     package func sees(
-        _ kind: String, _ user: String, in room: String, within limit: Duration = .seconds(10)
+        _ kind: String,
+        _ user: String,
+        in room: String,
+        within limit: Duration = .seconds(10)
     ) async throws -> JSON {
         // Not taken out: one event can carry many users.
-        try await client.heard.wait(within: limit, "\(user) in \(kind) of \(room)") { heard in
+        try await client.heard.wait(
+            within: limit,
+            "\(self.user) to see \(user) in \(kind): \(self.presenceMessages(of: room))"
+        ) {
+            heard in
             let event = heard.all.first { message in
                 message["type"]?.string == "presence" && message["room"]?.string == room
                     && (message[kind]?.array ?? []).contains { $0["user"]?.string == user }

@@ -71,7 +71,9 @@ package final class TestClient: Sendable, SocketHandler {
 
     /// - Throws: ``Refused`` with the server's answer when that is not 101.
     package static func connect(
-        port: Int, path: String, options: Options = Options()
+        port: Int,
+        path: String,
+        options: Options = Options()
     ) async throws -> TestClient {
         let fd = try await offPool { try openSocket(port: port) }
         let client = TestClient(fd: fd, options: options)
@@ -143,7 +145,8 @@ package final class TestClient: Sendable, SocketHandler {
 
     /// Takes the first message that matches out of those not taken yet, or waits for it.
     package func next(
-        _ what: @autoclosure @escaping @Sendable () -> String, within limit: Duration = .seconds(10),
+        _ what: @autoclosure @escaping @Sendable () -> String,
+        within limit: Duration = .seconds(10),
         where matches: @escaping @Sendable (JSON) -> Bool
     ) async throws -> JSON {
         try await heard.wait(within: limit, "\(what()); unread: \(self.heard.current.unread.map(\.text))") { heard in
@@ -154,13 +157,18 @@ package final class TestClient: Sendable, SocketHandler {
                 .failure(
                     ConnectionClosed(
                         description: "closed with \($0.code) \($0.reason) while waiting for \(what()); unread: "
-                            + "\(heard.unread.map(\.text))"))
+                            + "\(heard.unread.map(\.text))"
+                    )
+                )
             }
         }.get()
     }
 
     package func next(
-        _ type: String, room: String? = nil, id: String? = nil, within limit: Duration = .seconds(10)
+        _ type: String,
+        room: String? = nil,
+        id: String? = nil,
+        within limit: Duration = .seconds(10)
     ) async throws -> JSON {
         let what = "\(type)\(room.map { " in \($0)" } ?? "")\(id.map { " for \($0)" } ?? "")"
         return try await next(what, within: limit) { message in
@@ -262,7 +270,10 @@ package final class TestClient: Sendable, SocketHandler {
     }
 
     private func digest(
-        _ news: [ServerFrameParser.Event], head: HTTPHead?, refused: HTTPAnswer?, violations: [String]
+        _ news: [ServerFrameParser.Event],
+        head: HTTPHead?,
+        refused: HTTPAnswer?,
+        violations: [String]
     ) {
         var violations = violations
         var messages: [JSON] = []

@@ -55,7 +55,8 @@ package final class Watched<Value: Sendable>: Sendable {
     ///
     /// - Throws: ``TimedOut`` with `what` after `limit`.
     package func wait<Result: Sendable>(
-        within limit: Duration, _ what: @autoclosure @escaping @Sendable () -> String,
+        within limit: Duration,
+        _ what: @autoclosure @escaping @Sendable () -> String,
         until look: @escaping @Sendable (inout Value) -> Result?
     ) async throws -> Result {
         let found = Found<Result>()
@@ -69,7 +70,8 @@ package final class Watched<Value: Sendable>: Sendable {
                 },
                 resume: { error in
                     if let error { continuation.resume(throwing: error) } else { continuation.resume() }
-                })
+                }
+            )
             let id: Int? = state.withLock { state in
                 if waiter.look(&state.value) { return nil }
                 state.nextID += 1
@@ -110,7 +112,9 @@ package func offPool<Result: Sendable>(_ work: @escaping @Sendable () throws -> 
 ///
 /// - Throws: ``TimedOut`` with `what` and the last error after `limit`.
 package func poll<Result: Sendable>(
-    within limit: Duration, every pause: Duration = .milliseconds(50), _ what: String,
+    within limit: Duration,
+    every pause: Duration = .milliseconds(50),
+    _ what: String,
     _ ask: @Sendable () async throws -> Result?
 ) async throws -> Result {
     let start = ContinuousClock.now
@@ -141,7 +145,9 @@ package final class Gate: Sendable {
     }
 
     package func run<Result>(
-        weight: Int, isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Result
+        weight: Int,
+        isolation: isolated (any Actor)? = #isolation,
+        _ body: () async throws -> Result
     ) async rethrows -> Result {
         await withCheckedContinuation { continuation in
             let now = state.withLock { state in
