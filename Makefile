@@ -89,8 +89,8 @@ test-unit: test-build ## Run the tests that need nothing but the code.
 test-redis: test-build ## Run the tests against a redis-server of their own.
 	@$(SWIFT) test --skip-build --filter RedisIntegrationTests $(ARGS)
 
-test-cluster: test-build ## Run the tests that start real nodes, kill, pause and cut them (one at a time).
-	@$(SWIFT) test --skip-build --no-parallel --filter ClusterTests $(ARGS)
+test-cluster: test-build ## Run the tests that start real nodes, kill, pause and cut them.
+	@$(SWIFT) test --skip-build --filter ClusterTests $(ARGS)
 
 test-browser: test-build ## Run the chat page in headless Chromium.
 	@Tests/BrowserTests/run

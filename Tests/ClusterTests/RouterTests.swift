@@ -51,7 +51,7 @@ struct RouterTests {
             for answer in answers {
                 #expect(answer.status == 503)
                 #expect(Int(answer["retry-after"] ?? "").map { $0 > 0 } == true, "\(answer.headers)")
-                #expect(try answer.json()["error"]?["code"]?.int == 206)
+                #expect(try answer.json()["error"]?["code"]?.int == 503)
                 #expect(try answer.json()["error"]?["message"]?.string?.isEmpty == false)
             }
             try await cluster.nodes[0].start()
