@@ -126,7 +126,6 @@ struct BadRequestTests {
     private func expect(
         _ answer: HTTPAnswer,
         status: Int,
-        code: Int64,
         sourceLocation: SourceLocation = #_sourceLocation
     ) {
         #expect(answer.status == status, "\(answer.text)", sourceLocation: sourceLocation)
