@@ -48,9 +48,12 @@ struct DevCommand: ParsableCommand {
                 .failed,
                 "redis-server is not installed: `make deps` installs it, or give one that runs with --redis URL")
         }
+        let socketFolder = try Self.socketFolder(folder)
+        // Empty by then, unless something of another's stands in it.
+        defer { if socketFolder.hasPrefix(Self.standInPrefix) { rmdir(socketFolder) } }
         let plan = try DevPlan(
             settings: settings, environment: environment, nodes: nodes, standingRedis: standing, folder: folder.path,
-            socketFolder: try Self.socketFolder(folder), program: ChildProcess.ownProgram(),
+            socketFolder: socketFolder, program: ChildProcess.ownProgram(),
             randomSecret: Self.randomSecret())
         let lock = try folder.occupy()
         try Self.checkPorts(plan)
@@ -94,18 +97,25 @@ struct DevCommand: ParsableCommand {
         }
     }
 
-    /// A socket's path is at most 107 bytes and has to fit into a URL as it is; where the checkout's does not, a folder
-    /// that only this user can enter stands in for it.
+    /// A socket's path is at most 107 bytes and has to fit into a URL as it is. Where the checkout's does not, a folder
+    /// under /tmp stands in for it, always the same for one checkout, which only this user can enter.
     private static func socketFolder(_ folder: DevFolder) throws(Failure) -> String {
         let own = folder.path + "/redis"
         let plain = own.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"?#%@\"".utf8.contains($0) }
         if plain, own.utf8.count < 90 { return own }
-        var template = Array("/tmp/martlet-dev-XXXXXX".utf8CString)
-        guard let made = mkdtemp(&template) else {
-            throw Failure(.failed, "no folder for the socket under /tmp: \(ChildProcess.reason(errno))")
+        // FNV-1a, 64 bits.
+        let hash = own.utf8.reduce(UInt64(0xcbf2_9ce4_8422_2325)) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+        let path = standInPrefix + "\(geteuid())-" + String(hash, radix: 36)
+        var status = stat()
+        guard mkdir(path, 0o700) == 0 || errno == EEXIST, lstat(path, &status) == 0,
+            status.st_mode == S_IFDIR | 0o700, status.st_uid == geteuid()
+        else {
+            throw Failure(.failed, "\(path), which the socket of Redis needs, is not a folder of this user alone")
         }
-        return String(cString: made)
+        return path
     }
+
+    private static let standInPrefix = "/tmp/martlet-dev-"
 
     private static func randomSecret() -> String {
         var generator = SystemRandomNumberGenerator()
