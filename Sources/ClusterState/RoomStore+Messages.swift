@@ -44,7 +44,8 @@ extension RoomStore {
             .string(keys.roomMeta(room)), .string(keys.roomLog(room)), .string(keys.roomSent(room)),
             .string(keys.roomSentPrevious(room)),
         ]
-        let arguments = publishArguments(room, channels: channels, batch, limits: limits, newEpoch: newEpoch)
+        let arguments = Self.publishArguments(
+            room, channels: channels ?? [], orChannel: keys.roomChannel(room), batch, limits: limits, newEpoch: newEpoch)
         return redis.evaluate(ClusterScripts.roomPublish, keys: scriptKeys, arguments: arguments, timeout: timeout)
             .flatMapThrowing { reply in
                 guard let fields = reply.array, fields.count == count + 2, let epoch = fields[0].string,
@@ -55,28 +56,23 @@ extension RoomStore {
     }
 
     /// In the order that `room_publish.lua` says.
-    func publishArguments(
-        _ room: RoomName, channels: [String]?, _ batch: ArraySlice<Publication>, limits: HistoryLimits,
-        newEpoch: String
+    static func publishArguments(
+        _ room: RoomName, channels: [String], orChannel roomChannel: String, _ batch: ArraySlice<Publication>,
+        limits: HistoryLimits, newEpoch: String
     ) -> [RedisArgument] {
         var arguments: [RedisArgument] = []
-        arguments.reserveCapacity(7 + (channels?.count ?? 0) + batch.count * 6)
+        arguments.reserveCapacity(6 + channels.count + batch.count * 6)
         arguments.append(.string(#"{"type":"message","room":""# + room.string + #"","seq":"#))
         arguments.append(.string(newEpoch))
         arguments.append(.integer(Int64(limits.maxMessages)))
         arguments.append(.string("\(limits.maxAge) \(limits.afterlife)"))
-        if let channels, !channels.isEmpty {
-            arguments.append(.integer(Int64(channels.count)))
-            for channel in channels { arguments.append(.string(channel)) }
-        } else {
-            arguments.append("0")
-            arguments.append(.string(keys.roomChannel(room)))
-        }
+        arguments.append(.integer(Int64(channels.count)))
+        for channel in channels.isEmpty ? [roomChannel] : channels { arguments.append(.string(channel)) }
         for publication in batch {
             arguments.append(.string(publication.dedupeKey))
             arguments.append(.string(String(publication.fingerprint, radix: 36)))
             arguments.append(.string(publication.tag))
-            arguments.append(.string(Self.head(of: publication)))
+            arguments.append(.string(head(of: publication)))
             arguments.append(.string(publication.from.string))
             arguments.append(.bytes(publication.body))
         }

@@ -90,4 +90,56 @@ struct RoomRecordsTests {
         let limits = HistoryLimits(maxMessages: -1, maxAge: 0, afterlife: -5)
         #expect(limits == HistoryLimits(maxMessages: 0, maxAge: 1, afterlife: 1))
     }
+
+    private func texts(_ arguments: [RedisArgument]) -> [String] {
+        arguments.map { argument in
+            switch argument {
+            case .string(let text): text
+            case .bytes(let bytes): String(buffer: bytes)
+            case .integer(let number): String(number)
+            }
+        }
+    }
+
+    @Test("a publish has six arguments and six more a message")
+    func publishArguments() throws {
+        let publications = try [
+            Publication(
+                dedupeKey: "bob\nclient\nc-7", fingerprint: 35, tag: "x7Qa", origin: SessionID("abcdefghijklmnopqrstuv"),
+                clientID: #"c-\"7"#, from: UserName(validating: "bob"), body: ByteBuffer(string: #""text":"hi""#)),
+            Publication(
+                dedupeKey: "k", fingerprint: .max, tag: "tagB", origin: nil, clientID: "",
+                from: UserName(validating: "al ice"), body: ByteBuffer(string: #""data":1"#)),
+        ]
+        let limits = HistoryLimits(maxMessages: 10, maxAge: 20, afterlife: 30)
+        let messages = [
+            "bob\nclient\nc-7", "z", "x7Qa", "abcdefghijklmnopqrstuv 5\nc-\\\"7", "bob", #""text":"hi""#,
+            "k", "3w5e11264sgsf", "tagB", "- 0\n", "al ice", #""data":1"#,
+        ]
+        let opening = #"{"type":"message","room":"general","seq":"#
+        #expect(
+            try texts(
+                RoomStore.publishArguments(
+                    room(), channels: [], orChannel: "P:{r:general}", publications[...], limits: limits, newEpoch: "ep"))
+                == [opening, "ep", "10", "20 30", "0", "P:{r:general}"] + messages)
+        #expect(
+            try texts(
+                RoomStore.publishArguments(
+                    room(), channels: ["one", "two"], orChannel: "P:{r:general}", publications[...], limits: limits,
+                    newEpoch: "ep"))
+                == [opening, "ep", "10", "20 30", "2", "one", "two"] + messages)
+    }
+
+    @Test("a user's value says their status and info; who is invisible, or not such a value, is left out")
+    func users() throws {
+        func json(_ value: String) -> String? { RoomUser(name: #"a"b"#, value: value)?.json }
+        #expect(json("2 0 1 0\n") == #"{"user":"a\"b"}"#)
+        #expect(json("0 1 1 9\n{\"n\":1}") == #"{"user":"a\"b","status":"away","info":{"n":1}}"#)
+        #expect(json("0 0 3 0\n") == #"{"user":"a\"b","status":"busy"}"#)
+        for value in ["", "0 0 0 2\n", "0 0 0 0\n", "1 0 0\n", "1 0 0 0", "\n"] {
+            #expect(json(value) == nil, "\(value)")
+        }
+        #expect(RoomUser.read(.null).isEmpty)
+        #expect(RoomUser.read(.array([.text("a"), .text("1 0 0 0\n"), .text("b")])).map(\.name) == ["a"])
+    }
 }
