@@ -94,7 +94,8 @@ extension NodeStore {
         return report
     }
 
-    private func sweepRooms(_ names: [String], of incarnation: Incarnation, into report: inout SweepReport) async throws {
+    private func sweepRooms(_ names: [String], of incarnation: Incarnation, into report: inout SweepReport) async throws
+    {
         let store = RoomStore(redis: redis, keys: keys)
         var open = names.compactMap { try? RoomName(validating: $0) }
         report.rooms += open.count
@@ -109,7 +110,9 @@ extension NodeStore {
         ).get()
     }
 
-    private func sweepSessions(_ page: [String], of incarnation: Incarnation, into report: inout SweepReport) async throws {
+    private func sweepSessions(_ page: [String], of incarnation: Incarnation, into report: inout SweepReport)
+        async throws
+    {
         let fields: [RedisArgument] = page.map { .string($0) }
         let users = try await redis.command(["HMGET", .string(keys.nodeSessions(incarnation))] + fields).get()
         let pairs = zip(page, users.array ?? []).compactMap { id, user -> (SessionID, UserName)? in

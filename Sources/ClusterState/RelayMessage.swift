@@ -102,7 +102,9 @@ package enum RelayMessage {
         else { return nil }
         var changes: [PresenceChange] = []
         for line in rest.split(separator: UInt8(ascii: "\n")) {
-            guard let json = String(validating: line.dropFirst(), as: UTF8.self), json.utf8.count > 2 else { return nil }
+            guard let json = String(validating: line.dropFirst(), as: UTF8.self), json.utf8.count > 2 else {
+                return nil
+            }
             switch line.first {
             case UInt8(ascii: "+"): changes.append(.joined(json))
             case UInt8(ascii: "-"): changes.append(.left(json))

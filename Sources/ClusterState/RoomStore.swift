@@ -57,7 +57,9 @@ package struct RoomStore: Sendable {
                 return redis.eventLoop.makeSucceededFuture(JoinResult(head: none, members: [], refused: true))
             case "declare":
                 // The session stands on another incarnation, whose key must be declared. It may move on meanwhile.
-                guard let old = fields.dropFirst().first?.string.flatMap({ Incarnation($0) }), attempts > 1 else { break }
+                guard let old = fields.dropFirst().first?.string.flatMap({ Incarnation($0) }), attempts > 1 else {
+                    break
+                }
                 return join(m, movingFrom: old, attempts: attempts - 1)
             default: break
             }
@@ -68,7 +70,9 @@ package struct RoomStore: Sendable {
     /// At most 100, the one who came among them: the room may have more users, or Redis may have taken the script only
     /// after the list.
     private static func members(_ users: [RoomUser], with m: Membership) -> [String] {
-        guard m.status != .invisible, !users.prefix(100).contains(where: { $0.name.utf8.elementsEqual(m.user.string.utf8) }) else {
+        guard m.status != .invisible,
+            !users.prefix(100).contains(where: { $0.name.utf8.elementsEqual(m.user.string.utf8) })
+        else {
             return users.prefix(100).map(\.json)
         }
         return [RoomUser(name: m.user.string, status: m.status, info: m.info ?? "").json] + users.prefix(99).map(\.json)

@@ -54,7 +54,8 @@ extension ClientConnection {
             let isCurrent = self.isUnderWay(exchange)
             switch result {
             case .success(let channel):
-                guard isCurrent, let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
+                guard isCurrent,
+                    let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
                 else { return channel.close(promise: nil) }
                 self.send(exchange, to: node, over: connection)
             case .failure:
@@ -187,7 +188,9 @@ extension ClientConnection: NodeConnectionDelegate {
     }
 
     func node(_ node: NodeConnection, sent piece: BodyDecoder.Piece) {
-        guard case .exchange(let exchange) = state, exchange.node === node, let framing = exchange.framing else { return }
+        guard case .exchange(let exchange) = state, exchange.node === node, let framing = exchange.framing else {
+            return
+        }
         exchange.lastProgress = .now()
         framing.write(piece) { write($0) }
         guard piece == .end else { return }

@@ -210,7 +210,8 @@ extension ResponseHead {
         if status == 426 { out.writeStaticString("Upgrade: websocket\r\n") }
         if closes || status == 426 {
             out.writeField(
-                "Connection", [closes ? "close" : nil, status == 426 ? "Upgrade" : nil].compactMap { $0 }.joined(separator: ", "))
+                "Connection",
+                [closes ? "close" : nil, status == 426 ? "Upgrade" : nil].compactMap { $0 }.joined(separator: ", "))
         }
         out.writeStaticString("\r\n")
         return out

@@ -1,10 +1,10 @@
 import ArgumentParser
+import ClusterState
 import Glibc
 import Logging
 import NIOCore
 import NIOPosix
 import NodeServer
-import ClusterState
 import RedisClient
 import TokenAuth
 import WebSocketTransport

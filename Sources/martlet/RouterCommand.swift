@@ -29,7 +29,8 @@ struct RouterCommand: AsyncParsableCommand {
         }
         let port = settings.port ?? 8080
         let configuration = RouterConfiguration(
-            host: settings.host, port: port, affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
+            host: settings.host, port: port,
+            affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
             trustedProxies: TrustedProxies(settings.trustedProxies.compactMap { AddressBlock($0) }))
         Descriptors.raiseLimit()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
@@ -72,7 +73,8 @@ struct RouterCommand: AsyncParsableCommand {
         }
         let reason = String(cString: strerror(cause.errnoCode))
         return Failure(
-            .failed, "the router cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port")
+            .failed,
+            "the router cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port")
     }
 }
 

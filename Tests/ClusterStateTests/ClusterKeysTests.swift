@@ -35,7 +35,9 @@ struct ClusterKeysTests {
         #expect(keys.controlChannel == "martlet:control")
     }
 
-    @Test("lets no user name forge a hash tag or another user's key", arguments: ["a}b", "{r:general}", "a:b", "%7D", "a b"])
+    @Test(
+        "lets no user name forge a hash tag or another user's key",
+        arguments: ["a}b", "{r:general}", "a:b", "%7D", "a b"])
     func hostileUserNames(name: String) throws {
         let user = try UserName(validating: name)
         let key = keys.userSessions(user)
@@ -64,7 +66,10 @@ struct IncarnationTests {
 
     @Test(
         "is refused when it could not stand in a key or a header",
-        arguments: ["", ".", "a", "a.", ".1", "a.0", "a.-1", "a.+1", "a.01", "a.1x", "a b.1", "a{b.1", "ä.1", "a.99999999999999999999"])
+        arguments: [
+            "", ".", "a", "a.", ".1", "a.0", "a.-1", "a.+1", "a.01", "a.1x", "a b.1", "a{b.1", "ä.1",
+            "a.99999999999999999999",
+        ])
     func malformed(text: String) {
         #expect(Incarnation(text) == nil)
     }

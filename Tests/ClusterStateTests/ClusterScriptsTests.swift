@@ -1,7 +1,8 @@
-@testable import ClusterState
 import Foundation
 import RedisClient
 import Testing
+
+@testable import ClusterState
 
 @Suite("The scripts")
 struct ClusterScriptsTests {

@@ -1,6 +1,7 @@
-@testable import ClusterState
 import Testing
 import WireProtocol
+
+@testable import ClusterState
 
 @Suite("A relayed payload")
 struct RelayMessageTests {
@@ -23,7 +24,8 @@ struct RelayMessageTests {
 
     private enum Parsed: Equatable {
         case message(
-            seq: Int64, tags: [String], epoch: String, room: String?, ts: Int64, origin: String?, id: String, frame: String)
+            seq: Int64, tags: [String], epoch: String, room: String?, ts: Int64, origin: String?, id: String,
+            frame: String)
         case presence(RelayMessage.Presence)
         case typing(String, String)
         case kick(String?, String)
@@ -47,7 +49,8 @@ struct RelayMessageTests {
         #expect(
             parse("D1 tagA - ep dm:a:b%7D 5 - 0\n{}")
                 == .message(
-                    seq: 1, tags: ["-", "tagA"], epoch: "ep", room: "dm:a:b%7D", ts: 5, origin: nil, id: "", frame: "{}"))
+                    seq: 1, tags: ["-", "tagA"], epoch: "ep", room: "dm:a:b%7D", ts: 5, origin: nil, id: "", frame: "{}"
+                ))
     }
 
     @Test("an id may hold line ends and spaces, for its length is said")
@@ -84,7 +87,8 @@ struct RelayMessageTests {
         arguments: [
             "", "\n", "M", "M\n", "M\n{}", "X1 2 3\n{}", "m42 t p e 5 - 0\n{}",
             // A field missing, empty, too many, or not a number.
-            "M42 t p e 5 -\n{}", "M42 t p e 5 - 0 x\n{}", "M42  p e 5 - 0\n{}", "M42 t p e 5 - 0 \n{}", "M t p e 5 - 0\n{}",
+            "M42 t p e 5 -\n{}", "M42 t p e 5 - 0 x\n{}", "M42  p e 5 - 0\n{}", "M42 t p e 5 - 0 \n{}",
+            "M t p e 5 - 0\n{}",
             "M4x t p e 5 - 0\n{}", "M-4 t p e 5 - 0\n{}", "M0 t p e 5 - 0\n{}", "M42 t p e 5 - x\n{}",
             "M9999999999999999999 t p e 5 - 0\n{}", "M 42 t p e 5 - 0\n{}",
             // An id that runs into the frame or past it.
@@ -120,7 +124,9 @@ struct RelayMessageTests {
     @Test("of the control channel names an incarnation")
     func control() throws {
         let incarnation = try #require(Incarnation("node-a.7"))
-        for message in [ControlMessage.up(incarnation), .down(incarnation), .drain(incarnation), .draining(incarnation)] {
+        for message in [
+            ControlMessage.up(incarnation), .down(incarnation), .drain(incarnation), .draining(incarnation),
+        ] {
             var text = message.description
             #expect(text.withUTF8 { ControlMessage.parse(UnsafeRawBufferPointer($0)) } == message)
         }

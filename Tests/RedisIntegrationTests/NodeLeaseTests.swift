@@ -1,9 +1,10 @@
-@testable import ClusterState
 import NIOCore
 import RedisClient
 import TestSupport
 import Testing
 import WireProtocol
+
+@testable import ClusterState
 
 extension NodeFigures {
     static func of(_ address: String = "127.0.0.1:8081", draining: Bool = false, startedAt: Int64 = 1) -> NodeFigures {
@@ -91,7 +92,8 @@ struct NodeLeaseTests {
             #expect(try await cluster.heartbeat(incarnation("node-a.9")) == .dead)
             let node = try await cluster.register("node-a")
             let other = try await cluster.nodes.heartbeat(
-                node, figures: .of(startedAt: 2), lease: .seconds(60)).get()
+                node, figures: .of(startedAt: 2), lease: .seconds(60)
+            ).get()
             #expect(other == .dead)
             #expect(try await cluster.nodes.list().get().count == 1)
         }

@@ -1,9 +1,10 @@
-@testable import ClusterState
 import NIOCore
 import RedisClient
 import TestSupport
 import Testing
 import WireProtocol
+
+@testable import ClusterState
 
 extension ClusterFixture {
     /// A session of a node in some rooms, with everything that a node writes for it.
@@ -12,7 +13,8 @@ extension ClusterFixture {
         for name in names {
             _ = try await nodes.addRoom(node, room(name)).get()
             _ = try await rooms.join(
-                membership(sessionName, userName, on: node.description, room: name)).get()
+                membership(sessionName, userName, on: node.description, room: name)
+            ).get()
         }
     }
 
@@ -107,14 +109,17 @@ struct NodeSweepTests {
             }
             #expect(heard == [])
             #expect(try await cluster.nodes.sessions(ofUser: user("alice")).get().map(\.1) == [a])
-            #expect(try await cluster.command("HGET", cluster.keys.session(session("s1")), "owner").string == "node-a.1")
+            #expect(
+                try await cluster.command("HGET", cluster.keys.session(session("s1")), "owner").string == "node-a.1")
         }
     }
 
     @Test("G4: of 620 sessions in one room goes in chunks of 100, each leave said once, by one of two sweepers")
     func chunksAndTwoSweepers() async throws {
         try await ClusterFixture.run { cluster in
-            let (a, b, c) = try await (cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c"))
+            let (a, b, c) = try await (
+                cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c")
+            )
             let all = try (1...620).map { try membership("s\($0)", "user\($0)", on: c.description) }
             _ = try await cluster.nodes.addRoom(c, room()).get()
             try await inPortions(of: 100, all) { m in
@@ -141,7 +146,9 @@ struct NodeSweepTests {
     @Test("G4: is finished by another when the sweeper dies midway, and still each leave is said once")
     func sweeperDies() async throws {
         try await ClusterFixture.run(sweepClaim: .milliseconds(100)) { cluster in
-            let (a, b, c) = try await (cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c"))
+            let (a, b, c) = try await (
+                cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c")
+            )
             for index in 1...3 { try await cluster.enter("s\(index)", "user\(index)", on: c, rooms: "one", "two") }
             try await cluster.lapse(c)
             var two: [String] = []
@@ -212,7 +219,9 @@ struct NodeSweepTests {
             let publish = await #expect(throws: RedisError.self) { try await cluster.publish(publication("1")) }
             #expect(publish?.isOutOfMemory == true)
             #expect(publish?.outcomeIsUnknown == false)
-            let join = await #expect(throws: RedisError.self) { try await cluster.rooms.join(membership("s4", "dave")).get() }
+            let join = await #expect(throws: RedisError.self) {
+                try await cluster.rooms.join(membership("s4", "dave")).get()
+            }
             #expect(join?.isOutOfMemory == true)
             #expect(try await cluster.rooms.head(room: room()).get()?.seq == 0)
 

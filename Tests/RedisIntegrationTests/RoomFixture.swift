@@ -1,4 +1,3 @@
-@testable import ClusterState
 import Logging
 import NIOCore
 import NIOPosix
@@ -7,6 +6,8 @@ import Synchronization
 import TestSupport
 import Testing
 import WireProtocol
+
+@testable import ClusterState
 
 /// The stores over one connection, under a prefix of their own.
 struct ClusterFixture: Sendable {
@@ -173,7 +174,8 @@ func publication(
     let body = ByteBuffer(string: #""from":"\#(name)","text":"\#(text)""#)
     return try Publication(
         dedupeKey: "\(name)\nclient\n\(id)", fingerprint: Publication.fingerprint(of: body),
-        tag: tag ?? String((id + "____").prefix(4)), origin: origin.map { try session($0) }, clientID: id, from: user(name),
+        tag: tag ?? String((id + "____").prefix(4)), origin: origin.map { try session($0) }, clientID: id,
+        from: user(name),
         body: body)
 }
 

@@ -97,9 +97,15 @@ struct RoomMembershipTests {
             let rooms = cluster.rooms
             #expect(try await !rooms.setStatus(membership("s1", "alice", status: .away)).get())
             _ = try await rooms.join(membership("s1", "alice", on: "node-a.1", generation: 2)).get()
-            #expect(try await !rooms.setStatus(membership("s1", "alice", on: "node-b.1", generation: 2, status: .away)).get())
-            #expect(try await !rooms.setStatus(membership("s1", "alice", on: "node-a.1", generation: 1, status: .away)).get())
-            #expect(try await rooms.setStatus(membership("s1", "alice", on: "node-a.1", generation: 2, status: .away)).get())
+            #expect(
+                try await !rooms.setStatus(membership("s1", "alice", on: "node-b.1", generation: 2, status: .away))
+                    .get())
+            #expect(
+                try await !rooms.setStatus(membership("s1", "alice", on: "node-a.1", generation: 1, status: .away))
+                    .get())
+            #expect(
+                try await rooms.setStatus(membership("s1", "alice", on: "node-a.1", generation: 2, status: .away)).get()
+            )
         }
     }
 
@@ -214,7 +220,8 @@ struct RoomMembershipTests {
             let sent = try cluster.keys.roomSent(room())
             _ = try await cluster.rooms.join(m).get()
             _ = try await cluster.rooms.publish(
-                to: room(), channels: nil, [publication("1")], limits: limits, newEpoch: "ep").get()
+                to: room(), channels: nil, [publication("1")], limits: limits, newEpoch: "ep"
+            ).get()
             #expect(try await ttl(meta) == -1)
             #expect(try await ttl(log) == -1)
             #expect(try await (1...240_000).contains(ttl(sent)), "ids are kept for two minutes, twice")
@@ -225,7 +232,8 @@ struct RoomMembershipTests {
             // Somebody publishes from outside: the room lives on from then.
             try await cluster.command("PEXPIRE", log, "1000000")
             _ = try await cluster.rooms.publish(
-                to: room(), channels: nil, [publication("2")], limits: limits, newEpoch: "ep").get()
+                to: room(), channels: nil, [publication("2")], limits: limits, newEpoch: "ep"
+            ).get()
             #expect(try await (3_500_000...3_600_000).contains(ttl(log)))
             _ = try await cluster.rooms.join(m).get()
             #expect(try await ttl(meta) == -1)
@@ -253,7 +261,9 @@ struct RoomMembershipTests {
             let limits = HistoryLimits(maxAge: 2000, afterlife: 1000)
             let rooms = cluster.rooms
             let message = try publication("c")
-            let left = try await inPortions(of: 100, (1...2000).map { try membership("s1", "alice", room: "room\($0)") }) { m in
+            let left = try await inPortions(
+                of: 100, (1...2000).map { try membership("s1", "alice", room: "room\($0)") }
+            ) { m in
                 rooms.join(m).flatMap { _ in
                     rooms.publish(to: m.room, channels: nil, [message], limits: limits, newEpoch: "ep")
                 }.flatMap { _ in rooms.leave(m) }

@@ -1,17 +1,20 @@
-@testable import ClusterState
 import NIOCore
 import RedisClient
 import TestSupport
 import Testing
 import WireProtocol
 
+@testable import ClusterState
+
 extension ClusterFixture {
     func publish(
-        _ batch: Publication..., to room: RoomName? = nil, channels: [String]? = nil, limits: HistoryLimits = HistoryLimits()
+        _ batch: Publication..., to room: RoomName? = nil, channels: [String]? = nil,
+        limits: HistoryLimits = HistoryLimits()
     ) async throws -> [PublishOutcome] {
         let general = try TestedRoom.general
         return try await rooms.publish(
-            to: room ?? general, channels: channels, batch, limits: limits, newEpoch: "newepoch").get()
+            to: room ?? general, channels: channels, batch, limits: limits, newEpoch: "newepoch"
+        ).get()
     }
 
     func seqs(_ range: HistoryRange = .latest, limit: Int = 500) async throws -> [Int64] {
@@ -51,7 +54,10 @@ struct RoomPublishTests {
             #expect(messages.map(\.clientID) == ["1", "2"])
             #expect(messages.map(\.from.string) == ["bob", "bob"])
             #expect(messages.map(\.ts) == [ts, ts])
-            #expect(messages.map { String(buffer: $0.body) } == [#""from":"bob","text":"hi""#, #""from":"bob","text":"ho""#])
+            #expect(
+                messages.map { String(buffer: $0.body) } == [
+                    #""from":"bob","text":"hi""#, #""from":"bob","text":"ho""#,
+                ])
         }
     }
 
@@ -76,7 +82,8 @@ struct RoomPublishTests {
             guard case .stored(1, let ts, let epoch) = first[0] else { throw Unexpected(first) }
             let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
                 #expect(try await cluster.publish(publication("1")) == [.duplicate(seq: 1, ts: ts, epoch: epoch)])
-                let mixed = try await cluster.publish(publication("2"), publication("3"), publication("3"), publication("3", "no"))
+                let mixed = try await cluster.publish(
+                    publication("2"), publication("3"), publication("3"), publication("3", "no"))
                 #expect(mixed[0] == .duplicate(seq: 2, ts: ts, epoch: epoch))
                 guard case .stored(3, let later, epoch) = mixed[1] else { throw Unexpected(mixed) }
                 #expect(mixed[2] == .duplicate(seq: 3, ts: later, epoch: epoch))
@@ -101,7 +108,9 @@ struct RoomPublishTests {
     @Test("G3: an id is known for two generations of two minutes, and then no more")
     func sentIsSwapped() async throws {
         try await ClusterFixture.run { cluster in
-            let keys = try (cluster.keys.roomMeta(room()), cluster.keys.roomSent(room()), cluster.keys.roomSentPrevious(room()))
+            let keys = try (
+                cluster.keys.roomMeta(room()), cluster.keys.roomSent(room()), cluster.keys.roomSentPrevious(room())
+            )
             func twoMinutesPass() async throws {
                 let swap = try await #require(cluster.command("HGET", keys.0, "swap").int)
                 try await cluster.command("HSET", keys.0, "swap", String(swap - 120_001))
@@ -112,7 +121,9 @@ struct RoomPublishTests {
             _ = try await cluster.publish(publication("2"))
             #expect(try await cluster.command("HEXISTS", keys.1, "bob\nclient\n1").int == 0)
             #expect(try await cluster.command("HEXISTS", keys.2, "bob\nclient\n1").int == 1)
-            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else { throw Unexpected([]) }
+            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else {
+                throw Unexpected([])
+            }
             #expect(try await cluster.publish(publication("1", "other")) == [.idReused])
             try await twoMinutesPass()
             _ = try await cluster.publish(publication("3"))
@@ -127,7 +138,9 @@ struct RoomPublishTests {
     @Test("a generation of ids also ends at 100,000 of them")
     func sentIsCapped() async throws {
         try await ClusterFixture.run { cluster in
-            let keys = try (cluster.keys.roomMeta(room()), cluster.keys.roomSent(room()), cluster.keys.roomSentPrevious(room()))
+            let keys = try (
+                cluster.keys.roomMeta(room()), cluster.keys.roomSent(room()), cluster.keys.roomSentPrevious(room())
+            )
             _ = try await cluster.publish(publication("1"))
             for start in stride(from: 0, to: 100_000, by: 1000) {
                 let fields = (start..<(start + 1000)).flatMap { ["filler \($0)", "1 1 x"] }
@@ -137,7 +150,9 @@ struct RoomPublishTests {
             _ = try await cluster.publish(publication("2"))
             #expect(try await cluster.command("HLEN", keys.1).int == 2, "the id, and the field that makes it a table")
             #expect(try await (cluster.command("HLEN", keys.2).int ?? 0) > 100_000)
-            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else { throw Unexpected([]) }
+            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else {
+                throw Unexpected([])
+            }
         }
     }
 
@@ -150,7 +165,8 @@ struct RoomPublishTests {
             #expect(try await cluster.seqs() == Array(16...25))
             let many = try (26...1000).map { try publication("\($0)") }
             _ = try await cluster.rooms.publish(
-                to: room(), channels: nil, many, limits: HistoryLimits(maxMessages: 300), newEpoch: "x").get()
+                to: room(), channels: nil, many, limits: HistoryLimits(maxMessages: 300), newEpoch: "x"
+            ).get()
             let kept = try await cluster.seqs()
             #expect(kept.last == 1000)
             #expect((300...331).contains(kept.count))
@@ -224,7 +240,9 @@ struct RoomPublishTests {
             let limits = HistoryLimits(maxMessages: 0)
             _ = try await cluster.publish(publication("1"), limits: limits)
             let outcomes = try await cluster.publish(publication("1"), publication("2"), limits: limits)
-            guard case .duplicate(1, _, _) = outcomes[0], case .stored(2, _, _) = outcomes[1] else { throw Unexpected(outcomes) }
+            guard case .duplicate(1, _, _) = outcomes[0], case .stored(2, _, _) = outcomes[1] else {
+                throw Unexpected(outcomes)
+            }
             #expect(try await cluster.command("EXISTS", cluster.keys.roomLog(room())).int == 0)
         }
     }
@@ -234,7 +252,8 @@ struct RoomPublishTests {
         try await ClusterFixture.run { cluster in
             _ = try await cluster.publish(publication("1"))
             try await cluster.command(
-                "HSET", cluster.keys.roomMeta(room()), "seq", "100000000000000", "ts", "3000000000000", "pv", "200000000000000")
+                "HSET", cluster.keys.roomMeta(room()), "seq", "100000000000000", "ts", "3000000000000", "pv",
+                "200000000000000")
             let outcomes = try await cluster.publish(publication("2"))
             #expect(outcomes == [.stored(seq: 100_000_000_000_001, ts: 3_000_000_000_000, epoch: "newepoch")])
             #expect(try await cluster.rooms.join(membership("s1", "alice")).get().head.pv == 200_000_000_000_001)
@@ -247,13 +266,15 @@ struct RoomPublishTests {
         try await ClusterFixture.run { cluster in
             let batch = try (1...600).map { try publication("\($0)") }
             let outcomes = try await cluster.rooms.publish(
-                to: room(), channels: nil, batch, limits: HistoryLimits(), newEpoch: "ep").get()
+                to: room(), channels: nil, batch, limits: HistoryLimits(), newEpoch: "ep"
+            ).get()
             let seqs = outcomes.map { outcome -> Int64 in
                 if case .stored(let seq, _, "ep") = outcome { seq } else { -1 }
             }
             #expect(seqs == Array(1...600))
             let none = try await cluster.rooms.publish(
-                to: room(), channels: nil, [], limits: HistoryLimits(), newEpoch: "ep").get()
+                to: room(), channels: nil, [], limits: HistoryLimits(), newEpoch: "ep"
+            ).get()
             #expect(none.isEmpty)
         }
     }
@@ -288,7 +309,8 @@ struct RoomPublishTests {
         try await ClusterFixture.run { cluster in
             let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
                 try await cluster.rooms.typing(
-                    room: room(), origin: session("s1"), frame: ByteBuffer(string: #"{"type":"typing"}"#)).get()
+                    room: room(), origin: session("s1"), frame: ByteBuffer(string: #"{"type":"typing"}"#)
+                ).get()
             }
             #expect(try heard == ["T\(session("s1").string)\n{\"type\":\"typing\"}"])
             #expect(try await cluster.everyKey() == [])

@@ -1,9 +1,10 @@
-@testable import ClusterState
 import NIOCore
 import RedisClient
 import TestSupport
 import Testing
 import WireProtocol
+
+@testable import ClusterState
 
 @Suite("Every script on a Redis Cluster of three masters")
 struct ScriptsClusterTests {
@@ -138,7 +139,9 @@ struct ScriptsClusterTests {
         _ = try await nodes.addSession(b, session(sessionName), user: who).get()
         _ = try await nodes.sessions(of: b).get()
         _ = try await nodes.sessions(ofUser: who).get()
-        func member(_ name: String, on node: Incarnation, generation: Int64 = 1, _ status: PresenceStatus = .online) throws -> Membership {
+        func member(_ name: String, on node: Incarnation, generation: Int64 = 1, _ status: PresenceStatus = .online)
+            throws -> Membership
+        {
             try membership(name, userName, on: node.description, generation: generation, status: status, room: roomName)
         }
         _ = try await rooms.join(member(sessionName, on: a)).get()
@@ -148,7 +151,8 @@ struct ScriptsClusterTests {
         _ = try await rooms.leave(member("other", on: a)).get()
         for limits in [HistoryLimits(), HistoryLimits(maxMessages: 2), HistoryLimits(maxMessages: 0)] {
             for id in ["1", "1", "2", "3"] { _ = try await cluster.publish(publication(id), to: here, limits: limits) }
-            _ = try await cluster.publish(publication("4"), publication("5"), publication("1"), to: here, limits: limits)
+            _ = try await cluster.publish(
+                publication("4"), publication("5"), publication("1"), to: here, limits: limits)
             // The next finds two minutes past, and the one after it an old entry.
             try await cluster.command("HSET", keys.roomMeta(here), "swap", "1", "ts", "1")
         }

@@ -57,7 +57,9 @@ struct RedisClusterProcess: Sendable {
 
     /// The first of `prefix0`, `prefix1` … whose key is on a master.
     func name(_ prefix: String, on master: Int, key: (String) throws -> String) async throws -> String {
-        for index in 0..<200 where try await owner(of: key("\(prefix)\(index)")) == master { return "\(prefix)\(index)" }
+        for index in 0..<200 where try await owner(of: key("\(prefix)\(index)")) == master {
+            return "\(prefix)\(index)"
+        }
         throw NotWhole()
     }
 
