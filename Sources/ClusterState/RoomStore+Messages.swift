@@ -18,7 +18,8 @@ extension RoomStore {
         timeout: TimeAmount? = nil
     ) -> EventLoopFuture<[PublishOutcome]> {
         guard batch.count > Self.publishChunk else {
-            return publishChunk(to: room, channels: channels, batch[...], limits: limits, newEpoch: newEpoch, timeout: timeout)
+            return publishChunk(
+                to: room, channels: channels, batch[...], limits: limits, newEpoch: newEpoch, timeout: timeout)
         }
         // One after the other, for the order: a piece that failed must not be overtaken by the next.
         let first = publishChunk(
@@ -45,7 +46,8 @@ extension RoomStore {
             .string(keys.roomSentPrevious(room)),
         ]
         let arguments = Self.publishArguments(
-            room, channels: channels ?? [], orChannel: keys.roomChannel(room), batch, limits: limits, newEpoch: newEpoch)
+            room, channels: channels ?? [], orChannel: keys.roomChannel(room), batch, limits: limits, newEpoch: newEpoch
+        )
         return redis.evaluate(ClusterScripts.roomPublish, keys: scriptKeys, arguments: arguments, timeout: timeout)
             .flatMapThrowing { reply in
                 guard let fields = reply.array, fields.count == count + 2, let epoch = fields[0].string,

@@ -1,8 +1,9 @@
-@testable import ClusterState
 import NIOCore
 import RedisClient
 import Testing
 import WireProtocol
+
+@testable import ClusterState
 
 extension RESPValue {
     static func text(_ text: String) -> RESPValue { .bulk(ByteBuffer(string: text)) }
@@ -27,7 +28,8 @@ struct RoomRecordsTests {
     @Test(
         "a session's value that is none is passed over",
         arguments: [
-            "", "node-a.7", "node-a.7\n3\n1\naway\nalice", "node-a\n3\n1\naway\nalice\n", "node-a.7\nx\n1\naway\nalice\n",
+            "", "node-a.7", "node-a.7\n3\n1\naway\nalice", "node-a\n3\n1\naway\nalice\n",
+            "node-a.7\nx\n1\naway\nalice\n",
             "node-a.7\n3\n1\nhere\nalice\n", "node-a.7\n3\n1\naway\n\n",
         ])
     func malformedMembership(value: String) throws {
@@ -39,7 +41,9 @@ struct RoomRecordsTests {
     func storedMessage() throws {
         let entry = RESPValue.array([
             .text("42-0"),
-            .array([.text("h"), .text("1790000000123 x7Qa al ice\nSESSION 4\nc\n-7"), .text("b"), .text(#""text":"hi""#)]),
+            .array([
+                .text("h"), .text("1790000000123 x7Qa al ice\nSESSION 4\nc\n-7"), .text("b"), .text(#""text":"hi""#),
+            ]),
         ])
         let message = try #require(StoredMessage(entry: entry))
         #expect(message.seq == 42)
@@ -105,7 +109,8 @@ struct RoomRecordsTests {
     func publishArguments() throws {
         let publications = try [
             Publication(
-                dedupeKey: "bob\nclient\nc-7", fingerprint: 35, tag: "x7Qa", origin: SessionID("abcdefghijklmnopqrstuv"),
+                dedupeKey: "bob\nclient\nc-7", fingerprint: 35, tag: "x7Qa",
+                origin: SessionID("abcdefghijklmnopqrstuv"),
                 clientID: #"c-\"7"#, from: UserName(validating: "bob"), body: ByteBuffer(string: #""text":"hi""#)),
             Publication(
                 dedupeKey: "k", fingerprint: .max, tag: "tagB", origin: nil, clientID: "",
@@ -120,7 +125,8 @@ struct RoomRecordsTests {
         #expect(
             try texts(
                 RoomStore.publishArguments(
-                    room(), channels: [], orChannel: "P:{r:general}", publications[...], limits: limits, newEpoch: "ep"))
+                    room(), channels: [], orChannel: "P:{r:general}", publications[...], limits: limits, newEpoch: "ep")
+            )
                 == [opening, "ep", "10", "20 30", "0", "P:{r:general}"] + messages)
         #expect(
             try texts(
