@@ -22,8 +22,10 @@ extension ClientConnection {
         core.log(exchange.request, status: response.status, node: exchange.attempt.current, started: exchange.started)
         // What follows an upgrade is no HTTP, and the rest of a body that nobody took no request.
         answer(
-            response, to: exchange.request,
-            closes: exchange.closes || exchange.request.isUpgrade || !exchange.requestBody.hasEnded)
+            response,
+            to: exchange.request,
+            closes: exchange.closes || exchange.request.isUpgrade || !exchange.requestBody.hasEnded
+        )
         process()
     }
 
@@ -74,8 +76,10 @@ extension ClientConnection {
         exchange.lastProgress = .now()
         connection.clientIsWritable = context?.channel.isWritable ?? true
         connection.begin(
-            exchange.request.headForNode(address: node.address, peer: peer), method: exchange.request.head.method,
-            delegate: self)
+            exchange.request.headForNode(address: node.address, peer: peer),
+            method: exchange.request.head.method,
+            delegate: self
+        )
         process()
         resumeReading()
     }
@@ -179,7 +183,12 @@ extension ClientConnection: NodeConnectionDelegate {
         if exchange.request.isUpgrade || framing == .untilClose || core.isDraining { exchange.closes = true }
         write(
             head.headForClient(
-                framing: framing, keepsLength: hasNoBody, closes: exchange.closes, cookie: cookie(for: exchange)))
+                framing: framing,
+                keepsLength: hasNoBody,
+                closes: exchange.closes,
+                cookie: cookie(for: exchange)
+            )
+        )
     }
 
     private func cookie(for exchange: Exchange) -> String? {
@@ -229,7 +238,11 @@ extension ClientConnection: NodeConnectionDelegate {
         clearTimer()
         core.log(exchange.request, status: 101, node: exchange.attempt.current, started: exchange.started)
         var toClient = head.headForClient(
-            framing: .none, keepsLength: false, closes: false, cookie: cookie(for: exchange))
+            framing: .none,
+            keepsLength: false,
+            closes: false,
+            cookie: cookie(for: exchange)
+        )
         toClient.writeImmutableBuffer(node.takeOver())
         let toNode = inbound
         inbound = ByteBuffer()

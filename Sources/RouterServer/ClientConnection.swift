@@ -157,8 +157,12 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private func begin(_ head: RequestHead) throws(HTTPFault) {
         var generator = SystemRandomNumberGenerator()
         let request = try ProxiedRequest(
-            head, peer: peer, trusted: core.configuration.trustedProxies,
-            newID: Hexadecimal.text((generator.next(), generator.next())), subject: core.configuration.subject)
+            head,
+            peer: peer,
+            trusted: core.configuration.trustedProxies,
+            newID: Hexadecimal.text((generator.next(), generator.next())),
+            subject: core.configuration.subject
+        )
         servesRequests += 1
         headHasBegun = false
         let closes = !request.keepsAlive || core.isDraining
@@ -167,7 +171,11 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             return
         }
         let exchange = Exchange(
-            request: request, nodes: core.order(for: request.affinity.value), closes: closes, now: .now())
+            request: request,
+            nodes: core.order(for: request.affinity.value),
+            closes: closes,
+            now: .now()
+        )
         state = .exchange(exchange)
         watchProgress(of: exchange)
         perform(exchange.attempt.start(), exchange)
@@ -178,7 +186,9 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     /// Answers something that is no request of which we could know where it ends.
     private func refuse(_ response: RouterResponse) {
         core.logger.info(
-            "refused", metadata: ["status": .stringConvertible(response.status), "client": "\(peer)"])
+            "refused",
+            metadata: ["status": .stringConvertible(response.status), "client": "\(peer)"]
+        )
         write(response.bytes(id: nil, closes: true))
         linger()
     }

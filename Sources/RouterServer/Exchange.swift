@@ -23,7 +23,11 @@ final class Exchange {
         lastProgress = now
         requestBody = BodyDecoder(request.body)
         attempt = RouteAttempt(
-            nodes: nodes, method: request.head.method, isUpgrade: request.isUpgrade, hasBody: request.body != .none)
+            nodes: nodes,
+            method: request.head.method,
+            isUpgrade: request.isUpgrade,
+            hasBody: request.body != .none
+        )
     }
 
     var answerHasBegun: Bool { framing != nil }

@@ -148,7 +148,10 @@ package enum HTTPSyntax {
         var lines = head
         guard let line = nextLine(&lines) else { throw .malformed("it is empty") }
         let parts = line.readableBytesView.split(
-            separator: 0x20, maxSplits: 3, omittingEmptySubsequences: false)
+            separator: 0x20,
+            maxSplits: 3,
+            omittingEmptySubsequences: false
+        )
         guard parts.count == 3 else { throw .malformed("its first line is not METHOD TARGET VERSION") }
         guard !parts[0].isEmpty, parts[0].count <= 32, parts[0].allSatisfy(isToken) else {
             throw .malformed("its method is not a token")
@@ -158,8 +161,11 @@ package enum HTTPSyntax {
         }
         let minor = try minorVersion(parts[2])
         return RequestHead(
-            method: String(decoding: parts[0], as: UTF8.self), target: String(decoding: parts[1], as: UTF8.self),
-            minorVersion: minor, fields: try fields(&lines))
+            method: String(decoding: parts[0], as: UTF8.self),
+            target: String(decoding: parts[1], as: UTF8.self),
+            minorVersion: minor,
+            fields: try fields(&lines)
+        )
     }
 
     /// Takes what `HeadScanner` found.

@@ -17,7 +17,12 @@ package struct RoutedNode: Sendable, Equatable {
     package let sessions: Int
 
     package init(
-        name: String, incarnation: Int64, host: String, port: Int, state: State = .ready, isLate: Bool = false,
+        name: String,
+        incarnation: Int64,
+        host: String,
+        port: Int,
+        state: State = .ready,
+        isLate: Bool = false,
         sessions: Int = 0
     ) {
         self.name = name

@@ -20,7 +20,11 @@ package struct ProxiedRequest: Sendable {
     ///   - newID: names the request, unless a trusted proxy has named it.
     ///   - subject: see `AffinityKey`.
     package init(
-        _ head: RequestHead, peer: IPAddress, trusted: TrustedProxies, newID: String, subject: (String) -> String?
+        _ head: RequestHead,
+        peer: IPAddress,
+        trusted: TrustedProxies,
+        newID: String,
+        subject: (String) -> String?
     ) throws(HTTPFault) {
         self.head = head
         body = try head.bodyLength()
@@ -211,7 +215,8 @@ extension ResponseHead {
         if closes || status == 426 {
             out.writeField(
                 "Connection",
-                [closes ? "close" : nil, status == 426 ? "Upgrade" : nil].compactMap { $0 }.joined(separator: ", "))
+                [closes ? "close" : nil, status == 426 ? "Upgrade" : nil].compactMap { $0 }.joined(separator: ", ")
+            )
         }
         out.writeStaticString("\r\n")
         return out

@@ -44,8 +44,11 @@ package final class RedisNodeDirectory: NodeDirectory, RedisSubscriberDelegate, 
             self.changed = changed
             let unique = String(UInt64.random(in: 0 ... .max), radix: 36)
             let subscriber = RedisSubscriber(
-                client: self.client, probeChannel: "\(self.keys.controlChannel):probe:router-\(unique)", delegate: self,
-                logger: self.logger)
+                client: self.client,
+                probeChannel: "\(self.keys.controlChannel):probe:router-\(unique)",
+                delegate: self,
+                logger: self.logger
+            )
             self.subscriber = subscriber
             subscriber.start()
             subscriber.subscribe(self.keys.controlChannel).whenComplete { _ in }
@@ -81,7 +84,9 @@ package final class RedisNodeDirectory: NodeDirectory, RedisSubscriberDelegate, 
             case .failure(let error):
                 if !self.failing {
                     self.logger.warning(
-                        "cannot read the nodes from Redis; going on with those known", metadata: ["error": "\(error)"])
+                        "cannot read the nodes from Redis; going on with those known",
+                        metadata: ["error": "\(error)"]
+                    )
                 }
                 self.failing = true
             }
@@ -109,7 +114,9 @@ package final class RedisNodeDirectory: NodeDirectory, RedisSubscriberDelegate, 
     // MARK: RedisSubscriberDelegate
 
     package func subscriber(
-        _ subscriber: RedisSubscriber, received payload: UnsafeRawBufferPointer, on channel: UnsafeRawBufferPointer
+        _ subscriber: RedisSubscriber,
+        received payload: UnsafeRawBufferPointer,
+        on channel: UnsafeRawBufferPointer
     ) {
         refresh()
     }
@@ -132,8 +139,14 @@ extension RoutedNode {
             case .dead: .dead
             }
         self.init(
-            name: record.incarnation.name, incarnation: record.incarnation.number, host: host, port: port, state: state,
-            isLate: record.leaseMs < 0, sessions: record.figures.sessions)
+            name: record.incarnation.name,
+            incarnation: record.incarnation.number,
+            host: host,
+            port: port,
+            state: state,
+            isLate: record.leaseMs < 0,
+            sessions: record.figures.sessions
+        )
     }
 
     /// `host:port`, `[IPv6]:port`.

@@ -15,7 +15,10 @@ package final class Router: Sendable {
 
     /// Listens once the future succeeds. It fails with the `IOError` of bind(2) when it cannot.
     package static func start(
-        _ configuration: RouterConfiguration, directory: any NodeDirectory, group: any EventLoopGroup, logger: Logger
+        _ configuration: RouterConfiguration,
+        directory: any NodeDirectory,
+        group: any EventLoopGroup,
+        logger: Logger
     ) -> EventLoopFuture<Router> {
         let core = RouterCore(configuration: configuration, logger: logger)
         return ServerBootstrap(group: group)

@@ -13,7 +13,9 @@ package struct RouterConfiguration: Sendable {
     package var subject: @Sendable (String) -> String?
 
     package init(
-        host: String, port: Int, affinityKey: (UInt64, UInt64),
+        host: String,
+        port: Int,
+        affinityKey: (UInt64, UInt64),
         trustedProxies: TrustedProxies = TrustedProxies([]),
         subject: @escaping @Sendable (String) -> String? = { TokenVerifier.unverifiedSubject(of: $0) }
     ) {

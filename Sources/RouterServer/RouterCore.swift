@@ -50,7 +50,8 @@ final class RouterCore: Sendable {
             metadata: [
                 "node": "\(node.name)", "address": "\(node.address)",
                 "ejected_ms": .stringConvertible(ejected.nanoseconds / 1_000_000),
-            ])
+            ]
+        )
     }
 
     func answered(_ node: RoutedNode) {
@@ -122,6 +123,7 @@ final class RouterCore: Sendable {
                 "client": "\(request.client)",
                 "ms": .stringConvertible(Double((NIODeadline.now() - started).nanoseconds / 10_000) / 100),
                 "request_id": "\(request.id)",
-            ])
+            ]
+        )
     }
 }

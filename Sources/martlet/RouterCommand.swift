@@ -10,11 +10,13 @@ import RouterServer
 /// `martlet router`: what clients connect to; any number of them give the same answers.
 struct RouterCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "router", abstract: "Run one router: it keeps each user, token or key to one node.",
+        commandName: "router",
+        abstract: "Run one router: it keeps each user, token or key to one node.",
         discussion: """
             /_router/healthz answers 200 while it lives, /_router/nodes lists the nodes as it sees them (with ?key=K also \
             their order for that key); everything else goes to a node.
-            """)
+            """
+    )
 
     @OptionGroup var redis: RedisOptions
     @OptionGroup var server: ServerOptions
@@ -25,18 +27,24 @@ struct RouterCommand: AsyncParsableCommand {
         let logger = Logger(label: "martlet.router")
         if settings.secret == nil {
             logger.warning(
-                "MARTLET_SECRET is not set: who knows Martlet can choose keys that all meet on one node.")
+                "MARTLET_SECRET is not set: who knows Martlet can choose keys that all meet on one node."
+            )
         }
         let port = settings.port ?? 8080
         let configuration = RouterConfiguration(
-            host: settings.host, port: port,
+            host: settings.host,
+            port: port,
             affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
-            trustedProxies: TrustedProxies(settings.trustedProxies.compactMap { AddressBlock($0) }))
+            trustedProxies: TrustedProxies(settings.trustedProxies.compactMap { AddressBlock($0) })
+        )
         Descriptors.raiseLimit()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
         let directory = RedisNodeDirectory(
-            client: client, keys: ClusterKeys(prefix: settings.redisPrefix), logger: logger)
+            client: client,
+            keys: ClusterKeys(prefix: settings.redisPrefix),
+            logger: logger
+        )
         let router: Router
         do {
             router = try await Router.start(configuration, directory: directory, group: group, logger: logger).get()
@@ -44,7 +52,9 @@ struct RouterCommand: AsyncParsableCommand {
             throw RouterCommand.listenFailure(error, host: settings.host, port: port)
         }
         logger.notice(
-            "listening", metadata: ["address": "\(settings.host):\(router.localAddress?.port ?? port)"])
+            "listening",
+            metadata: ["address": "\(settings.host):\(router.localAddress?.port ?? port)"]
+        )
         if let descriptor = server.exitWithDescriptor { ParentWatch.start(fd: descriptor) }
         await Self.untilTold()
         logger.notice(
@@ -52,7 +62,8 @@ struct RouterCommand: AsyncParsableCommand {
             metadata: [
                 "connections": .stringConvertible(router.openConnections),
                 "seconds": .stringConvertible(settings.drain.nanoseconds / 1_000_000_000),
-            ])
+            ]
+        )
         try await router.drain(within: settings.drain).get()
         try? await client.close().get()
     }
@@ -74,7 +85,8 @@ struct RouterCommand: AsyncParsableCommand {
         let reason = String(cString: strerror(cause.errnoCode))
         return Failure(
             .failed,
-            "the router cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port")
+            "the router cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port"
+        )
     }
 }
 

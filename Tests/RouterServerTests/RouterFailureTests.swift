@@ -1,0 +1,186 @@
+import Affinity
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import RouterServer
+
+private let upgrade =
+    "GET /ws?key=k HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+private let accepted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+@Suite("Nodes that fail", .timeLimit(.minutes(1)))
+struct RouterFailureTests {
+    /// Nodes in the order that the key `k` has them.
+    private func ordered(_ names: [String]) async throws -> [FakeNode] {
+        var nodes: [FakeNode] = []
+        for name in names { nodes.append(try await FakeNode.start(name)) }
+        var table = NodeTable(hash: .init(key: (1, 2)))
+        table.update(nodes.map(\.node))
+        return table.order(for: "k", now: .now()).compactMap { found in nodes.first { $0.name == found.name } }
+    }
+
+    @Test("a node that refuses is tried no more for a while, and the next in the order serves")
+    func refused() async throws {
+        let nodes = try await ordered(["a", "b", "c"])
+        try await nodes[0].stop()
+        let log = LogRecorder()
+        try await withRouter(over: nodes.map(\.node), log: log) { _, port, _ in
+            for _ in 0..<2 {
+                let client = try await Wire.connect(port: port)
+                try await client.send("POST /?key=k HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+                let wire = try await nodes[1].connection()
+                _ = try await wire.receiveHead()
+                #expect(try await wire.receiveText(2) == "ok")
+                try await wire.send("HTTP/1.1 204 No Content\r\n\r\n")
+                _ = try await client.receiveHead()
+                client.close()
+            }
+        }
+        let line = try #require(log.lines.withLock { lines in lines.first { $0.message.contains("does not take") } })
+        #expect(line.metadata["node"].map { "\($0)" } == nodes[0].name)
+        #expect(line.metadata["ejected_ms"].map { "\($0)" } == "1000")
+        for node in nodes.dropFirst() { try await node.stop() }
+    }
+
+    @Test("no node is 503 with Retry-After and a reason, and the connection goes on")
+    func noNode() async throws {
+        let nodes = try await ordered(["a"])
+        try await nodes[0].stop()
+        try await withRouter(over: nodes.map(\.node)) { _, port, directory in
+            let client = try await Wire.connect(port: port)
+            for _ in 0..<2 {
+                try await client.send("GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n")
+                let (head, body) = try await client.receiveMessage()
+                #expect(head.hasPrefix("HTTP/1.1 503 Service Unavailable\r\n"))
+                #expect(head.contains("\r\nRetry-After: 1\r\n"))
+                #expect(
+                    body
+                        == #"{"error":{"code":503,"reason":"no_node","message":"no node can take this request now; try again"}}"#
+                        + "\n"
+                )
+                directory.set([])
+            }
+            try await client.send(upgrade)
+            #expect(try await client.receiveAll().hasPrefix("HTTP/1.1 503 "))
+        }
+    }
+
+    @Test("a node that drains sends an upgrade on; the last one's 503 reaches the client")
+    func draining() async throws {
+        let nodes = try await ordered(["a", "b"])
+        try await withRouter(over: nodes.map(\.node)) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            // Frames sent early are not lost by the second try.
+            try await client.send(upgrade + "early")
+            let first = try await nodes[0].connection()
+            _ = try await first.receiveHead()
+            try await first.send("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+            let second = try await nodes[1].connection()
+            #expect(try await second.receiveHead().hasPrefix("GET /ws?key=k HTTP/1.1\r\n"))
+            try await second.send(accepted)
+            #expect(try await client.receiveHead() == accepted)
+            #expect(try await second.receiveText(5) == "early")
+            client.close()
+
+            let unlucky = try await Wire.connect(port: port)
+            try await unlucky.send(upgrade)
+            for node in nodes {
+                let wire = try await node.connection()
+                _ = try await wire.receiveHead()
+                try await wire.send(
+                    "HTTP/1.1 503 Service Unavailable\r\nX-Last: \(node.name)\r\nContent-Length: 0\r\n\r\n"
+                )
+            }
+            #expect(try await unlucky.receiveAll().contains("X-Last: \(nodes[1].name)\r\n"))
+        }
+        for node in nodes { try await node.stop() }
+    }
+
+    @Test("a node that hangs up without an answer is passed over for what may be repeated, else it is 502")
+    func hangsUp() async throws {
+        let nodes = try await ordered(["a", "b"])
+        try await withRouter(over: nodes.map(\.node)) { _, port, _ in
+            for request in ["GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n", upgrade] {
+                let client = try await Wire.connect(port: port)
+                try await client.send(request)
+                let first = try await nodes[0].connection()
+                _ = try await first.receiveHead()
+                first.close()
+                let second = try await nodes[1].connection()
+                _ = try await second.receiveHead()
+                try await second.send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                #expect(try await client.receiveHead().hasPrefix("HTTP/1.1 404 "))
+                client.close()
+            }
+            for garbage in [
+                "", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+                "HTTP/1.1 101 X\r\n\r\n",
+            ] {
+                let client = try await Wire.connect(port: port)
+                try await client.send("POST /?key=k HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+                let wire = try await nodes[0].connection()
+                _ = try await wire.receiveHead()
+                if !garbage.isEmpty { try await wire.send(garbage) } else { wire.close() }
+                let (head, body) = try await client.receiveMessage()
+                #expect(head.hasPrefix("HTTP/1.1 502 "), "\(garbage)")
+                #expect(body.contains(#""reason":"bad_gateway""#))
+                client.close()
+            }
+        }
+        for node in nodes { try await node.stop() }
+    }
+
+    @Test("a node that accepts and says nothing loses the upgrade to the next")
+    func silent() async throws {
+        let nodes = try await ordered(["a", "b"])
+        var limits = RouterLimits()
+        limits.upgradeTime = .seconds(2)
+        try await withRouter(over: nodes.map(\.node), limits: limits) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            try await client.send(upgrade)
+            let first = try await nodes[0].connection()
+            let second = try await nodes[1].connection()
+            _ = try await second.receiveHead()
+            try await second.send(accepted)
+            #expect(try await client.receiveHead() == accepted)
+            await first.end()
+            // And is ill for a while.
+            let other = try await Wire.connect(port: port)
+            try await other.send(upgrade)
+            _ = try await nodes[1].connection().receiveHead()
+            client.close()
+            other.close()
+        }
+        for node in nodes { try await node.stop() }
+    }
+
+    @Test("an answer that does not come is 504")
+    func late() async throws {
+        let nodes = try await ordered(["a"])
+        var limits = RouterLimits()
+        limits.exchangeIdle = .milliseconds(200)
+        try await withRouter(over: nodes.map(\.node), limits: limits) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            try await client.send("GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n")
+            #expect(try await client.receiveMessage().head.hasPrefix("HTTP/1.1 504 "))
+            client.close()
+        }
+        try await nodes[0].stop()
+    }
+
+    @Test("a client that goes away takes its request to the node along")
+    func clientGone() async throws {
+        let nodes = try await ordered(["a"])
+        try await withRouter(over: nodes.map(\.node)) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            try await client.send("GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n")
+            let wire = try await nodes[0].connection()
+            _ = try await wire.receiveHead()
+            try await client.reset()
+            await wire.end()
+        }
+        try await nodes[0].stop()
+    }
+}

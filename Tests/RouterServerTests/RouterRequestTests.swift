@@ -1,0 +1,184 @@
+import Logging
+import NIOCore
+import Synchronization
+import Testing
+
+@testable import RouterServer
+
+struct NoLog: LogHandler {
+    var logLevel = Logger.Level.critical
+    var metadata: Logger.Metadata = [:]
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { nil }
+        set {}
+    }
+    func log(event: LogEvent) {}
+}
+
+@Suite("Requests that a router answers itself", .timeLimit(.minutes(1)))
+struct RouterRequestTests {
+    private func answer(_ port: Int, _ bytes: [UInt8]) async throws -> String {
+        let wire = try await Wire.connect(port: port)
+        try await wire.send(bytes)
+        return try await wire.receiveAll()
+    }
+
+    @Test(
+        "requests that could be read in two ways reach no node",
+        arguments: [
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 44\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\u{b}chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nX: y\rTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\nHost: a\n\n",
+            "\u{16}\u{3}\u{1}\u{2}\u{0}", "hello\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
+        ]
+    )
+    func smuggling(text: String) async throws {
+        let node = try await FakeNode.start("a")
+        try await withRouter(over: [node.node]) { _, port, _ in
+            let reply = try await answer(port, Array(text.utf8))
+            #expect(reply.hasPrefix("HTTP/1.1 400 Bad Request\r\n"))
+            #expect(
+                reply.contains(
+                    #"{"error":{"code":400,"reason":"bad_request","message":"the request is not valid HTTP/1.1: "#
+                )
+            )
+            #expect(node.connectionsWaiting == 0)
+        }
+        try await node.stop()
+    }
+
+    @Test("a bad chunk ends the request at the node and at the client")
+    func badChunk() async throws {
+        let node = try await FakeNode.start("a")
+        try await withRouter(over: [node.node]) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            try await client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            let server = try await node.connection()
+            _ = try await server.receiveHead()
+            try await client.send("0x3\r\n")
+            #expect(try await client.receiveAll().hasPrefix("HTTP/1.1 400 "))
+            #expect(try await server.receiveAll() == "3\r\nabc\r\n")
+        }
+        try await node.stop()
+    }
+
+    @Test("a head over 64 KiB is 431, and another version 505")
+    func limits() async throws {
+        try await withRouter(over: []) { _, port, _ in
+            let long = "GET / HTTP/1.1\r\nHost: a\r\nX: " + String(repeating: "x", count: 70_000)
+            let tooLong = try await answer(port, Array(long.utf8))
+            #expect(tooLong.hasPrefix("HTTP/1.1 431 "))
+            let preface = try await answer(port, Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8))
+            #expect(preface.hasPrefix("HTTP/1.1 505 "))
+        }
+    }
+
+    @Test("a head that does not end in time is 408, a connection without one just ends, also after a request")
+    func slowHead() async throws {
+        var limits = RouterLimits()
+        limits.headTime = .seconds(1)
+        limits.keepAliveTime = .seconds(1)
+        try await withRouter(over: [], limits: limits) { _, port, _ in
+            #expect(try await answer(port, Array("GET / HT".utf8)).hasPrefix("HTTP/1.1 408 "))
+            let silent = try await Wire.connect(port: port)
+            #expect(try await silent.receiveAll() == "")
+            let kept = try await Wire.connect(port: port)
+            try await kept.send("GET /_router/healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            #expect(try await kept.receiveMessage().body == "ok\n")
+            #expect(try await kept.receiveAll() == "")
+            let slow = try await Wire.connect(port: port)
+            try await slow.send("GET /_router/healthz HTTP/1.1\r\nHost: a\r\n\r\nGET")
+            #expect(try await slow.receiveMessage().body == "ok\n")
+            #expect(try await slow.receiveAll().hasPrefix("HTTP/1.1 408 "))
+        }
+    }
+
+    @Test("a thousand pipelined requests are answered in order")
+    func pipelined() async throws {
+        try await withRouter(over: []) { _, port, _ in
+            let wire = try await Wire.connect(port: port)
+            let pair = "GET /_router/healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n"
+            wire.post(Array(String(repeating: pair, count: 500).utf8))
+            for _ in 0..<500 {
+                #expect(try await wire.receiveMessage().head.hasPrefix("HTTP/1.1 200 "))
+                #expect(try await wire.receiveMessage().head.hasPrefix("HTTP/1.1 503 "))
+            }
+            try await wire.closeOutput()
+            await wire.closed()
+        }
+    }
+
+    @Test("a client that has ended its side still gets its answer")
+    func halfClosedClient() async throws {
+        let node = try await FakeNode.start("a")
+        try await withRouter(over: [node.node]) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            try await client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+            try await client.closeOutput()
+            let server = try await node.connection()
+            _ = try await server.receiveHead()
+            #expect(try await server.receiveText(2) == "ok")
+            let body = String(repeating: "x", count: 1_000_000)
+            server.post(Array("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n\(body)".utf8))
+            #expect(try await client.receiveMessage().body == body)
+            await client.closed()
+        }
+        try await node.stop()
+    }
+
+    @Test("the router's own paths answer GET and HEAD, and no other path is its own")
+    func ownPaths() async throws {
+        let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Node: 1\r\n\r\n"
+        }
+        try await withRouter(over: [node.node]) { _, port, _ in
+            let wire = try await Wire.connect(port: port)
+            func ask(_ method: String, _ target: String) async throws -> (head: String, body: String) {
+                try await wire.send("\(method) \(target) HTTP/1.1\r\nHost: a\r\n\r\n")
+                if method == "HEAD" { return (try await wire.receiveHead(), "") }
+                return try await wire.receiveMessage()
+            }
+            #expect(try await ask("GET", "/_router/healthz").body == "ok\n")
+            #expect(try await ask("HEAD", "/_router/healthz").head.contains("\r\nContent-Length: 3\r\n"))
+            #expect(try await ask("POST", "/_router/healthz").head.hasPrefix("HTTP/1.1 405 "))
+            #expect(try await ask("GET", "/_router/other").head.hasPrefix("HTTP/1.1 404 "))
+            #expect(
+                try await ask("GET", "/_router/nodes?key=x%22y").body
+                    == #"{"nodes":[{"node":"node-1","address":"127.0.0.1:\#(node.port)","state":"ready","late":false,"sessions":0,"ejected_ms":0}],"key":"x\"y","order":["node-1"]}"#
+                    + "\n"
+            )
+            #expect(try await ask("GET", "/_routers").head.contains("X-Node: 1"))
+            #expect(try await ask("GET", "/?/_router/healthz").head.contains("X-Node: 1"))
+            wire.close()
+        }
+        try await node.stop()
+    }
+
+    @Test("an access line names method, path, status, node, kind of key, time and request, and no key, query or token")
+    func accessLog() async throws {
+        let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" }
+        let log = LogRecorder()
+        try await withRouter(over: [node.node], trusted: ["127.0.0.0/8"], log: log) { _, port, _ in
+            let wire = try await Wire.connect(port: port)
+            try await wire.send(
+                "GET /rooms?token=token-of-erin HTTP/1.1\r\nHost: a\r\nX-Request-ID: r-1\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+            )
+            _ = try await wire.receiveMessage()
+            wire.close()
+        }
+        let line = try #require(log.lines.withLock { $0.first })
+        #expect(line.message == "request")
+        var metadata = line.metadata.mapValues { "\($0)" }
+        #expect(metadata.removeValue(forKey: "ms").flatMap(Double.init) != nil)
+        #expect(
+            metadata == [
+                "method": "GET", "path": "/rooms", "status": "200", "node": "node-1", "key": "token",
+                "client": "203.0.113.9", "request_id": "r-1",
+            ]
+        )
+        try await node.stop()
+    }
+}
