@@ -1,3 +1,4 @@
+import Dispatch
 import Synchronization
 import TestSupport
 
@@ -24,7 +25,7 @@ final class StormRoom: Sendable {
 
 struct StormProgress: Sendable {
     var acks = 0
-    /// Publishers that live and wait for acks or have a share to send.
+    var retries = 0
     var problems: [String] = []
 }
 
@@ -54,10 +55,15 @@ final class StormClient: Sendable {
     let isPublisher: Bool
     let window = 16
     private let progress: Watched<StormProgress>
+    /// Whether retryable errors belong to the test.
+    private let sendsAgain: Bool
     private let state = Watched(State())
 
-    init(user: String, room: StormRoom, isPublisher: Bool, progress: Watched<StormProgress>) {
+    init(
+        user: String, room: StormRoom, isPublisher: Bool, sendsAgain: Bool = false, progress: Watched<StormProgress>
+    ) {
         (self.user, self.room, self.isPublisher, self.progress) = (user, room, isPublisher, progress)
+        self.sendsAgain = sendsAgain
     }
 
     var current: State { state.current }
@@ -164,10 +170,21 @@ final class StormClient: Sendable {
             start()
             return true
         case "presence", "typing": return true
-        case "error": problem(message.text)
+        case "error": again(message)
         default: break
         }
         return false
+    }
+
+    /// A retryable error: sends the same again under its id, when the server says.
+    private func again(_ error: JSON) {
+        guard sendsAgain, let id = error["id"]?.string, let delay = error["retry_ms"]?.int,
+            let text = current.unacknowledged[id]
+        else { return problem(error.text) }
+        progress.update { $0.retries += 1 }
+        DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(Int(delay))) { [self] in
+            if let client = current.client { publish(text, id: id, to: client) }
+        }
     }
 
     /// Reads the history from where this client stands, as any client would that is told of a gap.

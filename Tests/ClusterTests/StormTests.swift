@@ -117,4 +117,50 @@ struct StormTests {
             #expect(problems.isEmpty, "\(problems.count) problems, first \(problems.prefix(5))")
         }
     }
+
+    @Test(
+        "G1 G2 G3 G5: connections to Redis cut and scripts forgotten all the while: nothing lost, nothing doubled",
+        .timeLimit(.minutes(10)))
+    func cutConnections() async throws {
+        let options = Cluster.Options(environment: ["MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"])
+        try await Machine.with(options, weight: Machine.capacity) { cluster in
+            let progress = Watched(StormProgress())
+            let rooms = (1...2).map { StormRoom(name: newRoom("cut\($0)"), messages: 3000) }
+            let clients = rooms.flatMap { room in
+                (0..<6).map { user in
+                    StormClient(
+                        user: "\(room.name)-u\(user)", room: room, isPublisher: true, sendsAgain: true,
+                        progress: progress)
+                }
+            }
+            for (index, client) in clients.enumerated() { try await client.connect(cluster, to: index % 3) }
+            let (members, pv) = (6, 6)
+            for client in clients { client.start() }
+            // Each cut comes when some more has gone through, so that there is always something to lose.
+            let cuts = [
+                ["CLIENT", "KILL", "TYPE", "pubsub"], ["SCRIPT", "FLUSH"], ["CLIENT", "KILL", "TYPE", "normal"],
+            ]
+            for round in 0..<12 {
+                let goal = min(progress.current.acks + 300, 5500)
+                try await progress.wait(within: .seconds(60), "\(goal) acks") { $0.acks >= goal ? () : nil }
+                let words = cuts[round % cuts.count]
+                try await cluster.redis.command(words)
+            }
+            for client in clients { try await client.waitUntilAcknowledged(within: .seconds(120)) }
+            for room in rooms {
+                let here = clients.filter { $0.room === room }
+                for client in here { try await client.waitUntilPlaced(3000, within: .seconds(30)) }
+                let reference = try #require(here.first).current.placed
+                #expect(reference.count == 3000)
+                #expect(Set(reference.values).count == 3000)
+                for client in here { #expect(client.current.placed == reference, "\(client.user)") }
+                let witness = try await cluster.connect("witness-of-\(room.name)", to: 0)
+                let joined = try await witness.join(room.name)
+                #expect(joined["count"]?.int == Int64(members + 1))
+                #expect(joined["pv"]?.int == Int64(pv + 1), "nobody left or came meanwhile")
+            }
+            let problems = progress.current.problems
+            #expect(problems.isEmpty, "\(problems.count) problems, first \(problems.prefix(5))")
+        }
+    }
 }

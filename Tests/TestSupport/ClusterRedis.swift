@@ -77,7 +77,11 @@ package final class ClusterRedis: Sendable {
 
     /// - Throws: a ``ServerError`` for an error reply.
     @discardableResult
-    package func command(_ words: String...) async throws -> Reply {
+    package func command(_ words: String...) async throws -> Reply { try await command(words) }
+
+    /// - Throws: a ``ServerError`` for an error reply.
+    @discardableResult
+    package func command(_ words: [String]) async throws -> Reply {
         let port = port
         let reply = try await offPool {
             let socket = try BlockingSocket(port: port, timeout: 5)
