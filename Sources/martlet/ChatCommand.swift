@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import MartletClient
+import WireProtocol
 
 struct ChatCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -31,6 +32,11 @@ struct ChatCommand: AsyncParsableCommand {
 
     func run() async throws {
         let name = user ?? Self.loginName()
+        do {
+            _ = try RoomName(validating: room)
+        } catch {
+            throw Failure(.usage, error.message)
+        }
         let client: MartletClient
         do {
             client = try MartletClient(url: url, credential: token.map { .token($0) } ?? .user(name))

@@ -8,7 +8,6 @@ import unittest
 from websockets.sync.client import connect
 
 import shared
-from cluster import wait_until
 from webdriver import WebDriverError
 
 LINES = """[...document.querySelectorAll('#messages li[data-seq], .messages li[data-seq]')].map((line) =>
@@ -211,6 +210,41 @@ class ChatPage(unittest.TestCase):
         self.two.call("POST", "/refresh")
         shows(self.two, "three")
         self.check_lines(["one", "two", "three"])
+
+    def test_older_messages_come_when_the_window_is_scrolled_up(self):
+        with connect(f"{self.cluster.ws}?user=writer") as writer:
+            writer.recv()  # welcome
+            writer.send(json.dumps({"type": "join", "room": self.room}))
+            while json.loads(writer.recv())["type"] != "joined":
+                pass
+            for number in range(130):
+                writer.send(json.dumps({"type": "message", "room": self.room, "text": f"old {number}", "id": f"{number}"}))
+            acks = 0
+            while acks < 130:
+                acks += json.loads(writer.recv(timeout=20))["type"] == "ack"
+        enter(self.one, self.alice, self.room)
+        self.one.wait("the newest page is read", f"({LINES}).length === 50")
+        for count in (100, 130):
+            self.one.script("document.querySelector('#log').scrollTop = 0")
+            self.one.wait(f"{count} lines are there", f"({LINES}).length === {count}")
+            self.assertGreater(self.one.script("return document.querySelector('#log').scrollTop"), 100)
+        self.assertEqual(self.one.script(f"return {LINES}"), [[n + 1, f"old {n}"] for n in range(130)])
+        self.one.wait("the beginning is said", "document.querySelector('.beginning h2')")
+
+    def test_a_redis_that_forgot_everything_is_said_and_the_chat_goes_on(self):
+        say(self.one, "forgotten soon")
+        shows(self.two, "forgotten soon")
+        self.assertTrue(self.cluster.redis("FLUSHALL").startswith("+OK"))
+        texts = []
+        end = time.monotonic() + 60
+        while not self.two.script("return document.querySelector('.gap')"):
+            self.assertLess(time.monotonic(), end, "no gap was said")
+            texts.append(f"later {len(texts)}")
+            say(self.one, texts[-1])
+            time.sleep(1)
+        say(self.one, "the last one")
+        shows(self.two, "the last one", 20)
+        self.two.screenshot(shared.SHOTS / "gap.png")
 
     def test_the_keyboard_is_enough(self):
         focus = """const node = document.activeElement, box = node.getBoundingClientRect(), style = getComputedStyle(node);

@@ -114,6 +114,7 @@ class Cluster:
     def _start(self, name, command, **settings):
         environment = clean_environment()
         environment["MARTLET_SECRET"] = "only for the browser tests, 32 bytes"
+        environment["MARTLET_LIMIT_MESSAGES_PER_SECOND"] = "0"
         environment["MARTLET_REDIS_URL"] = f"redis://127.0.0.1:{self.redis_port}"
         environment.update(settings)
         log = open(self.folder / f"{name}.log", "ab")
@@ -121,13 +122,17 @@ class Cluster:
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
 
-    def _redis_answers(self):
+    def redis(self, command):
+        """The answer's first bytes; empty when nobody answers."""
         try:
             with socket.create_connection(("127.0.0.1", self.redis_port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                connection.sendall(command.encode() + b"\r\n")
+                return connection.recv(64).decode()
         except OSError:
-            return False
+            return ""
+
+    def _redis_answers(self):
+        return self.redis("PING").startswith("+PONG")
 
     def _router_serves(self, count):
         status, body = http(self.url + "/_router/nodes")

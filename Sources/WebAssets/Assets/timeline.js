@@ -27,7 +27,8 @@ export class Timeline {
 
   /** The first `seq` that a read of older messages has to end before. */
   get oldestSeq() {
-    return this.#lines.find((line) => line.kind === "message" && line.message.seq)?.message.seq;
+    const start = this.#order(0);
+    return this.#lines.find(({ kind, order }) => kind === "message" && order > start && order < Infinity)?.message.seq;
   }
 
   /** @returns the line when it is new here, undefined for one that stands already. */
@@ -96,7 +97,7 @@ export class Timeline {
     const count = to - from + 1 - found;
     if (count <= 0 && !isTurn) return this.#remove(line);
     const what = count === 1 ? "One message" : `${count} messages`;
-    line.item.textContent = isTurn || count <= 0 ? "The room starts anew here." : `${what} could not be recovered here.`;
+    line.item.textContent = isTurn ? "The server lost a part of this room. It starts anew here." : `${what} could not be recovered here.`;
   }
 
   markNew(line) {
