@@ -45,7 +45,8 @@ extension ClientStateMachine {
         self.user = user
         let list = rooms.keys.sorted().map { (name: $0, since: rooms[$0]?.sequence.position) }
         let join: [Effect] = list.isEmpty ? [] : [.send(ClientFrame.join(list, id: nextID("join-")))]
-        return [.emit(.state(.online(node: node, session: session)))] + join
+        let status: [Effect] = presence == .online ? [] : [.send(ClientFrame.status(presence.rawValue))]
+        return [.emit(.state(.online(node: node, session: session)))] + status + join
     }
 
     private mutating func joined(_ frame: ServerFrame.Joined, now: Int64) -> [Effect] {

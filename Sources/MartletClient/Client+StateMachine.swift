@@ -63,6 +63,8 @@ struct ClientStateMachine {
     var pingedAt: Int64?
     var reconnectAt: Int64?
     var counter = 0
+    /// What the server does not know of a new session.
+    var presence = Presence.online
 
     init(client: String, token: String?) {
         self.client = client
@@ -250,6 +252,11 @@ struct ClientStateMachine {
         guard isTyping ? !isFresh : room.lastTypingAt != nil else { return [] }
         rooms[name]?.lastTypingAt = isTyping ? now : nil
         return [.send(ClientFrame.typing(name, isTyping: isTyping))]
+    }
+
+    mutating func setPresence(_ presence: Presence) -> [Effect] {
+        self.presence = presence
+        return isOnline ? [.send(ClientFrame.status(presence.rawValue))] : []
     }
 
     mutating func history(_ name: String, before: Int64?, after: Int64?, limit: Int, id: String) -> [Effect] {

@@ -71,6 +71,10 @@ final class ClientEngine {
         run { $0.setTyping(isTyping, in: room, now: Self.now()) }
     }
 
+    func setPresence(_ presence: Presence) {
+        run { $0.setPresence(presence) }
+    }
+
     func history(
         _ room: String, before: Int64?, after: Int64?, limit: Int, _ promise: EventLoopPromise<HistoryPage>
     ) {

@@ -62,6 +62,18 @@ public struct Member: Sendable, Equatable {
     public var info: String?
 }
 
+/// How present a user wants to be seen.
+public enum Presence: String, Sendable, CaseIterable {
+    /// Here.
+    case online
+    /// Not at the keyboard.
+    case away
+    /// Not to be disturbed.
+    case busy
+    /// Neither listed nor counted.
+    case invisible
+}
+
 /// Who is in a room.
 public struct RoomPresence: Sendable, Equatable {
     /// The room's name.

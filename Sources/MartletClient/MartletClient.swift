@@ -135,6 +135,11 @@ public final class MartletClient: Sendable {
         perform { $0.setTyping(isTyping, in: room) }
     }
 
+    /// How this client is seen in all its rooms, also after a reconnect.
+    public func setPresence(_ presence: Presence) {
+        perform { $0.setPresence(presence) }
+    }
+
     /// The newest messages, or those next to a `seq`.
     /// - Parameter limit: 1–100.
     /// - Throws: ``MartletError``; `disconnected` when the connection is or gets lost.

@@ -58,7 +58,8 @@ private final class Chat {
         case endOfInput
         case event(MartletEvent)
         case joined(failure: String?)
-        case history(HistoryPage)
+        /// `nil` when it could not be read.
+        case history(HistoryPage?)
         case sent(failure: String?)
         case resized
         case terminated
@@ -72,6 +73,10 @@ private final class Chat {
     private let inputs: AsyncStream<Input>
     private let feed: AsyncStream<Input>.Continuation
     private var transcript: ChatTranscript
+    /// Lines that were typed before the room was joined.
+    private var early: [String]? = []
+    /// What happened while the room's last messages are being read, to stand behind them.
+    private var held: [MartletEvent]?
     private var hasHistory = false
     private var unacknowledged = 0
     private var failures = 0
@@ -102,9 +107,12 @@ private final class Chat {
             } else if case .event(let event) = input {
                 // What happened before the end is still shown.
                 if case .state(.closed) = event { break }
-                for line in transcript.lines(for: event) { screen.print(line) }
+                show(event)
+            } else if case .history = input {
+                _ = try take(input)
             }
         }
+        release()
         if failures > 0 { throw Failure(.failed, "\(failures) of the messages were not stored") }
     }
 
@@ -159,20 +167,40 @@ private final class Chat {
             return !(isEnding && unacknowledged == 0)
         case .joined(let failure):
             if let failure { throw Failure(.failed, "the room \(room) cannot be joined: \(failure)") }
+            for text in early ?? [] { post(text) }
+            early = nil
         case .history(let page):
-            for line in transcript.history(page.messages) { screen.print(line) }
+            if let page { for line in transcript.history(page.messages) { screen.print(line) } }
+            release()
         case .event(let event):
-            for line in transcript.lines(for: event) { screen.print(line) }
-            if case .joined = event, !hasHistory {
-                hasHistory = true
-                readHistory(limit: 20)
-            }
+            show(event)
             if case .state(.closed(_, let reason)) = event {
                 throw Failure(.failed, "the server ended the connection: \(Printable.text(reason))")
             }
             showStatus()
         }
         return true
+    }
+
+    private func show(_ event: MartletEvent) {
+        if case .state = event {
+            // Said at once: it is about this window, not about the room.
+        } else if held != nil {
+            held?.append(event)
+            return
+        }
+        for line in transcript.lines(for: event) { screen.print(line) }
+        if case .joined(let joined) = event, !hasHistory {
+            hasHistory = true
+            held = []
+            readHistory(before: joined.seq + 1, limit: 20)
+        }
+    }
+
+    private func release() {
+        let events = held ?? []
+        held = nil
+        for event in events { show(event) }
     }
 
     private func showStatus() {
@@ -210,6 +238,7 @@ private final class Chat {
         case .help: for line in transcript.help { screen.print(line) }
         case .who: screen.print(transcript.who)
         case .history(let limit): readHistory(limit: limit)
+        case .presence(let presence): client.setPresence(presence)
         case .quit: return false
         case .unknown(let name): screen.print(transcript.notice("There is no \(name); /help lists what there is."))
         }
@@ -219,6 +248,10 @@ private final class Chat {
     private func send(_ text: String) {
         unacknowledged += 1
         showStatus()
+        if early == nil { post(text) } else { early?.append(text) }
+    }
+
+    private func post(_ text: String) {
         let feed = feed
         let message = client.post(text, to: room)
         Task {
@@ -231,11 +264,10 @@ private final class Chat {
         }
     }
 
-    private func readHistory(limit: Int) {
+    private func readHistory(before: Int64? = nil, limit: Int) {
         Task { [client, room, feed] in
             // When the connection went, its loss is said already, and /history asks again.
-            guard let page = try? await client.history(of: room, limit: limit) else { return }
-            feed.yield(.history(page))
+            feed.yield(.history(try? await client.history(of: room, before: before, limit: limit)))
         }
     }
 }

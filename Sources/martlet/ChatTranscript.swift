@@ -29,6 +29,7 @@ enum ChatInputLine: Equatable {
     case help
     case who
     case history(Int)
+    case presence(Presence)
     case quit
     case unknown(String)
 
@@ -51,6 +52,8 @@ enum ChatInputLine: Equatable {
         case "/help", "/?": self = .help
         case "/who": self = .who
         case "/quit", "/exit", "/q": self = .quit
+        case "/online", "/away", "/busy", "/invisible":
+            self = Presence(rawValue: String(words[0].dropFirst())).map { .presence($0) } ?? .unknown(line)
         case "/history":
             let limit = words.count > 1 ? Int(words[1]) : 20
             self = limit.map { .history(min(max($0, 1), 100)) } ?? .unknown(line)
@@ -97,6 +100,7 @@ struct ChatTranscript {
     var help: [String] {
         [
             notice("A line is a message. /who says who is here, /history [N] reads the last N messages,"),
+            notice("/online, /away, /busy and /invisible say how you are seen."),
             notice("/quit (or Ctrl-D) leaves. A message that begins with a slash is typed with two."),
         ]
     }

@@ -56,6 +56,7 @@ class ChatPage(unittest.TestCase):
         self.cluster = shared.cluster
         ChatPage.room_number += 1
         self.room = f"test-{ChatPage.room_number}"
+        self.cluster.settle()
         self.alice, self.bob = two_users_on_two_nodes()
         shared.browser.console_errors()
         self.one = shared.window("one")

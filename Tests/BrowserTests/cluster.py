@@ -62,7 +62,7 @@ class Cluster:
             for name in names:
                 self.start_node(name)
             self.start_router()
-            wait_until("the router knows the nodes", lambda: self._router_serves(len(names)))
+            self.settle(len(names))
         except BaseException:
             self.close()
             raise
@@ -85,6 +85,10 @@ class Cluster:
         port = self.ports.setdefault("router", free_port())
         self._start("router", [MARTLET, "router", "--port", str(port)])
         wait_until("the router listens", lambda: http(f"http://127.0.0.1:{port}/_router/healthz")[0] == 200)
+
+    def settle(self, count=3):
+        """Until the router has all nodes: a killed one is started again, a Redis that forgot is told again."""
+        wait_until("the router knows the nodes", lambda: self._router_serves(count))
 
     def signal(self, name, number):
         process = self.processes[name]

@@ -50,6 +50,9 @@ class Piped:
 
 
 class TerminalChat(unittest.TestCase):
+    def setUp(self):
+        shared.cluster.settle()
+
     def tearDown(self):
         for name, process in shared.cluster.processes.items():
             if name.startswith("node-") and process.poll() is not None:

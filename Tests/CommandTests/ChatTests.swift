@@ -110,6 +110,7 @@ struct ChatTranscriptTests {
         #expect(ChatInputLine("hi  ") == .message("hi"))
         #expect(ChatInputLine("/quit") == .quit)
         #expect(ChatInputLine("/history 500") == .history(100))
+        #expect(ChatInputLine("/busy") == .presence(.busy))
         #expect(ChatInputLine("//shrug") == .message("/shrug"))
         #expect(ChatInputLine("/nope x") == .unknown("/nope"))
     }

@@ -206,6 +206,16 @@ struct ClientStateMachineTests {
         #expect(machine.rooms.isEmpty)
     }
 
+    @Test("A presence is told again to the next node, before the join")
+    mutating func presence() {
+        enter(at: 0)
+        let frame = #"{"type":"status","status":"busy"}"#
+        #expect(sent(machine.setPresence(.busy)) == [frame])
+        _ = machine.lost(code: 1006, reason: "", now: 1, random: 0)
+        _ = machine.retry(now: 2)
+        #expect(sent(machine.received(Self.welcome, now: 3)).first == frame)
+    }
+
     @Test("Typing goes out every three seconds at most")
     mutating func typing() {
         enter(at: 0)
