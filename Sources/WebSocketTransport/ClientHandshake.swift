@@ -112,7 +112,7 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
             loop: loop,
             limits: limits,
             server: nil,
-            remoteAddress: context.channel.remoteAddress?.ipAddress,
+            remoteAddress: context.channel.remoteAddress?.peerName,
             subprotocol: head.headers.first(name: "sec-websocket-protocol")
         )
         let pipeline = context.pipeline
@@ -125,7 +125,7 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
         }
         pipeline.syncOperations.removeHandler(self, promise: nil)
         connection.findSocket()
-        connection.delegate = delegate(connection)
+        connection.attach(delegate(connection))
         promise.succeed(connection)
         if received.readableBytes > 0 {
             pipeline.syncOperations.fireChannelRead(NIOAny(received))

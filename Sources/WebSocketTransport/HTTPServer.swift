@@ -46,7 +46,8 @@ package struct HTTPServerError: Error, CustomStringConvertible, Sendable {
 /// HTTP/1.1 and WebSocket on one port.
 ///
 /// 1. Plain requests go to `onRequest`, opening handshakes that RFC 6455 allows to `onUpgrade`, each on the connection's
-///    loop. Both closures get that loop, to make futures with.
+///    loop. Both closures get that loop, to make futures with. `onRequest` must complete its future; while it does not,
+///    nothing bounds the connection.
 /// 2. Everything else is answered here, as `HTTPResponse.error`: broken HTTP 400, a head too large 431, a body too large
 ///    413, a request that takes too long 408; on an upgrade request or on `webSocketPath` a method other than GET 405, a
 ///    missing upgrade 426, another version 426, a missing or bad key 400.

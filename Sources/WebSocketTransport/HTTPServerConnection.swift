@@ -6,7 +6,7 @@ import NIOHTTP1
 /// 1. One request at a time: what is pipelined behind it waits, and reading stops until it is answered.
 /// 2. Bounds the time and size of a request.
 /// 3. Ends a connection so that the peer can read the last answer: our side is closed first, and what still comes is
-///    thrown away until the peer closes or `closeTimeout` has passed.
+///    thrown away until the peer closes, or `closeTimeout` after the answer was written.
 final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundIn = Never
@@ -122,7 +122,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             uri: head.uri,
             headers: head.headers,
             body: body,
-            remoteAddress: context.channel.remoteAddress?.ipAddress
+            remoteAddress: context.channel.remoteAddress?.peerName
         )
         let asksForUpgrade = WebSocketHandshake.asksForUpgrade(head.headers)
         guard asksForUpgrade || target.path == server.settings.webSocketPath else {
@@ -169,7 +169,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     /// Answers a request that is not to be read to its end, and closes.
     private func refuse(_ response: HTTPResponse, _ head: HTTPRequestHead?, _ context: ChannelHandlerContext) {
         phase = .lingering
-        loop.setDeadline(limits.closeTimeout, for: self)
+        loop.setDeadline(limits.keepAliveTimeout, for: self)
         pipelined = []
         writeAndClose(response, isHEAD: head?.method == .HEAD, context)
     }
@@ -177,7 +177,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     private func write(_ response: HTTPResponse, _ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
         guard case .answering = phase else { return }
         guard keepsAlive(head, response) else { return refuse(response, head, context) }
-        loop.setDeadline(limits.requestTimeout, for: self)
+        loop.setDeadline(limits.keepAliveTimeout, for: self)
         let bytes = response.serialized(forHEAD: head.method == .HEAD, keepAlive: true, date: server.date())
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenSuccess { self.finishedAnswer(context) }
@@ -233,7 +233,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             loop: loop,
             limits: server.settings.limits,
             server: server,
-            remoteAddress: context.channel.remoteAddress?.ipAddress,
+            remoteAddress: context.channel.remoteAddress?.peerName,
             subprotocol: subprotocol
         )
         let pipeline = context.pipeline.syncOperations
@@ -244,8 +244,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         loop.clearDeadline(for: self)
         server.remove(self)
         connection.sendHandshake(acceptance, allowsDirectSend: true)
-        connection.delegate = delegate(connection)
-        server.add(connection)
+        connection.attach(delegate(connection))
+        if connection.phase != .closed { server.add(connection) }
         let removed = context.eventLoop.makePromise(of: Void.self)
         removed.futureResult.assumeIsolated().whenSuccess { self.leave() }
         pipeline.removeHandler(decoder, promise: removed)
@@ -298,6 +298,18 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         case .idle, .receiving, .answering, .lingering, .closed: break
         }
         burstHadPart = false
+    }
+
+    /// The last answer is written: from now on the peer has `closeTimeout` to close its side.
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        switch phase {
+        case .lingering:
+            if case .outputClosed? = event as? ChannelEvent { loop.setDeadline(limits.closeTimeout, for: self) }
+        case .upgraded:
+            context.fireUserInboundEventTriggered(event)
+        case .idle, .receiving, .answering, .closed:
+            if event is ChannelShouldQuiesceEvent { serverIsClosing() }
+        }
     }
 
     private var mayRead: Bool {

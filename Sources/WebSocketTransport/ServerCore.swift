@@ -54,6 +54,15 @@ final class ServerCore: Sendable {
     }
 }
 
+extension SocketAddress {
+    /// The IP address without the port; an IPv4 peer of an IPv6 socket (`::ffff:192.0.2.1`) in its own form.
+    var peerName: String? {
+        guard let text = ipAddress else { return nil }
+        guard text.hasPrefix("::ffff:"), text.contains(".") else { return text }
+        return String(text.dropFirst(7))
+    }
+}
+
 /// A connection in its server's list.
 protocol ServerConnection: AnyObject {
     /// The list's own: the row, -1 when there is none.

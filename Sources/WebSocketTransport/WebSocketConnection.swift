@@ -79,6 +79,14 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         self.decoder = FrameDecoder(role: role, maximumMessageBytes: limits.values.maximumMessageBytes)
     }
 
+    /// Gives the connection its delegate; should it have ended meanwhile, the delegate hears so at once.
+    func attach(_ delegate: any WebSocketDelegate) {
+        guard phase != .closed else {
+            return delegate.webSocketClosed(self, code: closeCode, reason: closeReason)
+        }
+        self.delegate = delegate
+    }
+
     // MARK: Sending
 
     /// Frames `text` (which must be UTF-8) and sends it with all else of this tick. Does nothing once closing.

@@ -148,6 +148,22 @@ struct ConnectionTests {
         try server.stop()
     }
 
+    @Test("a connection that ends before its delegate is there tells it all the same, once")
+    func abortedInTheFactory() throws {
+        let recorder = Recorder()
+        let server = try TestServer { _, _ in
+            .accept { connection in
+                connection.abort()
+                return recorder
+            }
+        }
+        let socket = try RawSocket(port: server.port)
+        socket.send(RawSocket.handshake)
+        recorder.waitUntilClosed()
+        try server.stop()
+        #expect(recorder.all == [.closed(1006, "")])
+    }
+
     @Test("after the upgrade the pipeline is one handler")
     func oneHandler() throws {
         let connection = try TestServer().connect(Recorder())

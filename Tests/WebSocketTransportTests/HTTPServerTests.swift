@@ -299,6 +299,14 @@ struct RequestTargetTests {
         #expect(HTTPDate.format(784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")
     }
 
+    @Test("an IPv4 peer of an IPv6 socket is named in its own form")
+    func peerNames() throws {
+        #expect(try SocketAddress(ipAddress: "::ffff:192.0.2.1", port: 1).peerName == "192.0.2.1")
+        #expect(try SocketAddress(ipAddress: "::ffff:1", port: 1).peerName == "::ffff:1")
+        #expect(try SocketAddress(ipAddress: "2001:db8::1", port: 1).peerName == "2001:db8::1")
+        #expect(try SocketAddress(ipAddress: "192.0.2.1", port: 1).peerName == "192.0.2.1")
+    }
+
     @Test("base64 as RFC 4648 has it, and keys of exactly 16 bytes")
     func base64() {
         #expect(
