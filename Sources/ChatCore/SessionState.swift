@@ -96,6 +96,16 @@ package struct SessionState: Sendable {
         rooms.removeValue(forKey: room)
     }
 
+    /// Whether a message came before its turn: a client need not wait for `welcome` before it joins, nor for `joined`
+    /// before it speaks. Its turn is when the session is opened, or the join of its room is answered.
+    package func mustWait(_ message: ClientMessage) -> Bool {
+        switch (phase, message.body) {
+        case (.opening, .auth), (.opening, .ping), (.anonymous, _), (.closed, _): false
+        case (.opening, _): true
+        case (.open, _): message.room.map { rooms[$0] == .joining } ?? false
+        }
+    }
+
     /// Publishing, typing and presence need membership; a private room is read by its two users.
     package func requireMember(of room: RoomName) throws(WireError) -> UserName {
         guard case .open(let user) = phase else { throw WireError(.notAuthenticated) }

@@ -51,6 +51,8 @@ package struct NodeConfiguration: Sendable {
     static let publishDeadline: TimeAmount = .milliseconds(4500)
     /// A join, or the opening of a session, is answered within this time.
     static let joinDeadline: TimeAmount = .milliseconds(4500)
+    /// Messages of one session that wait for its opening or a join; their bytes are at most those of one message.
+    static let heldMessages = 64
     /// How long an own message may be missing from the relay before the log is read.
     static let relayPatience: TimeAmount = .seconds(1)
     static let retryAfterMilliseconds: Int64 = 1000

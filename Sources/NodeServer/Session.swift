@@ -25,6 +25,9 @@ final class Session: WebSocketDelegate, Hashable {
     private var lastTyping: [RoomName: (isTyping: Bool, at: NIODeadline)] = [:]
     private var ended: (code: CloseCode, reason: String)?
     private var drained: EventLoopPromise<Void>?
+    /// Messages that came before their turn, in the order in which they came.
+    private var held: [(message: ClientMessage, bytes: ByteBuffer)] = []
+    private var heldBytes = 0
     /// The rooms in which the shard delivers to this session.
     var handles: [RoomName: RoomHandle] = [:]
 
@@ -72,7 +75,8 @@ final class Session: WebSocketDelegate, Hashable {
         }
         text.withUnsafeReadableBytes { bytes in
             do throws(ClientMessageError) {
-                try perform(ClientMessage(decoding: bytes), bytes)
+                let message = try ClientMessage(decoding: bytes)
+                if !hold(message, bytes) { try perform(message, bytes) }
             } catch {
                 refuse(error.error, id: error.id, room: error.room)
             }
@@ -111,6 +115,33 @@ final class Session: WebSocketDelegate, Hashable {
 
     // MARK: Requests
 
+    /// Keeps a message until its turn comes. What is too much is taken at once, and gets the error that it deserves.
+    private func hold(_ message: ClientMessage, _ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard state.mustWait(message), held.count < NodeConfiguration.heldMessages,
+            heldBytes + bytes.count <= shard.configuration.limits.messageBytes
+        else { return false }
+        held.append((message, ByteBuffer(bytes: bytes)))
+        heldBytes += bytes.count
+        return true
+    }
+
+    /// The session was opened, or a join of it was answered.
+    func releaseHeld() {
+        guard !held.isEmpty else { return }
+        let waiting = held
+        held = []
+        heldBytes = 0
+        for (message, bytes) in waiting {
+            bytes.withUnsafeReadableBytes { bytes in
+                do throws(ClientMessageError) {
+                    if !hold(message, bytes) { try perform(message, bytes) }
+                } catch {
+                    refuse(error.error, id: error.id, room: error.room)
+                }
+            }
+        }
+    }
+
     private func perform(_ message: ClientMessage, _ bytes: UnsafeRawBufferPointer) throws(ClientMessageError) {
         do throws(WireError) {
             switch message.body {
@@ -146,7 +177,7 @@ final class Session: WebSocketDelegate, Hashable {
                 try authenticate(auth, message.id)
             }
         } catch {
-            throw ClientMessageError(error: error, id: message.id, room: message.room)
+            throw ClientMessageError(error: error, id: message.id, room: message.room?.string)
         }
     }
 
@@ -268,6 +299,7 @@ final class Session: WebSocketDelegate, Hashable {
                 "session": "\(id)", "user": "\(user)", "node": "\(shard.configuration.name)",
                 "address": "\(remoteAddress)", "request_id": "\(requestID)",
             ])
+        releaseHeld()
     }
 
     func refused(_ error: WireError) {
@@ -281,6 +313,7 @@ final class Session: WebSocketDelegate, Hashable {
     func joinFailed(_ room: RoomName, id requestID: String?, _ error: WireError) {
         if state.leave(room) != nil { shard.leave(self, room) }
         refuse(error, id: requestID, room: room.string)
+        releaseHeld()
     }
 
     func kicked(from room: RoomName?, reason: String) {
@@ -288,6 +321,7 @@ final class Session: WebSocketDelegate, Hashable {
         guard state.leave(room) != nil else { return }
         shard.leave(self, room)
         send(ServerMessage.left(room: room, id: nil, reason: "kicked"))
+        releaseHeld()
     }
 
     // MARK: Heartbeat and end
@@ -327,6 +361,7 @@ final class Session: WebSocketDelegate, Hashable {
 
     private func leaveEverything() {
         let wasKnown = state.user != nil
+        held = []
         for room in state.close() { shard.leave(self, room) }
         if wasKnown { shard.send(.close(id)) }
     }
@@ -349,17 +384,5 @@ final class Session: WebSocketDelegate, Hashable {
     private func refuse(_ error: WireError, id requestID: String?, room: String? = nil) {
         shard.metrics.errors += 1
         send(ServerMessage.error(error, id: requestID, room: room))
-    }
-}
-
-extension ClientMessage {
-    /// The one room that the message is about, for its error.
-    fileprivate var room: String? {
-        switch body {
-        case .leave(let room), .message(let room, _), .typing(let room, _), .presence(let room),
-            .history(let room, _, _):
-            room.string
-        case .auth, .join, .direct, .status, .ping: nil
-        }
     }
 }

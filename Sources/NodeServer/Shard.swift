@@ -162,6 +162,7 @@ final class Shard: @unchecked Sendable {
         room.insert(session, echo: echo)
         session.handles[name] = handle
         for text in texts { session.send(text) }
+        session.releaseHeld()
     }
 
     /// The session gets nothing of the room any more, from this moment on.

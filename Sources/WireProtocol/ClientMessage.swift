@@ -51,6 +51,16 @@ package struct ClientMessage: Sendable {
     package static let maximumHistoryLimit = 100
     /// So that one frame cannot ask for more rooms than a session may be in.
     package static let maximumJoinsPerFrame = 1000
+
+    /// The one room that the message is about.
+    package var room: RoomName? {
+        switch body {
+        case .leave(let room), .message(let room, _), .typing(let room, _), .presence(let room),
+            .history(let room, _, _):
+            room
+        case .auth, .join, .direct, .status, .ping: nil
+        }
+    }
 }
 
 /// Which part of a room's history; the answer is oldest first.

@@ -27,6 +27,7 @@ struct NodeCommand: AsyncParsableCommand {
     var auth: String?
 
     func run() async throws {
+        if let descriptor = server.exitWithDescriptor { ParentWatch.start(fd: descriptor) }
         let settings = try Settings.read(
             flags: redis.flags.merging(server.flags) { $1 }.merging([
                 "MARTLET_NODE_NAME": name, "MARTLET_ADVERTISE": advertise, "MARTLET_AUTH": auth,
@@ -48,7 +49,6 @@ struct NodeCommand: AsyncParsableCommand {
         }
         logger.notice(
             "listening", metadata: ["address": "\(settings.host):\(node.port)", "node": "\(configuration.name)"])
-        if let descriptor = server.exitWithDescriptor { ParentWatch.start(fd: descriptor) }
         await Self.untilTold(node)
         await node.drain()
     }

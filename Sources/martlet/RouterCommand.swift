@@ -22,6 +22,7 @@ struct RouterCommand: AsyncParsableCommand {
     @OptionGroup var server: ServerOptions
 
     func run() async throws {
+        if let descriptor = server.exitWithDescriptor { ParentWatch.start(fd: descriptor) }
         let settings = try Settings.read(flags: redis.flags.merging(server.flags) { $1 })
         Logs.start(level: settings.logLevel)
         let logger = Logger(label: "martlet.router")
@@ -55,7 +56,6 @@ struct RouterCommand: AsyncParsableCommand {
             "listening",
             metadata: ["address": "\(settings.host):\(router.localAddress?.port ?? port)"]
         )
-        if let descriptor = server.exitWithDescriptor { ParentWatch.start(fd: descriptor) }
         await Self.untilTold()
         logger.notice(
             "draining",

@@ -263,6 +263,33 @@ struct SessionStateTests {
         #expect(try state.joined(room("b")) == false)
     }
 
+    @Test("what comes before its turn waits: for the session to open, then for the room's join to be answered")
+    func turns() throws {
+        func message(_ text: String) throws -> ClientMessage {
+            try Array(text.utf8).withUnsafeBytes { bytes throws(ClientMessageError) in
+                try ClientMessage(decoding: bytes)
+            }
+        }
+        let join = try message(#"{"type":"join","room":"a"}"#)
+        let speak = try message(#"{"type":"message","room":"a","text":"hi"}"#)
+        let elsewhere = try message(#"{"type":"message","room":"b","text":"hi"}"#)
+        let ping = try message(#"{"type":"ping"}"#)
+        var state = SessionState(roomLimit: 2)
+        #expect(!state.mustWait(join))
+        _ = state.authenticate(as: try UserName(validating: "alice"), status: nil)
+        #expect(state.mustWait(join) && state.mustWait(speak))
+        #expect(!state.mustWait(ping))
+        #expect(state.opened() == true)
+        #expect(!state.mustWait(join) && !state.mustWait(speak))
+        #expect(try state.join(room("a")) == .join)
+        #expect(state.mustWait(speak))
+        #expect(!state.mustWait(elsewhere))
+        #expect(try state.joined(room("a")) == true)
+        #expect(!state.mustWait(speak))
+        _ = state.close()
+        #expect(!state.mustWait(speak))
+    }
+
     @Test("a private room is read by its two users alone, and joined by nobody")
     func direct() throws {
         var state = try open()

@@ -66,6 +66,25 @@ struct ConversationTests {
         }
     }
 
+    @Test("a client may say all that it wants at once: it is done in order, behind the answers that it needs")
+    func allAtOnce() async throws {
+        try await SharedCluster.use { cluster in
+            let room = newRoom()
+            let client = try await cluster.open("/ws?user=\(newUser())", at: cluster.nodes[0])
+            client.send(["type": "join", "room": .string(room), "id": "1"])
+            client.send(["type": "message", "room": .string(room), "text": "at once", "id": "2"])
+            client.send(["type": "history", "room": "elsewhere", "id": "3"])
+            client.send(["type": "leave", "room": .string(room), "id": "4"])
+            client.send(["type": "message", "room": .string(room), "text": "too late", "id": "5"])
+            _ = try await client.next("welcome")
+            #expect(try await client.next("joined", id: "1")["seq"]?.int == 0)
+            expectError(try await client.next("error", id: "3"), 111, "not_in_room")
+            #expect(try await client.next("ack", id: "2")["seq"]?.int == 1)
+            _ = try await client.next("left", id: "4")
+            expectError(try await client.next("error", id: "5"), 111, "not_in_room")
+        }
+    }
+
     @Test("a sender does not get its own message on that session, its other session does; with echo both do")
     func ownMessages() async throws {
         try await SharedCluster.use { cluster in
