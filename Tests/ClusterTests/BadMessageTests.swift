@@ -238,7 +238,7 @@ func harmless(_ cluster: Cluster, _ attack: (Session, _ room: String) async thro
 private func sayAsTold(_ session: Session, _ text: String, in room: String) async throws {
     do {
         try await session.say(text, in: room)
-    } catch let refusal as Session.Refusal where refusal.error["code"]?.int == 103 {
+    } catch let refusal as Refusal where refusal.code == 103 {
         try await Task.sleep(for: .milliseconds(try #require(refusal.error["retry_ms"]?.int)))
         try await session.say(text, in: room)
     }
