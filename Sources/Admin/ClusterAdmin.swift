@@ -171,8 +171,22 @@ package struct ClusterAdmin: Sendable {
     /// Oldest first.
     /// - Parameter limit: 1 to 500.
     package func history(_ room: RoomName, range: HistoryRange, limit: Int) async throws -> HistoryReport {
-        let (head, messages) = try await roomStore.history(room: room, range: range, limit: limit).get()
-        guard let head else { throw NotFound("there is no room \(room)") }
+        var page = try await roomStore.history(room: room, range: range, limit: limit).get()
+        var messages = page.messages
+        while page.more, messages.count < limit, let first = messages.first?.seq, let last = messages.last?.seq {
+            let next: HistoryRange =
+                switch range {
+                case .latest, .before: .before(first)
+                case .after: .after(last)
+                case .range(_, let to): .range(last + 1, to)
+                }
+            page = try await roomStore.history(room: room, range: next, limit: limit - messages.count).get()
+            switch range {
+            case .latest, .before: messages.insert(contentsOf: page.messages, at: 0)
+            case .after, .range: messages += page.messages
+            }
+        }
+        guard let head = page.head else { throw NotFound("there is no room \(room)") }
         return HistoryReport(room: room, epoch: head.epoch, seq: head.seq, messages: messages)
     }
 

@@ -65,18 +65,30 @@ package struct RoomHead: Sendable, Hashable {
     }
 }
 
+/// Why a join changed nothing.
+package enum JoinRefusal: String, Sendable, Hashable {
+    /// The incarnation has a tombstone in the room: it is fenced.
+    case dead
+    /// A newer owner holds the session: this one is over here, and the incarnation is as alive as before.
+    case older
+}
+
 package struct JoinResult: Sendable, Hashable {
     package var head: RoomHead
     /// JSON objects `{"user":…}`, with `status` unless it is online, and with `info` if there is any; at most 100, and the
     /// one who came among them. Read right after the join, so an event with a `pv` above the head's may be in it already.
     package var members: [String]
-    /// The incarnation is dead for this room, or a newer owner holds the session: nothing changed, and the rest is empty.
-    package var refused: Bool
+    /// `nil`: the session is in the room. Else nothing changed, and the rest is empty.
+    package var refusal: JoinRefusal?
 
-    package init(head: RoomHead, members: [String], refused: Bool) {
+    package init(head: RoomHead, members: [String]) {
         self.head = head
         self.members = members
-        self.refused = refused
+    }
+
+    package init(refusal: JoinRefusal) {
+        self.init(head: RoomHead(epoch: "", seq: 0, tag: "", pv: 0, count: 0), members: [])
+        self.refusal = refusal
     }
 }
 
@@ -140,6 +152,23 @@ package struct HistoryLimits: Sendable, Hashable {
         self.maxMessages = max(0, maxMessages)
         self.maxAge = max(1, maxAge)
         self.afterlife = max(1, afterlife)
+    }
+}
+
+/// A piece of a room's log.
+package struct HistoryPage: Sendable, Hashable {
+    /// Of the moment in which the messages were read; `nil` when there is no such room.
+    package var head: RoomHead?
+    /// Oldest first. An entry that no version of this wrote is left out.
+    package var messages: [StoredMessage]
+    /// The range has more than this page: older ones for ``HistoryRange/latest`` and ``HistoryRange/before(_:)``, newer
+    /// ones for the others. Whoever wants them asks again from where the page ends.
+    package var more: Bool
+
+    package init(head: RoomHead?, messages: [StoredMessage], more: Bool) {
+        self.head = head
+        self.messages = messages
+        self.more = more
     }
 }
 

@@ -121,11 +121,17 @@ extension RoomStore {
         ).map { reply in reply.string.flatMap { $0.isEmpty ? nil : $0 } }
     }
 
-    /// A piece of the log, oldest first, at most `limit` (1–500) messages, with the head of the same moment; no head when
-    /// there is no such room. An entry that no version of this wrote is left out.
+    /// What a page of history weighs at most, about, unless its reader says otherwise: far less than one reply may.
+    package static let pageBytes = 256 * 1024
+
+    /// A page of the log, oldest first, with the head of the same moment.
+    ///
+    /// - Parameters:
+    ///   - limit: how many messages, 1 to 500.
+    ///   - maximumBytes: of what is stored of them; two messages are in a page whatever they weigh.
     package func history(
-        room: RoomName, range: HistoryRange, limit: Int
-    ) -> EventLoopFuture<(head: RoomHead?, messages: [StoredMessage])> {
+        room: RoomName, range: HistoryRange, limit: Int, maximumBytes: Int = pageBytes
+    ) -> EventLoopFuture<HistoryPage> {
         let bounds: (direction: String, start: String, end: String) =
             switch range {
             case .latest: ("backward", "+", "-")
@@ -138,12 +144,16 @@ extension RoomStore {
             keys: [.string(keys.roomMeta(room)), .string(keys.roomLog(room))],
             arguments: [
                 .string(bounds.direction), .string(bounds.start), .string(bounds.end),
-                .integer(Int64(min(max(limit, 1), Self.chunk))),
+                .integer(Int64(min(max(limit, 1), Self.chunk))), .integer(Int64(max(maximumBytes, 1))),
             ]
         ).flatMapThrowing { reply in
             guard let fields = reply.array else { throw ClusterStateError.unexpectedReply(of: "room_history") }
-            guard let head = RoomHead(fields[...]) else { return (nil, []) }
-            return (head, (fields.last?.array ?? []).compactMap(StoredMessage.init(entry:)))
+            guard let head = RoomHead(fields[...]) else { return HistoryPage(head: nil, messages: [], more: false) }
+            guard fields.count == 7, let more = fields[5].int, let entries = fields[6].array else {
+                throw ClusterStateError.unexpectedReply(of: "room_history")
+            }
+            return HistoryPage(
+                head: head, messages: entries.compactMap(StoredMessage.init(entry:)), more: more == 1)
         }
     }
 }

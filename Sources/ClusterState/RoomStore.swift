@@ -51,10 +51,12 @@ package struct RoomStore: Sendable {
             case "ok":
                 guard let head = RoomHead(fields.dropFirst()) else { break }
                 let members = Self.members(RoomUser.read(listed.array?.last), with: m)
-                return redis.eventLoop.makeSucceededFuture(JoinResult(head: head, members: members, refused: false))
+                return redis.eventLoop.makeSucceededFuture(JoinResult(head: head, members: members))
             case "refused":
-                let none = RoomHead(epoch: "", seq: 0, tag: "", pv: 0, count: 0)
-                return redis.eventLoop.makeSucceededFuture(JoinResult(head: none, members: [], refused: true))
+                guard let refusal = fields.dropFirst().first?.string.flatMap({ JoinRefusal(rawValue: $0) }) else {
+                    break
+                }
+                return redis.eventLoop.makeSucceededFuture(JoinResult(refusal: refusal))
             case "declare":
                 // The session stands on another incarnation, whose key must be declared. It may move on meanwhile.
                 guard let old = fields.dropFirst().first?.string.flatMap({ Incarnation($0) }), attempts > 1 else {
@@ -78,8 +80,11 @@ package struct RoomStore: Sendable {
         return [RoomUser(name: m.user.string, status: m.status, info: m.info ?? "").json] + users.prefix(99).map(\.json)
     }
 
-    /// Leaves the room if the session still belongs to this incarnation and generation; false when it does not.
-    /// Works also when Redis is full.
+    /// What ``leave(_:)`` takes for any generation, for an entry of which the node knows nothing else.
+    package static let anyGeneration: Int64 = -1
+
+    /// Leaves the room if the session still belongs to this incarnation and generation (``anyGeneration``: to this
+    /// incarnation); false when it does not. Works also when Redis is full.
     package func leave(_ m: Membership) -> EventLoopFuture<Bool> {
         redis.evaluate(
             ClusterScripts.roomLeave,

@@ -74,8 +74,11 @@ extension Hub {
             // The member may have left, or the whole node may have a new incarnation by now.
             guard room.members[request.session]?.membership.generation == membership.generation else { return }
             switch result {
-            case .success(let answer) where answer.refused:
+            case .success(let answer) where answer.refusal == .dead:
                 self.fenced(incarnation)
+            case .success(let answer) where answer.refusal == .older:
+                self.remove(request.session, from: room)
+                self.fail([request], room, self.unavailable("this session lives elsewhere by now"))
             case .success(let answer):
                 self.joinAnswered(request, room, answer)
             case .failure(let error):
@@ -164,12 +167,12 @@ extension Hub {
         store.history(room: room.name, range: .range(from, .max), limit: Self.recoveryPage)
             .assumeIsolated().whenComplete { result in
                 guard room.members[request.session] != nil, let position = room.sequencer.position else { return }
-                guard case .success((let head?, let messages)) = result, head.epoch == recovery.since.epoch,
-                    messages.first?.seq == from
+                guard case .success(let page) = result, page.head?.epoch == recovery.since.epoch,
+                    page.messages.first?.seq == from
                 else { return self.refuseRecovery(request, room, answer) }
                 var recovery = recovery
                 let user = self.sessions[request.session]?.user
-                for message in messages where message.seq <= position.seq {
+                for message in page.messages where message.seq <= position.seq {
                     if message.seq == recovery.since.seq {
                         guard message.tag == recovery.since.tag else {
                             return self.refuseRecovery(request, room, answer)
@@ -193,13 +196,14 @@ extension Hub {
             var texts = [
                 ServerMessage.gap(room: room.name, epoch: position.epoch, from: from, to: position.seq)
             ]
-            if case .success((_, let messages)) = result, !messages.isEmpty {
+            if case .success(let page) = result, !page.messages.isEmpty {
                 let user = self.sessions[request.session]?.user
                 texts.append(
                     ServerMessage.history(
                         room: room.name, id: nil, epoch: position.epoch,
-                        messages: messages.filter { $0.seq <= position.seq }.map { self.element(of: $0, for: user) },
-                        more: (messages.first?.seq ?? 1) > 1))
+                        messages: page.messages.filter { $0.seq <= position.seq }
+                            .map { self.element(of: $0, for: user) },
+                        more: page.more))
             }
             self.deliver(request, room, answer, recovered: false, texts: texts)
         }

@@ -213,20 +213,16 @@ extension Hub: RedisSubscriberDelegate {
     }
 
     func answerHistory(_ request: HistoryRequest) {
-        // One more than asked tells whether there is more.
-        store.history(room: request.room, range: request.range, limit: request.limit + 1)
+        store.history(room: request.room, range: request.range, limit: request.limit)
             .assumeIsolated().whenComplete { result in
                 switch result {
-                case .success((let head, var messages)):
-                    let more = messages.count > request.limit
-                    if more {
-                        if case .after = request.range { messages.removeLast() } else { messages.removeFirst() }
-                    }
+                case .success(let page):
                     self.reply(
                         request.session,
                         ServerMessage.history(
-                            room: request.room, id: request.id, epoch: head?.epoch,
-                            messages: messages.map { self.element(of: $0, for: request.user) }, more: more))
+                            room: request.room, id: request.id, epoch: page.head?.epoch,
+                            messages: page.messages.map { self.element(of: $0, for: request.user) },
+                            more: page.more))
                 case .failure(let error):
                     self.reply(
                         request.session,

@@ -34,9 +34,9 @@ extension Hub {
         store.history(room: room.name, range: .range(from, .max), limit: Self.logPage)
             .assumeIsolated().whenComplete { result in
                 switch result {
-                case .success((let head, let messages)):
-                    let position = head.map { RoomPosition(epoch: $0.epoch, seq: $0.seq, tag: $0.tag) }
-                    let relayed = messages.map { message in
+                case .success(let page):
+                    let position = page.head.map { RoomPosition(epoch: $0.epoch, seq: $0.seq, tag: $0.tag) }
+                    let relayed = page.messages.map { message in
                         RoomSequencer<HubRoom.Relayed>.Message(
                             epoch: position?.epoch ?? "", seq: message.seq, tag: message.tag, previousTag: nil,
                             element: HubRoom.Relayed(
@@ -145,7 +145,8 @@ extension Hub {
     private func rejoin(_ membership: Membership, _ room: HubRoom) {
         store.join(membership).assumeIsolated().whenComplete { result in
             switch result {
-            case .success(let answer) where answer.refused: self.fenced(membership.incarnation)
+            case .success(let answer) where answer.refusal == .dead: self.fenced(membership.incarnation)
+            case .success(let answer) where answer.refusal == .older: self.leave(room.name, membership.session)
             case .success(let answer):
                 // Redis may have forgotten the room: its head tells.
                 if room.sequencer.position?.epoch != answer.head.epoch

@@ -47,8 +47,9 @@ struct RoomPublishTests {
                     "M2 tagB tagA newepoch \(ts) - 1\n2"
                         + #"{"type":"message","room":"general","seq":2,"tag":"tagB","from":"bob","text":"ho","ts":\#(ts)}"#,
                 ])
-            let (head, messages) = try await cluster.rooms.history(room: room(), range: .latest, limit: 10).get()
-            #expect(head == RoomHead(epoch: "newepoch", seq: 2, tag: "tagB", pv: 0, count: 0))
+            let page = try await cluster.rooms.history(room: room(), range: .latest, limit: 10).get()
+            let messages = page.messages
+            #expect(page.head == RoomHead(epoch: "newepoch", seq: 2, tag: "tagB", pv: 0, count: 0))
             #expect(messages.map(\.tag) == ["tagA", "tagB"])
             #expect(messages.map(\.origin) == [origin, ""])
             #expect(messages.map(\.clientID) == ["1", "2"])
@@ -209,6 +210,56 @@ struct RoomPublishTests {
             #expect(try await cluster.seqs(.range(6, 4)) == [])
             #expect(try await cluster.seqs(.range(-4, 1)) == [1])
             #expect(try await cluster.rooms.history(room: room(), range: .after(10), limit: 5).get().head?.seq == 10)
+        }
+    }
+
+    @Test("a page ends by count or by weight, and says whether its range has more")
+    func historyWeight() async throws {
+        try await ClusterFixture.run { cluster in
+            func page(_ range: HistoryRange, limit: Int = 500, bytes: Int = RoomStore.pageBytes) async throws -> String
+            {
+                let page = try await cluster.rooms.history(
+                    room: room(), range: range, limit: limit, maximumBytes: bytes
+                ).get()
+                return "\(page.messages.first?.seq ?? 0)-\(page.messages.last?.seq ?? 0)" + (page.more ? "+" : "")
+            }
+            #expect(try await page(.latest) == "0-0")
+            let kilobyte = String(repeating: "x", count: 1000)
+            for index in 1...40 { _ = try await cluster.publish(publication("\(index)", kilobyte)) }
+            #expect(try await page(.latest) == "1-40")
+            #expect(try await page(.latest, limit: 40) == "1-40")
+            #expect(try await page(.latest, limit: 39) == "2-40+")
+            #expect(try await page(.latest, bytes: 10_900) == "31-40+")
+            #expect(try await page(.before(31), bytes: 10_900) == "21-30+")
+            #expect(try await page(.before(11), bytes: 10_900) == "1-10")
+            #expect(try await page(.after(0), bytes: 10_900) == "1-10+")
+            #expect(try await page(.after(30), bytes: 10_900) == "31-40")
+            #expect(try await page(.after(0), limit: 3, bytes: 10_900) == "1-3+")
+            #expect(try await page(.range(5, 8), bytes: 4400) == "5-8")
+            #expect(try await page(.range(5, 8), bytes: 3300) == "5-7+")
+            #expect(try await page(.range(5, 8), bytes: 1) == "5-6+", "a reader gets beyond the message it knows")
+            #expect(try await page(.range(8, 8), bytes: 1) == "8-8")
+        }
+    }
+
+    @Test("300 messages of 256 KiB are read in pages, on a connection that stays")
+    func heavyHistory() async throws {
+        try await ClusterFixture.run { cluster in
+            // One entry repeated by the server: this is about reading.
+            let body = "\"text\":\"" + String(repeating: "x", count: 256 * 1024) + "\""
+            try await cluster.command("HSET", cluster.keys.roomMeta(room()), "epoch", "e", "seq", "300")
+            let write = RedisScript(
+                name: "write",
+                source: """
+                    for seq = 1, 300 do redis.call('XADD', KEYS[1], seq .. '-0', 'h', '1 tagg bob\\n- 0\\n', 'b', ARGV[1]) end
+                    """)
+            _ = try await cluster.redis.evaluate(
+                write, keys: [.string(cluster.keys.roomLog(room()))], arguments: [.string(body)]
+            ).get()
+            let page = try await cluster.rooms.history(room: room(), range: .range(1, .max), limit: 300).get()
+            #expect(page.messages.map(\.seq) == [1, 2])
+            #expect(page.more)
+            try await cluster.command("DEL", cluster.keys.roomLog(room()))
         }
     }
 
