@@ -1,8 +1,8 @@
 /// What a room got in one tick: the frames of all as one buffer, and for those who wrote some of them what they get in
 /// their place.
 ///
-/// Everybody is sent ``bytes`` as it is; an origin is sent its ``assembly(for:echo:)``, in which each answer stands where
-/// its own message would (G1).
+/// Everybody is sent ``bytes`` as it is. An origin is sent its ``assembly(for:echo:from:)``, in which each answer stands
+/// where its own message would (G1); who is slow is sent ``lean(for:echo:from:)``, without what is ephemeral (G6).
 package struct TickBuffer<Origin: Hashable & Sendable>: Sendable {
     private struct Piece: Sendable {
         let frame: Range<Int>
@@ -12,39 +12,62 @@ package struct TickBuffer<Origin: Hashable & Sendable>: Sendable {
 
     package private(set) var bytes: [UInt8] = []
     package private(set) var frames = 0
+    package private(set) var hasPresence = false
     private var ownBytes: [UInt8] = []
     private var pieces: [Origin: [Piece]] = [:]
+    private var ephemeral: [Range<Int>] = []
 
     package init() {}
 
-    package mutating func append(_ frame: some Collection<UInt8>) {
+    package mutating func append(_ frame: some Collection<UInt8>, kind: FrameKind) {
+        let start = bytes.count
         bytes.append(contentsOf: frame)
         frames += 1
+        if kind == .presence { hasPresence = true }
+        if kind.isEphemeral { ephemeral.append(start..<bytes.count) }
     }
 
     /// - Parameters:
     ///   - own: what `origin` gets instead; may be empty.
-    ///   - isMessage: with echo the origin gets `frame` too, behind `own`.
+    ///   - kind: of a message the origin gets, with echo, `frame` too, behind `own`.
     package mutating func append(
-        _ frame: some Collection<UInt8>, origin: Origin, own: some Collection<UInt8>, isMessage: Bool
+        _ frame: some Collection<UInt8>, kind: FrameKind, origin: Origin, own: some Collection<UInt8>
     ) {
         let start = bytes.count
-        append(frame)
+        append(frame, kind: kind)
         let ownStart = ownBytes.count
         ownBytes.append(contentsOf: own)
         pieces[origin, default: []]
-            .append(Piece(frame: start..<bytes.count, own: ownStart..<ownBytes.count, isMessage: isMessage))
+            .append(
+                Piece(
+                    frame: start..<bytes.count, own: ownStart..<ownBytes.count, isMessage: kind == .message))
     }
 
     package var hasOrigins: Bool { !pieces.isEmpty }
+    package var hasEphemeral: Bool { !ephemeral.isEmpty }
 
     /// The tick as `origin` sees it; `nil` when it wrote nothing of it.
-    package func assembly(for origin: Origin, echo: Bool) -> [UInt8]? {
+    ///
+    /// - Parameter start: where in ``bytes`` it begins for `origin`; the start of a frame, or the end.
+    package func assembly(for origin: Origin, echo: Bool, from start: Int = 0) -> [UInt8]? {
         guard let pieces = pieces[origin] else { return nil }
+        return assemble(pieces, echo: echo, from: start)
+    }
+
+    /// The same without the ephemeral frames, for anybody.
+    package func lean(for origin: Origin, echo: Bool, from start: Int = 0) -> [UInt8] {
+        // Own typing stands in both lists.
+        var cuts = (pieces[origin] ?? []).filter { piece in !ephemeral.contains(piece.frame) }
+        cuts += ephemeral.map { Piece(frame: $0, own: 0..<0, isMessage: false) }
+        cuts.sort { $0.frame.lowerBound < $1.frame.lowerBound }
+        return assemble(cuts, echo: echo, from: start)
+    }
+
+    private func assemble(_ pieces: [Piece], echo: Bool, from start: Int) -> [UInt8] {
         var result: [UInt8] = []
-        result.reserveCapacity(bytes.count)
-        var offset = 0
-        for piece in pieces {
+        result.reserveCapacity(bytes.count - start)
+        var offset = start
+        for piece in pieces where piece.frame.lowerBound >= start {
             result.append(contentsOf: bytes[offset..<piece.frame.lowerBound])
             result.append(contentsOf: ownBytes[piece.own])
             if echo, piece.isMessage { result.append(contentsOf: bytes[piece.frame]) }
@@ -54,11 +77,16 @@ package struct TickBuffer<Origin: Hashable & Sendable>: Sendable {
         return result
     }
 
-    /// Empties it, and keeps the memory of an ordinary tick for the next one.
+    /// Empties it and keeps its memory, for the next tick of any room.
     package mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: bytes.count < 1 << 16)
-        ownBytes.removeAll(keepingCapacity: ownBytes.count < 1 << 16)
+        bytes.removeAll(keepingCapacity: true)
+        ownBytes.removeAll(keepingCapacity: true)
         pieces.removeAll(keepingCapacity: true)
+        ephemeral.removeAll(keepingCapacity: true)
         frames = 0
+        hasPresence = false
     }
+
+    /// Of all its buffers together, in bytes.
+    package var capacity: Int { bytes.capacity + ownBytes.capacity }
 }

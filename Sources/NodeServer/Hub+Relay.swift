@@ -65,7 +65,7 @@ extension Hub: RedisSubscriberDelegate {
         case .presence(let presence):
             receive(presence, in: room)
         case .typing(let origin, let frame):
-            append(frame, to: room, except: SessionID(origin))
+            append(frame, to: room, as: .typing, except: SessionID(origin))
         case .kick:
             malformed(room.channel)
         }
@@ -109,7 +109,7 @@ extension Hub: RedisSubscriberDelegate {
                     room: room.name, joined: named ? tick.members(.joined) : [],
                     left: named ? tick.members(.left) : [], updated: named ? tick.members(.updated) : [],
                     count: tick.count, pv: tick.pv),
-                to: room)
+                to: room, as: .presence)
         }
         dirtyPresence = []
     }
@@ -167,22 +167,24 @@ extension Hub: RedisSubscriberDelegate {
             batches[shard].entries.append(
                 .init(
                     room: room.handle, frame: frame, origin: local == shard ? origin : nil, own: own,
-                    isMessage: true))
+                    kind: .message))
         }
     }
 
     /// One text for everybody in the room.
-    func append(_ text: [UInt8], to room: HubRoom) {
-        text.withUnsafeBytes { append($0, to: room, except: nil) }
+    func append(_ text: [UInt8], to room: HubRoom, as kind: FrameKind) {
+        text.withUnsafeBytes { append($0, to: room, as: kind, except: nil) }
     }
 
-    private func append(_ text: UnsafeRawBufferPointer, to room: HubRoom, except origin: SessionID?) {
+    private func append(
+        _ text: UnsafeRawBufferPointer, to room: HubRoom, as kind: FrameKind, except origin: SessionID?
+    ) {
         for shard in room.interest.indices where room.interest[shard] > 0 {
             let frame = frame(text, shard)
             batches[shard].entries.append(
                 .init(
                     room: room.handle, frame: frame, origin: origin, own: frame.upperBound..<frame.upperBound,
-                    isMessage: false))
+                    kind: kind))
         }
     }
 

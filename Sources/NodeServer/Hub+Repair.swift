@@ -22,7 +22,7 @@ extension Hub {
                 logger.warning(
                     "messages cannot be delivered",
                     metadata: ["room": "\(room.name)", "epoch": "\(epoch)", "from": "\(from)", "to": "\(to)"])
-                append(ServerMessage.gap(room: room.name, epoch: epoch, from: from, to: to), to: room)
+                append(ServerMessage.gap(room: room.name, epoch: epoch, from: from, to: to), to: room, as: .notice)
             case .read(let from): readLog(room, from: from)
             }
         }
@@ -107,7 +107,8 @@ extension Hub {
             room.needsPresenceText = false
             self.append(
                 ServerMessage.presence(
-                    room: room.name, id: nil, members: members, count: head.count, pv: head.pv), to: room)
+                    room: room.name, id: nil, members: members, count: head.count, pv: head.pv),
+                to: room, as: .presence)
             self.scheduleTurn()
         }
     }

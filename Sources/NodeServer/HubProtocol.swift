@@ -83,8 +83,7 @@ struct DeliveryBatch: Sendable {
         let origin: SessionID?
         /// What the origin gets instead: its ack, or nothing.
         let own: Range<Int>
-        /// Whether an origin that joined with `echo` gets `frame` too.
-        let isMessage: Bool
+        let kind: FrameKind
     }
 
     /// A frame for sessions one by one: what was meant for a user.

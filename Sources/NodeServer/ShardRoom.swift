@@ -54,9 +54,9 @@ final class ShardRoom {
 
     func append(_ entry: DeliveryBatch.Entry, in bytes: UnsafeRawBufferPointer) {
         if let origin = entry.origin, indices[origin] != nil {
-            tick.append(bytes[entry.frame], origin: origin, own: bytes[entry.own], isMessage: entry.isMessage)
+            tick.append(bytes[entry.frame], kind: entry.kind, origin: origin, own: bytes[entry.own])
         } else {
-            tick.append(bytes[entry.frame])
+            tick.append(bytes[entry.frame], kind: entry.kind)
         }
     }
 
