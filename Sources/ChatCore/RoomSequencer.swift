@@ -18,6 +18,8 @@ package struct RoomPosition: Sendable, Equatable {
 /// 3. A hole, or a predecessor that does not match, asks for one read of the log from the last delivered message on;
 ///    what arrives meanwhile is held and merged behind the read.
 /// 4. What the log no longer has is said as a gap, never skipped in silence (G2).
+/// 5. A message under a delivered number but with another tag, or a head below the delivered one, proves that Redis forgot a
+///    tail: the epoch has to turn, so that numbers of the two stories are never compared.
 package struct RoomSequencer<Element: Sendable>: Sendable {
     package struct Message: Sendable {
         package var epoch: String
@@ -42,6 +44,8 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
         case gap(epoch: String, from: Int64, to: Int64)
         /// Read the log from this `seq` on, and answer with ``logRead(_:head:)``.
         case read(from: Int64)
+        /// Redis forgot what was delivered in this epoch: end it (compare and set), then read the log from `seq` on.
+        case turn(epoch: String, from: Int64)
     }
 
     private enum State {
@@ -55,6 +59,8 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
 
     /// So that a room under repair cannot grow without bound; what is dropped is read from the log afterwards.
     package static var maximumHeld: Int { 1024 }
+    /// Tags of so many last messages tell a late copy from a fork; an older number is looked up.
+    private static var remembered: Int { 32 }
 
     private var state: State = .unopened
     package private(set) var position: RoomPosition?
@@ -62,14 +68,16 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
     private var heldOverflowed = false
     /// An epoch that was left behind: late copies of its messages are dropped.
     private var formerEpoch: String?
+    /// The tag of `seq` stands at `seq % remembered`, for the last messages of this epoch.
+    private var tags: [String] = []
+    /// The first `seq` of which ``tags`` tells.
+    private var firstRemembered: Int64 = 0
 
     package init() {}
 
-    package var isReading: Bool { state == .reading }
-
     package mutating func open(at position: RoomPosition) -> [Event] {
         guard state == .unopened else { return [] }
-        self.position = position
+        move(to: position)
         state = .live
         return releaseHeld()
     }
@@ -80,6 +88,7 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
             epoch == current.epoch
         else { return false }
         position = RoomPosition(epoch: epoch, seq: seq, tag: tag)
+        remember(tag, of: seq)
         return true
     }
 
@@ -120,16 +129,10 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
             formerEpoch = start.epoch
             let first = messages.first?.seq ?? head.seq + 1
             events.append(.gap(epoch: head.epoch, from: 1, to: first - 1))
-            position = RoomPosition(epoch: head.epoch, seq: first - 1, tag: "")
-        } else if let own = messages.first(where: { $0.seq == start.seq }), own.tag != start.tag, !start.tag.isEmpty {
-            // The log tells another story of a message that was delivered: Redis forgot a tail.
-            events.append(.gap(epoch: head.epoch, from: start.seq, to: max(head.seq, start.seq)))
-            position = head
-            return events + releaseHeld()
-        } else if head.seq < start.seq {
-            events.append(.gap(epoch: head.epoch, from: head.seq + 1, to: start.seq))
-            position = head
-            return events + releaseHeld()
+            move(to: RoomPosition(epoch: head.epoch, seq: first - 1, tag: ""))
+        } else if isFork(start, messages, head) {
+            state = .reading
+            return [.turn(epoch: head.epoch, from: start.seq)]
         }
         let before = seq
         for message in messages where message.seq > seq {
@@ -142,7 +145,7 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
         if head.seq > seq, seq == before {
             // Nothing is kept of what was missed: a room without history, or a log that was cut.
             events.append(.gap(epoch: head.epoch, from: seq + 1, to: head.seq))
-            position = head
+            move(to: head)
         } else if head.seq > seq {
             state = .reading
             return events + [.read(from: seq)]
@@ -152,6 +155,14 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
 
     private var seq: Int64 { position?.seq ?? 0 }
 
+    /// The log ends before the last delivered message, or tells another story of it.
+    private func isFork(_ start: RoomPosition, _ messages: [Message], _ head: RoomPosition) -> Bool {
+        if head.seq < start.seq { return true }
+        guard !start.tag.isEmpty else { return false }
+        if head.seq == start.seq { return head.tag != start.tag }
+        return messages.contains { $0.seq == start.seq && $0.tag != start.tag }
+    }
+
     private mutating func step(_ message: Message) -> [Event] {
         guard let position else { return [] }
         guard message.epoch == position.epoch else {
@@ -160,7 +171,12 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
             advance(to: message)
             return [.gap(epoch: message.epoch, from: 1, to: message.seq - 1), .deliver(message)]
         }
-        if message.seq <= position.seq { return [] }
+        if message.seq <= position.seq {
+            // A late copy, as behind a repair, or the same number given twice.
+            guard message.seq < firstRemembered || tag(of: message.seq) != message.tag else { return [] }
+            state = .reading
+            return [.read(from: position.seq)]
+        }
         let follows = message.previousTag == nil || position.tag.isEmpty || message.previousTag == position.tag
         if message.seq == position.seq + 1, follows {
             advance(to: message)
@@ -172,7 +188,30 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
     }
 
     private mutating func advance(to message: Message) {
-        position = RoomPosition(epoch: message.epoch, seq: message.seq, tag: message.tag)
+        if message.epoch != position?.epoch || message.seq != seq + 1 {
+            move(to: RoomPosition(epoch: message.epoch, seq: message.seq, tag: message.tag))
+        } else {
+            position = RoomPosition(epoch: message.epoch, seq: message.seq, tag: message.tag)
+            remember(message.tag, of: message.seq)
+        }
+    }
+
+    /// Somewhere else than one further: of what lies before nothing is remembered.
+    private mutating func move(to position: RoomPosition) {
+        self.position = position
+        tags = []
+        firstRemembered = position.seq
+        if position.tag.isEmpty { firstRemembered += 1 } else { remember(position.tag, of: position.seq) }
+    }
+
+    private mutating func remember(_ tag: String, of seq: Int64) {
+        if tags.isEmpty { tags = Array(repeating: "", count: Self.remembered) }
+        tags[Int(seq % Int64(Self.remembered))] = tag
+        firstRemembered = max(firstRemembered, seq - Int64(Self.remembered) + 1)
+    }
+
+    private func tag(of seq: Int64) -> String? {
+        tags.isEmpty ? nil : tags[Int(seq % Int64(Self.remembered))]
     }
 
     private mutating func hold(_ message: Message) {
@@ -187,7 +226,8 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
         heldOverflowed = false
         waiting.reverse()
         while state == .live, let message = waiting.popLast() {
-            // Behind a read of the log the chain of tags is proven up to the position; a hole is found by `seq`.
+            // Behind a read of the log all is proven up to the position: known numbers are copies, a hole is found by `seq`.
+            if message.epoch == position?.epoch, message.seq <= seq { continue }
             events += step(message)
         }
         if state == .reading {

@@ -5,21 +5,24 @@ import NIOCore
 import RedisClient
 import WireProtocol
 
-/// Joins and leaves: SUBSCRIBE is confirmed and the index written before a room's first membership.
+/// Joins and leaves: SUBSCRIBE is confirmed and the index written before a room's first membership, and the index entry goes
+/// only when Redis holds no membership of this node there any more.
 extension Hub {
     func join(_ request: JoinRequest) {
-        guard sessions[request.session] != nil else { return }
+        guard let session = sessions[request.session] else { return }
         let room = rooms[request.room] ?? openRoom(request.room)
         sessions[request.session]?.rooms.insert(request.room)
-        if room.phase == .open, mayWrite() {
-            sendJoin(request, to: room)
-        } else {
-            room.waitingJoins.append(request)
-            pursue(room)
-        }
+        room.members[
+            request.session,
+            default: HubRoom.Member(
+                user: session.user, info: session.info, shard: session.shard,
+                registration: Registration(wanting: session.status))
+        ].registration.want(session.status, request)
+        settle(request.session, in: room)
     }
 
-    private func openRoom(_ name: RoomName) -> HubRoom {
+    @discardableResult
+    func openRoom(_ name: RoomName) -> HubRoom {
         let room = HubRoom(
             name: name, channel: keys.roomChannel(name), handle: makeHandle(), shardCount: shards.count)
         rooms[name] = room
@@ -40,85 +43,160 @@ extension Hub {
             room.isIndexing = true
             nodes.addRoom(incarnation, room.name).assumeIsolated().whenComplete { result in
                 room.isIndexing = false
+                guard self.incarnation == incarnation else { return self.pursue(room) }
                 switch result {
                 case .success(true):
-                    guard self.incarnation == incarnation else { return self.pursue(room) }
                     room.isIndexed = true
                     self.pursue(room)
                 case .success(false): self.fenced(incarnation)
                 case .failure(let error):
                     self.logger.debug("room not indexed yet", metadata: ["room": "\(room.name)", "error": "\(error)"])
-                    if let error = error as? RedisError, error.isOutOfMemory { self.failJoins(room, error) }
+                    // A full Redis says so at once; all else waits for the joins' deadlines.
+                    if let error = error as? RedisError, error.isOutOfMemory {
+                        self.expireJoins(room, self.wireError(error)) { _ in true }
+                    }
                 }
             }
             return
         }
         guard room.isSubscribed else { return }
         room.phase = .open
-        let waiting = room.waitingJoins
-        room.waitingJoins = []
-        for request in waiting { sendJoin(request, to: room) }
+        for id in room.pending { settle(id, in: room) }
         markQueueDirty(room)
         scheduleTurn()
     }
 
-    private func sendJoin(_ request: JoinRequest, to room: HubRoom) {
-        guard let session = sessions[request.session], let incarnation else { return }
-        let membership = Membership(
-            room: room.name, session: request.session, user: session.user, incarnation: incarnation,
-            generation: generation, joinedAt: 0, status: session.status, info: session.info)
-        room.members[request.session] = HubRoom.Member(
-            membership: membership, shard: session.shard, request: request,
-            isDelivered: room.members[request.session]?.isDelivered ?? false)
-        store.join(membership).assumeIsolated().whenComplete { result in
-            // The member may have left, or the whole node may have a new incarnation by now.
-            guard room.members[request.session]?.membership.generation == membership.generation else { return }
-            switch result {
-            case .success(let answer) where answer.refusal == .dead:
-                self.fenced(incarnation)
-            case .success(let answer) where answer.refusal == .older:
-                self.remove(request.session, from: room)
-                self.fail([request], room, self.unavailable("this session lives elsewhere by now"))
-            case .success(let answer):
-                self.joinAnswered(request, room, answer)
-            case .failure(let error):
-                self.remove(request.session, from: room)
-                room.needsReconcile = true
-                self.sessions[request.session]?.rooms.remove(room.name)
-                self.emit(
-                    .joinFailed(
-                        room: room.name, session: request.session, id: request.id, error: self.wireError(error)),
-                    to: session.shard)
-                self.closeIfUnused(room)
+    // MARK: Memberships
+
+    /// Sends what is due for a member, if anything.
+    func settle(_ id: SessionID, in room: HubRoom) {
+        guard let member = room.members[id] else { return }
+        if member.registration.isVoid {
+            room.members[id] = nil
+            room.pending.remove(id)
+            return closeIfUnused(room)
+        }
+        if member.registration.isSettled {
+            room.pending.remove(id)
+            return
+        }
+        room.pending.insert(id)
+        guard room.phase == .open else { return pursue(room) }
+        guard mayWrite(), let incarnation, let action = room.members[id]?.registration.next() else { return }
+        commandNumber += 1
+        room.members[id]?.touched = commandNumber
+        switch action {
+        case .none, .forget:
+            break
+        case .write(let status, let attempt):
+            let membership = membership(id, member, status, room, incarnation)
+            store.join(membership).assumeIsolated().whenComplete { result in
+                self.joinCompleted(id, room, attempt, incarnation, result)
+            }
+        case .update(let status, let attempt):
+            let membership = membership(id, member, status, room, incarnation)
+            store.setStatus(membership).assumeIsolated().whenComplete { result in
+                switch result {
+                case .success(true):
+                    _ = room.members[id]?.registration.wrote(attempt)
+                    self.settle(id, in: room)
+                case .success(false), .failure:
+                    _ = room.members[id]?.registration.writeFailed(attempt, outcomeIsUnknown: true)
+                }
+            }
+        case .remove(let attempt):
+            let membership = membership(id, member, .online, room, incarnation)
+            store.leave(membership).assumeIsolated().whenComplete { result in
+                switch result {
+                case .success:
+                    room.members[id]?.registration.removed(attempt)
+                    self.settle(id, in: room)
+                case .failure:
+                    room.members[id]?.registration.removeFailed(attempt)
+                }
             }
         }
     }
 
-    private func joinAnswered(_ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult) {
-        let head = RoomPosition(epoch: answer.head.epoch, seq: answer.head.seq, tag: answer.head.tag)
+    private func membership(
+        _ id: SessionID, _ member: HubRoom.Member, _ status: PresenceStatus, _ room: HubRoom, _ incarnation: Incarnation
+    ) -> Membership {
+        Membership(
+            room: room.name, session: id, user: member.user, incarnation: incarnation, generation: generation,
+            joinedAt: 0, status: status, info: member.info)
+    }
+
+    /// What failed is tried again, so many a tick; joins that waited too long are answered.
+    func settlePending(_ room: HubRoom, _ now: NIODeadline) {
+        expireJoins(room, unavailable()) { $0.deadline <= now }
+        guard room.phase == .open, mayWrite(), redis.isConnected else { return }
+        for id in room.pending where repairCommands < Self.repairCommandsPerTick {
+            guard room.members[id]?.registration.isUnderWay == false else { continue }
+            repairCommands += 1
+            settle(id, in: room)
+        }
+    }
+
+    private func joinCompleted(
+        _ id: SessionID, _ room: HubRoom, _ attempt: Int, _ incarnation: Incarnation,
+        _ result: Result<JoinResult, any Error>
+    ) {
+        switch result {
+        case .success(let answer) where answer.refusal == .dead:
+            room.members[id]?.registration.refused(attempt)
+            fenced(incarnation)
+        case .success(let answer) where answer.refusal != nil:
+            // Another owner holds the session, so this one has nothing to write.
+            let failed = room.members[id]?.registration.writeFailed(attempt, outcomeIsUnknown: false) ?? []
+            fail(failed, room, unavailable())
+        case .success(let answer):
+            guard let answered = room.members[id]?.registration.wrote(attempt) else { return }
+            follow(room, to: answer.head)
+            for request in answered { joinAnswered(request, room, answer) }
+            settle(id, in: room)
+        case .failure(let error):
+            let isUnknown = (error as? RedisError)?.outcomeIsUnknown ?? true
+            let failed = room.members[id]?.registration.writeFailed(attempt, outcomeIsUnknown: isUnknown) ?? []
+            fail(failed, room, wireError(error))
+            if room.members[id]?.registration.isVoid == true { settle(id, in: room) }
+        }
+    }
+
+    /// A join's answer tells where the room stands in Redis.
+    private func follow(_ room: HubRoom, to head: RoomHead) {
+        let position = RoomPosition(epoch: head.epoch, seq: head.seq, tag: head.tag)
         // Later the events alone move it: this answer may overtake those that tell the others of this join.
-        if room.pv == 0 { room.pv = answer.head.pv }
-        apply(room.sequencer.open(at: head), to: room)
-        if room.sequencer.position?.epoch != head.epoch || (room.sequencer.position?.seq ?? 0) < head.seq {
-            // The relay still owes something, or the room began anew: make sure that it comes.
+        if room.pv == 0 { room.pv = head.pv }
+        apply(room.sequencer.open(at: position), to: room)
+        guard let own = room.sequencer.position else { return }
+        if own.epoch != head.epoch || own.seq > head.seq {
+            // Redis may have forgotten the room, or a tail of it.
+            room.needsPresenceText = true
+            apply(room.sequencer.verify(), to: room)
+            readPresence(room)
+        } else if own.seq < head.seq {
             awaitRelay(room, seq: head.seq)
         }
+    }
+
+    private func joinAnswered(_ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult) {
         if let since = request.since {
-            recover(request, room, answer, Recovery(since: since))
+            recover(request, since, room, answer)
         } else {
             deliver(request, room, answer, recovered: nil, texts: [])
         }
     }
 
     /// From here on the shard gets the room's batches for this session, and they continue at the present position.
-    private func deliver(
+    func deliver(
         _ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult, recovered: Bool?, texts: [[UInt8]]
     ) {
-        guard let member = room.members[request.session], let position = room.sequencer.position else { return }
-        room.members[request.session]?.request = nil
+        guard let member = room.members[request.session], member.registration.wanted != nil, let shard = member.shard,
+            let position = room.sequencer.position
+        else { return }
         if !member.isDelivered {
             room.members[request.session]?.isDelivered = true
-            room.interest[member.shard] += 1
+            room.interest[shard] += 1
         }
         let joined = ServerMessage.joined(
             room: room.name, id: request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
@@ -127,121 +205,32 @@ extension Hub {
             .joined(
                 room: room.name, handle: room.handle, session: request.session, echo: request.echo,
                 texts: [joined] + texts),
-            to: member.shard)
+            to: shard)
         // Who came in between is not in this list, and its event was sent before this session could get it.
         if answer.head.pv < room.pv { answerPresence(room.name, request.session, nil) }
-    }
-
-    // MARK: Recovery
-
-    private struct Recovery {
-        let since: ClientMessage.Position
-        var texts: [[UInt8]] = []
-        var seq: Int64
-        var isProven: Bool
-
-        init(since: ClientMessage.Position) {
-            self.since = since
-            self.seq = since.seq
-            self.isProven = since.tag == nil || since.seq == 0
-        }
-    }
-
-    /// More than this is not replayed: the client gets a `gap` and the newest page.
-    private static var recoveryLimit: Int { 1000 }
-    private static var recoveryPage: Int { 300 }
-
-    /// Reads from the client's position on until it meets the room's own, which moves meanwhile: no hole, no repeat.
-    private func recover(_ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult, _ recovery: Recovery) {
-        guard let position = room.sequencer.position, room.members[request.session] != nil else { return }
-        guard recovery.since.epoch == position.epoch, recovery.since.seq <= position.seq,
-            recovery.texts.count <= Self.recoveryLimit
-        else {
-            return refuseRecovery(request, room, answer)
-        }
-        if recovery.seq >= position.seq, recovery.isProven {
-            return deliver(request, room, answer, recovered: true, texts: recovery.texts)
-        }
-        // The client's own last message is read too, when its tag is to prove that both mean the same story.
-        let from = recovery.isProven ? recovery.seq + 1 : recovery.seq
-        store.history(room: room.name, range: .range(from, .max), limit: Self.recoveryPage)
-            .assumeIsolated().whenComplete { result in
-                guard room.members[request.session] != nil, let position = room.sequencer.position else { return }
-                guard case .success(let page) = result, page.head?.epoch == recovery.since.epoch,
-                    page.messages.first?.seq == from
-                else { return self.refuseRecovery(request, room, answer) }
-                var recovery = recovery
-                let user = self.sessions[request.session]?.user
-                for message in page.messages where message.seq <= position.seq {
-                    if message.seq == recovery.since.seq {
-                        guard message.tag == recovery.since.tag else {
-                            return self.refuseRecovery(request, room, answer)
-                        }
-                        continue
-                    }
-                    recovery.texts.append(self.text(of: message, in: room.name, for: user))
-                    recovery.seq = message.seq
-                }
-                recovery.isProven = true
-                self.recover(request, room, answer, recovery)
-            }
-    }
-
-    /// All or nothing: what is missing is said, and the newest page shown.
-    private func refuseRecovery(_ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult) {
-        guard let since = request.since else { return }
-        store.history(room: room.name, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
-            guard let position = room.sequencer.position else { return }
-            let from = since.epoch == position.epoch ? min(since.seq, position.seq) + 1 : 1
-            var texts = [
-                ServerMessage.gap(room: room.name, epoch: position.epoch, from: from, to: position.seq)
-            ]
-            if case .success(let page) = result, !page.messages.isEmpty {
-                let user = self.sessions[request.session]?.user
-                texts.append(
-                    ServerMessage.history(
-                        room: room.name, id: nil, epoch: position.epoch,
-                        messages: page.messages.filter { $0.seq <= position.seq }
-                            .map { self.element(of: $0, for: user) },
-                        more: page.more))
-            }
-            self.deliver(request, room, answer, recovered: false, texts: texts)
-        }
     }
 
     // MARK: Leaving
 
     func leave(_ name: RoomName, _ id: SessionID) {
         sessions[id]?.rooms.remove(name)
-        guard let room = rooms[name] else { return }
-        room.waitingJoins.removeAll { $0.session == id }
-        if let member = remove(id, from: room) { sendLeave(member.membership, room) }
-        closeIfUnused(room)
-    }
-
-    @discardableResult
-    func remove(_ id: SessionID, from room: HubRoom) -> HubRoom.Member? {
-        guard let member = room.members.removeValue(forKey: id) else { return nil }
-        if member.isDelivered { room.interest[member.shard] -= 1 }
-        return member
-    }
-
-    private func sendLeave(_ membership: Membership, _ room: HubRoom) {
-        guard mayWrite() else {
-            room.needsReconcile = true
-            return
+        guard let room = rooms[name], let member = room.members[id] else { return }
+        if member.isDelivered, let shard = member.shard {
+            room.members[id]?.isDelivered = false
+            room.interest[shard] -= 1
         }
-        store.leave(membership).assumeIsolated().whenFailure { _ in room.needsReconcile = true }
+        _ = room.members[id]?.registration.wantNothing()
+        settle(id, in: room)
     }
 
     func closeIfUnused(_ room: HubRoom) {
-        guard room.isUnused, room.phase != .closed, !room.needsReconcile, !room.isReconciling else { return }
+        guard room.isUnused, room.phase != .closed else { return }
         room.phase = .closed
         rooms[room.name] = nil
         roomsByChannel[room.channel] = nil
         metrics.rooms = rooms.count
         subscriber?.unsubscribe(room.channel)
-        // In the pipeline this stands behind the last leave and before the index entry of a later first join.
+        // In the pipeline this stands before the index entry of a later first join.
         guard let incarnation, room.isIndexed || room.isIndexing else { return }
         nodes.removeRoom(incarnation, room.name).assumeIsolated().whenFailure { _ in
             self.needsDirectoryReconcile = true
@@ -250,33 +239,39 @@ extension Hub {
 
     /// The node ends: every membership that is still there goes now.
     func leaveAll() -> EventLoopFuture<Void> {
+        guard let incarnation else { return eventLoop.makeSucceededVoidFuture() }
         let leaves = rooms.values.flatMap { room in
-            room.members.values.map { store.leave($0.membership).map { _ in } }
+            room.members.map { id, member in
+                store.leave(membership(id, member, .online, room, incarnation)).map { _ in }
+            }
         }
         return EventLoopFuture.andAllComplete(leaves, on: eventLoop)
     }
 
-    func expireJoins(_ room: HubRoom, _ now: NIODeadline) {
-        let expired = room.waitingJoins.filter { $0.deadline <= now }
-        guard !expired.isEmpty else { return }
-        room.waitingJoins.removeAll { $0.deadline <= now }
-        fail(expired, room, unavailable())
+    // MARK: Joins that fail
+
+    private func expireJoins(_ room: HubRoom, _ error: WireError, where matches: (JoinRequest) -> Bool) {
+        for id in room.pending {
+            guard let expired = room.members[id]?.registration.expire(where: matches), !expired.isEmpty else {
+                continue
+            }
+            fail(expired, room, error)
+            if room.members[id]?.registration.isVoid == true { settle(id, in: room) }
+        }
     }
 
-    private func failJoins(_ room: HubRoom, _ error: RedisError) {
-        let failed = room.waitingJoins
-        room.waitingJoins = []
-        fail(failed, room, wireError(error))
-    }
-
+    /// Who is in stays in, and only hears that it could not be done again.
     private func fail(_ requests: [JoinRequest], _ room: HubRoom, _ error: WireError) {
         for request in requests {
             guard let session = sessions[request.session] else { continue }
+            if room.members[request.session]?.registration.wanted != nil {
+                reply(request.session, ServerMessage.error(error, id: request.id, room: room.name.string))
+                continue
+            }
             sessions[request.session]?.rooms.remove(room.name)
             emit(
                 .joinFailed(room: room.name, session: request.session, id: request.id, error: error),
                 to: session.shard)
         }
-        closeIfUnused(room)
     }
 }

@@ -33,7 +33,7 @@ extension Hub {
                 .append(pending, bytes: bytes, deadline: deadline)
             scheduleTurn()
         } else {
-            guard let room = rooms[request.room], room.members[request.session] != nil else {
+            guard let room = rooms[request.room], room.members[request.session]?.registration.wanted != nil else {
                 return reply(
                     request.session,
                     ServerMessage.error(WireError(.notInRoom), id: request.id, room: request.room.string))
@@ -80,7 +80,14 @@ extension Hub {
         write(batch, room: room.name, channels: nil) { result in
             switch result {
             case .success(let outcomes):
-                self.settle(room.queue.answered(), outcomes, room: room.name) { self.awaitRelay(room, seq: $0) }
+                self.settle(room.queue.answered(), outcomes, room: room.name) { seq, owed in
+                    if (room.sequencer.position?.seq ?? 0) < seq {
+                        room.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
+                        self.awaitRelay(room, seq: seq)
+                        return true
+                    }
+                    return false
+                }
             case .failure(let error) where Self.isFinal(error):
                 self.refuse(room.queue.answered(), self.wireError(error), room: room.name)
             case .failure:
@@ -100,14 +107,17 @@ extension Hub {
             switch result {
             case .success(let outcomes):
                 let entries = self.directs[name]?.queue.answered() ?? []
-                self.settle(entries, outcomes, room: name) { _ in }
+                self.settle(entries, outcomes, room: name) { seq, owed in
+                    self.directs[name]?.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
+                    return true
+                }
             case .failure(let error) where Self.isFinal(error):
                 self.refuse(self.directs[name]?.queue.answered() ?? [], self.wireError(error), room: name)
             case .failure:
                 self.directs[name]?.queue.outcomeUnknown()
                 return
             }
-            if self.directs[name]?.queue.isEmpty == true { self.directs[name] = nil }
+            if self.directs[name]?.isEmpty == true { self.directs[name] = nil }
             self.scheduleTurn()
         }
     }
@@ -117,7 +127,8 @@ extension Hub {
         _ completion: @escaping (Result<[PublishOutcome], any Error>) -> Void
     ) {
         metrics.publishBatches += 1
-        let left = batch.map(\.deadline).max().map { Int64($0) - Int64(NIODeadline.now().uptimeNanoseconds) } ?? 0
+        // Answered in time for the one that has waited longest.
+        let left = batch.map(\.deadline).min().map { Int64($0) - Int64(NIODeadline.now().uptimeNanoseconds) } ?? 0
         store.publish(
             to: room, channels: channels, batch.map(\.element.publication), limits: configuration.history,
             newEpoch: Base64URL.random(count: 8, using: &random),
@@ -125,30 +136,34 @@ extension Hub {
         ).assumeIsolated().whenComplete(completion)
     }
 
-    /// Redis refused the batch as a whole, and would again at once.
+    /// Redis refused the batch as a whole, and would again at once. One that is loading its data, or hands over to
+    /// another, is waited for.
     private static func isFinal(_ error: any Error) -> Bool {
-        (error as? RedisError)?.isOutOfMemory == true
+        guard let error = error as? RedisError, error.code == .server else { return false }
+        let passing = [
+            "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "BUSY", "NOSCRIPT",
+        ]
+        let word = error.message.drop { $0 == "-" }.prefix { $0 != " " }
+        return !passing.contains(String(word))
     }
 
+    /// - Parameter owe: takes what the relay is to acknowledge; false when it has passed that `seq` already.
     private func settle(
         _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ outcomes: [PublishOutcome], room: RoomName,
-        relayOwes: (Int64) -> Void
+        owe: (Int64, HubRoom.OwedAck) -> Bool
     ) {
         forget(entries)
         for (entry, outcome) in zip(entries, outcomes) {
             let pending = entry.element
             switch outcome {
-            case .stored(let seq, _, _):
-                relayOwes(seq)
+            case .stored(let seq, let ts, _):
+                // When the relay was faster than this answer, it has acknowledged already.
+                _ = owe(seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts))
             case .duplicate(let seq, let ts, _):
-                if entry.attempts > 0 {
-                    // An earlier try of this node was stored: its relay acknowledges it.
-                    relayOwes(seq)
-                } else {
-                    reply(
-                        pending.session,
-                        ServerMessage.ack(room: room, id: pending.id, seq: seq, ts: ts, tag: nil, duplicate: true))
-                }
+                // After a try whose answer was lost this may be the second ack: the relay of that try may have brought one.
+                reply(
+                    pending.session,
+                    ServerMessage.ack(room: room, id: pending.id, seq: seq, ts: ts, tag: nil, duplicate: true))
             case .idReused:
                 reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))
             }
@@ -176,33 +191,70 @@ extension Hub {
         for room in rooms.values where !room.queue.isEmpty {
             let expired = room.queue.expire(now: nanoseconds)
             if !expired.isEmpty { refuse(expired, unavailable(), room: room.name) }
-            closeIfUnused(room)
         }
         for name in Array(directs.keys) {
             let expired = directs[name]?.queue.expire(now: nanoseconds) ?? []
             if !expired.isEmpty { refuse(expired, unavailable(), room: name) }
-            if directs[name]?.queue.isEmpty == true { directs[name] = nil }
+            if directs[name]?.isEmpty == true { directs[name] = nil }
         }
     }
+
+    // MARK: What the relay owes
 
     /// The relay owes this `seq`; should it not come in time, the log is read.
     func awaitRelay(_ room: HubRoom, seq: Int64) {
         guard (room.sequencer.position?.seq ?? 0) < seq else { return }
-        if let awaited = room.awaited {
-            room.awaited = (max(awaited.seq, seq), awaited.since)
-        } else {
-            room.awaited = (seq, .now())
-        }
+        let now = NIODeadline.now()
+        room.awaited = HubRoom.Awaited(
+            seq: max(room.awaited?.seq ?? 0, seq), since: room.awaited?.since ?? now,
+            checked: room.awaited?.checked ?? now)
     }
 
     func checkAwaited(_ room: HubRoom, _ now: NIODeadline) {
+        if let awaited = room.awaited, (room.sequencer.position?.seq ?? 0) >= awaited.seq { room.awaited = nil }
         guard let awaited = room.awaited else { return }
-        guard (room.sequencer.position?.seq ?? 0) < awaited.seq else {
+        if now - awaited.since > NodeConfiguration.relayDeadline {
+            // Neither relay nor log has it: Redis forgot it, or is away. The same id again tells.
             room.awaited = nil
-            return
+            for (_, owed) in room.owed.takeAll() { deny(owed, room: room.name) }
+        } else if now - awaited.checked > NodeConfiguration.relayPatience {
+            room.awaited?.checked = now
+            metrics.relayMisses += 1
+            apply(room.sequencer.verify(), to: room)
         }
-        room.awaited = (awaited.seq, now)
-        metrics.relayMisses += 1
-        apply(room.sequencer.verify(), to: room)
+    }
+
+    /// Messages up to this `seq` will not be relayed. What is stored in the room's epoch is acknowledged all the same.
+    func acknowledgeSwallowed(_ room: HubRoom, through seq: Int64, epochTurned: Bool) {
+        for (seq, owed) in epochTurned ? room.owed.takeAll() : room.owed.takeSwallowed(through: seq) {
+            if epochTurned {
+                deny(owed, room: room.name)
+            } else {
+                acknowledge(owed, seq, room: room.name)
+            }
+        }
+    }
+
+    /// A private room has no sequencer here: what its relay does not bring in time is acknowledged without it.
+    func checkOwedDirects(_ now: NIODeadline) {
+        guard !directs.isEmpty else { return }
+        let patience = UInt64(NodeConfiguration.relayPatience.nanoseconds)
+        let since = now.uptimeNanoseconds - min(patience, now.uptimeNanoseconds)
+        for name in Array(directs.keys) {
+            for (seq, owed) in directs[name]?.owed.takeOverdue(since: since) ?? [] {
+                metrics.relayMisses += 1
+                acknowledge(owed, seq, room: name)
+            }
+            if directs[name]?.isEmpty == true { directs[name] = nil }
+        }
+    }
+
+    private func acknowledge(_ owed: HubRoom.OwedAck, _ seq: Int64, room: RoomName) {
+        reply(owed.session, ServerMessage.ack(room: room, id: owed.id, seq: seq, ts: owed.ts, tag: nil))
+    }
+
+    private func deny(_ owed: HubRoom.OwedAck, room: RoomName) {
+        metrics.publishesRefused += 1
+        reply(owed.session, ServerMessage.error(unavailable(), id: owed.id, room: room.string))
     }
 }

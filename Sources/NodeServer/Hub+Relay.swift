@@ -122,6 +122,7 @@ extension Hub: RedisSubscriberDelegate {
                 return malformed(keys.userChannel(user))
             }
             let origin = message.originSession.flatMap { sessions[$0] == nil ? nil : $0 }
+            if origin != nil { directs[room]?.owed.delivered(message.seq) }
             let ack = origin.map { _ in
                 ServerMessage.ack(room: room, rawID: message.id, seq: message.seq, ts: message.ts, tag: message.tag)
             }
@@ -154,7 +155,7 @@ extension Hub: RedisSubscriberDelegate {
         _ text: UnsafeRawBufferPointer, origin: SessionID?, id: String, seq: Int64, tag: String, ts: Int64,
         of room: HubRoom
     ) {
-        if let awaited = room.awaited, awaited.seq <= seq { room.awaited = nil }
+        room.owed.delivered(through: seq)
         // Also when the sender has left the room since: its publish is answered.
         let local = origin.flatMap { sessions[$0]?.shard }
         for shard in room.interest.indices where room.interest[shard] > 0 || local == shard {
@@ -200,10 +201,14 @@ extension Hub: RedisSubscriberDelegate {
 
     // MARK: Answers from the store
 
-    func answerPresence(_ name: RoomName, _ session: SessionID, _ id: String?) {
+    /// - Parameter attempts: a list that was read before an event which the session has got is read again.
+    func answerPresence(_ name: RoomName, _ session: SessionID, _ id: String?, attempts: Int = 3) {
         store.presence(room: name, limit: 100).assumeIsolated().whenComplete { result in
             switch result {
             case .success((let head, let members)):
+                if let head, attempts > 1, let pv = self.rooms[name]?.pv, head.pv < pv {
+                    return self.answerPresence(name, session, id, attempts: attempts - 1)
+                }
                 self.reply(
                     session,
                     ServerMessage.presence(

@@ -23,10 +23,33 @@ extension Hub {
                     "messages cannot be delivered",
                     metadata: ["room": "\(room.name)", "epoch": "\(epoch)", "from": "\(from)", "to": "\(to)"])
                 append(ServerMessage.gap(room: room.name, epoch: epoch, from: from, to: to), to: room, as: .notice)
+                acknowledgeSwallowed(room, through: to, epochTurned: epoch != room.epoch)
+                if epoch != room.epoch {
+                    // The numbers of presence may have fallen too.
+                    room.needsPresenceText = true
+                    readPresence(room)
+                }
             case .read(let from): readLog(room, from: from)
+            case .turn(let epoch, let from): turn(room, from: epoch, thenRead: from)
             }
         }
+        room.epoch = room.sequencer.position?.epoch ?? room.epoch
         if !events.isEmpty { scheduleTurn() }
+    }
+
+    /// Redis forgot what it had given out. Whoever sees it first turns the epoch, so that nobody compares numbers of the two
+    /// stories; then the log is read in the new one.
+    private func turn(_ room: HubRoom, from epoch: String, thenRead from: Int64) {
+        logger.warning("Redis forgot messages: the room's epoch turns", metadata: ["room": "\(room.name)"])
+        store.turnEpoch(room: room.name, from: epoch, to: Base64URL.random(count: 8, using: &random))
+            .assumeIsolated().whenComplete { result in
+                switch result {
+                case .success: self.readLog(room, from: from)
+                case .failure:
+                    room.sequencer.readFailed()
+                    self.repairBacklog.append(room)
+                }
+            }
     }
 
     private func readLog(_ room: HubRoom, from: Int64) {
@@ -121,104 +144,74 @@ extension Hub {
         needsDirectoryReconcile = true
     }
 
+    /// What Redis holds of this node in the room, against what this process has. Members about whom a command went out
+    /// since the read began are left alone: its answer tells.
     func reconcile(_ room: HubRoom) {
-        guard !room.isReconciling, mayWrite(), redis.isConnected, room.phase == .open, let incarnation else { return }
+        guard !room.isReconciling, mayWrite(), redis.isConnected, room.phase == .open, let incarnation,
+            repairCommands < Self.repairCommandsPerTick
+        else { return }
+        repairCommands += 1
         room.isReconciling = true
         room.needsReconcile = false
-        let before = room.members
+        let began = commandNumber
         store.sessionsOn(incarnation, room: room.name).assumeIsolated().whenComplete { result in
             room.isReconciling = false
             guard case .success(let present) = result, self.incarnation == incarnation else {
                 room.needsReconcile = true
                 return
             }
-            for (id, member) in room.members where before[id] != nil && !present.contains(id.string) {
-                self.rejoin(member.membership, room)
+            for (id, member) in room.members where member.touched <= began {
+                room.members[id]?.registration.found(present.contains(id.string))
+                if room.members[id]?.registration.isSettled == false { room.pending.insert(id) }
             }
             for text in present {
-                guard let id = SessionID(text), room.members[id] == nil, before[id] == nil else { continue }
-                self.removeStray(id, room, incarnation)
+                guard let id = SessionID(text), room.members[id] == nil else { continue }
+                self.addStray(id, to: room, incarnation)
             }
             self.closeIfUnused(room)
         }
     }
 
-    private func rejoin(_ membership: Membership, _ room: HubRoom) {
-        store.join(membership).assumeIsolated().whenComplete { result in
-            switch result {
-            case .success(let answer) where answer.refusal == .dead: self.fenced(membership.incarnation)
-            case .success(let answer) where answer.refusal == .older: self.leave(room.name, membership.session)
-            case .success(let answer):
-                // Redis may have forgotten the room: its head tells.
-                if room.sequencer.position?.epoch != answer.head.epoch
-                    || (room.sequencer.position?.seq ?? 0) != answer.head.seq
-                {
-                    self.apply(room.sequencer.verify(), to: room)
-                }
-                if room.pv != answer.head.pv { self.readPresence(room) }
-            case .failure: room.needsReconcile = true
-            }
-        }
-    }
-
-    /// An entry of a session that this process does not have in the room: a leave whose answer was lost.
-    private func removeStray(_ id: SessionID, _ room: HubRoom, _ incarnation: Incarnation) {
-        store.members(room: room.name).assumeIsolated().whenSuccess { memberships in
-            for membership in memberships
-            where membership.session == id && membership.incarnation == incarnation && room.members[id] == nil {
-                self.store.leave(membership).assumeIsolated().whenFailure { _ in room.needsReconcile = true }
-            }
-        }
+    /// An entry of a session that this process does not have: a leave whose answer was lost.
+    private func addStray(_ id: SessionID, to room: HubRoom, _ incarnation: Incarnation) {
+        guard let nobody = try? UserName(validating: "-") else { return }
+        room.members[id] = HubRoom.Member(
+            user: nobody, info: nil, shard: nil, registration: Registration(stray: ()))
+        room.pending.insert(id)
     }
 
     /// The index of this incarnation against the rooms and sessions of this process.
     func reconcileDirectory() {
         guard needsDirectoryReconcile, mayWrite(), redis.isConnected, let incarnation else { return }
         needsDirectoryReconcile = false
+        let began = commandNumber
         nodes.rooms(of: incarnation).and(nodes.sessions(of: incarnation)).assumeIsolated().whenComplete { result in
-            guard case .success((let indexedRooms, let indexedSessions)) = result, self.incarnation == incarnation
-            else {
+            guard case .success((let rooms, let sessions)) = result, self.incarnation == incarnation else {
                 self.needsDirectoryReconcile = true
                 return
             }
-            for name in indexedRooms where self.rooms[name] == nil {
-                // Nobody of this process is there: open it, so that its reconciling removes what is left, then close.
-                self.adoptForCleaning(name, incarnation)
+            self.compareRooms(Set(rooms), incarnation)
+            let present = Dictionary(sessions) { $1 }
+            for (id, entry) in self.directory where entry.touched <= began {
+                self.directory[id]?.registration.found(present[id] != nil)
+                if self.directory[id]?.registration.isSettled == false { self.pendingEntries.insert(id) }
             }
-            for room in self.rooms.values where room.isIndexed && !indexedRooms.contains(room.name) {
-                self.nodes.addRoom(incarnation, room.name).assumeIsolated().whenSuccess { alive in
-                    if !alive { self.fenced(incarnation) }
-                }
-            }
-            let present = Set(indexedSessions.map(\.0))
-            for (id, session) in self.sessions where session.isOpen && !present.contains(id) {
-                self.nodes.addSession(incarnation, id, user: session.user).assumeIsolated().whenFailure { _ in
-                    self.needsDirectoryReconcile = true
-                }
-            }
-            for (id, user) in indexedSessions where self.sessions[id] == nil {
-                self.nodes.removeSession(incarnation, id, user: user).assumeIsolated().whenFailure { _ in
-                    self.needsDirectoryReconcile = true
-                }
+            for (id, user) in present where self.directory[id] == nil {
+                self.directory[id] = DirectoryEntry(user: user, registration: Registration(stray: ()))
+                self.pendingEntries.insert(id)
             }
         }
     }
 
-    private func adoptForCleaning(_ name: RoomName, _ incarnation: Incarnation) {
-        store.sessionsOn(incarnation, room: name).and(store.members(room: name)).assumeIsolated().whenComplete {
-            result in
-            guard case .success((let present, let memberships)) = result else {
-                self.needsDirectoryReconcile = true
-                return
-            }
-            guard self.rooms[name] == nil else { return }
-            for membership in memberships
-            where membership.incarnation == incarnation && present.contains(membership.session.string) {
-                self.store.leave(membership).assumeIsolated().whenFailure { _ in self.needsDirectoryReconcile = true }
-            }
-            self.nodes.removeRoom(incarnation, name).assumeIsolated().whenFailure { _ in
-                self.needsDirectoryReconcile = true
-            }
+    private func compareRooms(_ indexed: Set<RoomName>, _ incarnation: Incarnation) {
+        for name in indexed where rooms[name] == nil {
+            // Nobody of this process is there: opened, what it holds is found and removed, and it is closed again.
+            openRoom(name).needsReconcile = true
+        }
+        for room in rooms.values where room.isIndexed && !indexed.contains(room.name) {
+            room.isIndexed = false
+            if room.phase == .open { room.phase = .opening }
+            pursue(room)
         }
     }
 
@@ -237,26 +230,22 @@ extension Hub {
         eventLoop.assertInEventLoop()
         self.incarnation = incarnation
         generation += 1
-        for (id, session) in sessions where session.isOpen {
-            nodes.addSession(incarnation, id, user: session.user).assumeIsolated().whenFailure { _ in
-                self.needsDirectoryReconcile = true
-            }
+        for (id, entry) in directory {
+            directory[id]?.registration.beginAnew()
+            if entry.registration.wanted != nil { directory[id]?.registration.want(generation) }
+            pendingEntries.insert(id)
         }
         for room in rooms.values {
             room.phase = .opening
             room.isIndexed = false
             room.isIndexing = false
-            for (id, member) in room.members {
-                if let request = member.request {
-                    remove(id, from: room)
-                    room.waitingJoins.append(request)
-                } else {
-                    room.members[id]?.membership.incarnation = incarnation
-                    room.members[id]?.membership.generation = generation
-                }
+            room.needsReconcile = false
+            for id in room.members.keys {
+                room.members[id]?.registration.beginAnew()
+                room.pending.insert(id)
             }
-            room.needsReconcile = true
             pursue(room)
         }
+        settleEntries()
     }
 }

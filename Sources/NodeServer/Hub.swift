@@ -29,7 +29,7 @@ final class Hub: @unchecked Sendable {
     var random: FastRandom
 
     var incarnation: Incarnation?
-    /// Whether writes may go out: the lease is held and everything that it owns was written under it.
+    /// Whether writes may go out: the lease is held.
     var mayWrite: () -> Bool = { false }
     /// The node was declared dead: get a new incarnation.
     var onFenced: () -> Void = {}
@@ -40,6 +40,9 @@ final class Hub: @unchecked Sendable {
     var sessions: [SessionID: HubSession] = [:]
     /// Sessions whose opening is not confirmed yet.
     var openings: Set<SessionID> = []
+    var directory: [SessionID: DirectoryEntry] = [:]
+    /// Entries of the directory about which something is due, or under way.
+    var pendingEntries: Set<SessionID> = []
     var users: [UserName: HubUser] = [:]
     var usersByChannel: [String: UserName] = [:]
     /// Queues of private rooms; a private room has no members here, only publishes.
@@ -64,8 +67,19 @@ final class Hub: @unchecked Sendable {
 
     struct DirectQueue {
         var queue = PublishQueue<HubRoom.PendingPublish>()
+        var owed = OwedAcks<HubRoom.OwedAck>()
         let channels: [String]
+
+        var isEmpty: Bool { queue.isEmpty && owed.isEmpty }
     }
+
+    /// Commands that a tick of 250 ms sends to put things right: what clients ask for does not wait for them.
+    static let repairCommandsPerTick = 1000
+    var repairCommands = 0
+    /// Numbers the commands about memberships and entries.
+    var commandNumber: UInt64 = 0
+    var recoveriesUnderWay = 0
+    var waitingRecoveries: [() -> Void] = []
 
     init(configuration: NodeConfiguration, redis: RedisClient, logger: Logger, seed: UInt64) {
         self.eventLoop = redis.eventLoop
@@ -188,18 +202,19 @@ final class Hub: @unchecked Sendable {
 
     private func tick() {
         let now = NIODeadline.now()
+        repairCommands = 0
         expirePublishes(now)
         expireOpenings(now)
+        settleEntries()
         for room in Array(rooms.values) {
             if room.phase == .opening { pursue(room) }
-            if !room.waitingJoins.isEmpty { expireJoins(room, now) }
-            if let awaited = room.awaited, now - awaited.since > NodeConfiguration.relayPatience {
-                checkAwaited(room, now)
-            }
+            if !room.pending.isEmpty { settlePending(room, now) }
+            if room.awaited != nil || !room.owed.isEmpty { checkAwaited(room, now) }
             if !room.queue.isEmpty { markQueueDirty(room) }
             if room.needsReconcile { reconcile(room) }
-            if room.isUnused { closeIfUnused(room) }
+            closeIfUnused(room)
         }
+        checkOwedDirects(now)
         continueRepair()
         sample()
         reconcileDirectory()

@@ -15,18 +15,29 @@ final class HubRoom {
     }
 
     struct Member {
-        var membership: Membership
-        let shard: Int
-        /// The request that is not answered yet: asked again should the node get a new incarnation meanwhile.
-        var request: JoinRequest?
+        let user: UserName
+        let info: String?
+        /// `nil` for an entry that Redis holds and that nobody here stands behind.
+        let shard: Int?
+        /// What Redis is to hold of it, and the joins that wait for an answer.
+        var registration: Registration<PresenceStatus, JoinRequest>
         /// Whether the shard delivers to it.
         var isDelivered = false
+        /// The number of the last command about it: what was read before that command tells nothing.
+        var touched: UInt64 = 0
     }
 
     struct PendingPublish: Sendable {
         let publication: Publication
         let session: SessionID
         let id: String?
+    }
+
+    /// A publish that is stored, and whose ack has not gone out.
+    struct OwedAck: Sendable {
+        let session: SessionID
+        let id: String?
+        let ts: Int64
     }
 
     /// A message on its way through the sequencer: the finished client text and who it came from.
@@ -36,6 +47,13 @@ final class HubRoom {
         /// The client's id, JSON-escaped, without quotes; empty when it gave none.
         let id: String
         let ts: Int64
+    }
+
+    struct Awaited {
+        var seq: Int64
+        let since: NIODeadline
+        /// When the log was last read for it.
+        var checked: NIODeadline
     }
 
     let name: RoomName
@@ -48,14 +66,20 @@ final class HubRoom {
     var needsReconcile = false
     var isReconciling = false
     var sequencer = RoomSequencer<Relayed>()
+    /// That of the last events, to see it turn.
+    var epoch = ""
     var members: [SessionID: Member] = [:]
     /// How many delivered members each shard has.
     var interest: [Int]
-    var waitingJoins: [JoinRequest] = []
+    /// Members about whom something is due, or under way.
+    var pending: Set<SessionID> = []
     var queue = PublishQueue<PendingPublish>()
     var isQueueDirty = false
-    /// The highest `seq` that Redis gave to a publish of this node, and since when the relay owes it.
-    var awaited: (seq: Int64, since: NIODeadline)?
+    /// A `seq` that Redis is known to have given, and the relay owes.
+    var awaited: Awaited?
+    var owed = OwedAcks<OwedAck>()
+    /// Reads of the log for those who come back, by the `seq` from which they read.
+    var recoveryReads: [Int64: [(Result<HistoryPage, any Error>) -> Void]] = [:]
     var presence = PresenceTick()
     var isPresenceDirty = false
     var pv: Int64 = 0
@@ -71,24 +95,32 @@ final class HubRoom {
     }
 
     var isUnused: Bool {
-        members.isEmpty && waitingJoins.isEmpty && queue.isEmpty && awaited == nil
+        members.isEmpty && queue.isEmpty && awaited == nil && owed.isEmpty && !isReconciling && !needsReconcile
     }
 }
 
 /// The sessions of one user in this process, and the subscription to what is meant for that user.
 struct HubUser {
     let channel: String
+    var isHeard = false
     var sessions: [SessionID: Int] = [:]
 }
 
-/// One session as the hub knows it.
+/// One session as the hub knows it, for as long as its connection is there.
 struct HubSession {
     let user: UserName
     let shard: Int
     let info: String?
-    let joinedAt: Int64
     var status: PresenceStatus
     var rooms: Set<RoomName> = []
     var isOpen = false
     let openDeadline: NIODeadline
+}
+
+/// The entries of one session in the directory (`P:{s:S}`, the user's list, the index): they may outlive the connection
+/// until Redis took their end.
+struct DirectoryEntry {
+    let user: UserName
+    var registration: Registration<Int64, Never>
+    var touched: UInt64 = 0
 }

@@ -55,6 +55,8 @@ package struct NodeConfiguration: Sendable {
     static let heldMessages = 64
     /// How long an own message may be missing from the relay before the log is read.
     static let relayPatience: TimeAmount = .seconds(1)
+    /// A stored publish that neither relay nor log brings in this time is answered as unavailable.
+    static let relayDeadline: TimeAmount = .seconds(4)
     static let retryAfterMilliseconds: Int64 = 1000
 
     var authenticationTimeout: TimeAmount {

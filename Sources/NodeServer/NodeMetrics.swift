@@ -21,6 +21,7 @@ final class HubMetrics {
     var relayMalformed = 0
     var relayMisses = 0
     var logReads = 0
+    var recoveryReads = 0
     var gaps = 0
     var deafness = 0
 
@@ -29,7 +30,8 @@ final class HubMetrics {
         HubFigures(
             sessions: sessions, rooms: rooms, publishes: publishes, publishBatches: publishBatches,
             publishesRefused: publishesRefused, waitingPublishes: waitingPublishes, relayed: relayed,
-            relayMalformed: relayMalformed, relayMisses: relayMisses, logReads: logReads, gaps: gaps,
+            relayMalformed: relayMalformed, relayMisses: relayMisses, logReads: logReads, recoveryReads: recoveryReads,
+            gaps: gaps,
             deafness: deafness, isConnected: isConnected, hears: hears, holdsLease: holdsLease)
     }
 }
@@ -45,6 +47,7 @@ struct HubFigures: Sendable {
     let relayMalformed: Int
     let relayMisses: Int
     let logReads: Int
+    let recoveryReads: Int
     let gaps: Int
     let deafness: Int
     let isConnected: Bool
@@ -71,6 +74,9 @@ enum NodeMetricsText {
         text.counter(
             "martlet_relay_misses_total", help: "Own messages that the relay did not bring in time.", hub.relayMisses)
         text.counter("martlet_log_reads_total", help: "Reads of a room's log to fill a hole.", hub.logReads)
+        text.counter(
+            "martlet_recovery_reads_total", help: "Reads of a room's log for clients that came back.", hub.recoveryReads
+        )
         text.counter("martlet_gaps_total", help: "Holes that were told to clients.", hub.gaps)
         text.counter("martlet_deafness_total", help: "Times that the subscription was deaf.", hub.deafness)
         for (index, shard) in shards.enumerated() {

@@ -30,6 +30,7 @@ private func spell(_ events: [Sequencer.Event]) -> String {
         case .deliver(let message): "+\(message.seq)"
         case .gap(let epoch, let from, let to): "gap \(epoch) \(from)-\(to)"
         case .read(let from): "?\(from)"
+        case .turn(let epoch, let from): "turn \(epoch) ?\(from)"
         }
     }.joined(separator: " ")
 }
@@ -49,7 +50,7 @@ struct RoomSequencerTests {
         var sequencer = Sequencer.live(at: 4)
         #expect(spell(sequencer.receive(Sequencer.message(5))) == "+5")
         #expect(spell(sequencer.receive(Sequencer.message(5))).isEmpty)
-        #expect(spell(sequencer.receive(Sequencer.message(3))).isEmpty)
+        #expect(spell(sequencer.receive(Sequencer.message(4))).isEmpty)
         #expect(spell(sequencer.receive(Sequencer.message(6))) == "+6")
     }
 
@@ -105,21 +106,65 @@ struct RoomSequencerTests {
         #expect(spell(sequencer.logRead(Sequencer.logged(4...5), head: head)) == "+5")
     }
 
-    @Test("a log that tells another story of a delivered message is a fork, and is said")
+    @Test(
+        "a log that tells another story of a delivered message is a fork: the epoch turns, and the gap is said in the new one"
+    )
     func fork() {
         var sequencer = Sequencer.live(at: 4)
         #expect(spell(sequencer.receive(Sequencer.message(5, previous: "other"))) == "?4")
         let head = RoomPosition(epoch: "e", seq: 5, tag: "x5")
-        #expect(spell(sequencer.logRead(Sequencer.logged(4...5, tag: { "x\($0)" }), head: head)) == "gap e 4-5")
-        #expect(spell(sequencer.receive(Sequencer.message(6, previous: "x5"))) == "+6")
+        #expect(spell(sequencer.logRead(Sequencer.logged(4...5, tag: { "x\($0)" }), head: head)) == "turn e ?4")
+        let turned = Sequencer.logged(4...5, tag: { "x\($0)" }).map {
+            Sequencer.Message(epoch: "f", seq: $0.seq, tag: $0.tag, previousTag: nil, element: "")
+        }
+        let after = RoomPosition(epoch: "f", seq: 5, tag: "x5")
+        // What was held from before the turn is in the log that was read behind it.
+        #expect(spell(sequencer.logRead(turned, head: after)) == "gap f 1-3 +4 +5")
+        #expect(spell(sequencer.receive(Sequencer.message(6, epoch: "f", previous: "x5"))) == "+6")
     }
 
-    @Test("Redis forgot a tail: what it no longer knows is said")
+    @Test("Redis forgot a tail and others wrote over it: the same number with another tag is looked up, and is a fork")
+    func overwrittenTail() {
+        var sequencer = Sequencer.live(at: 4)
+        #expect(spell(sequencer.receive(Sequencer.message(5))) == "+5")
+        #expect(spell(sequencer.receive(Sequencer.message(6))) == "+6")
+        #expect(spell(sequencer.receive(Sequencer.message(5, tag: "x5"))) == "?6")
+        let head = RoomPosition(epoch: "e", seq: 5, tag: "x5")
+        #expect(spell(sequencer.logRead([], head: head)) == "turn e ?6")
+        #expect(
+            spell(sequencer.logRead([], head: RoomPosition(epoch: "f", seq: 5, tag: "x5"))) == "gap f 1-5")
+        #expect(spell(sequencer.receive(Sequencer.message(6, epoch: "f", previous: "x5"))) == "+6")
+    }
+
+    @Test("a late copy of a repaired message is not a fork")
+    func lateCopy() {
+        var sequencer = Sequencer.live(at: 4)
+        #expect(spell(sequencer.receive(Sequencer.message(7))) == "?4")
+        let head = RoomPosition(epoch: "e", seq: 7, tag: "t7")
+        #expect(spell(sequencer.logRead(Sequencer.logged(4...7), head: head)) == "+5 +6 +7")
+        for seq in Int64(4)...7 { #expect(spell(sequencer.receive(Sequencer.message(seq))).isEmpty) }
+    }
+
+    @Test("a number from before all memory is looked up, once")
+    func longKnown() {
+        var sequencer = Sequencer.live(at: 4)
+        for seq in Int64(5)...100 { #expect(spell(sequencer.receive(Sequencer.message(seq))) == "+\(seq)") }
+        #expect(spell(sequencer.receive(Sequencer.message(69))).isEmpty)
+        #expect(spell(sequencer.receive(Sequencer.message(68))) == "?100")
+        #expect(
+            spell(sequencer.logRead(Sequencer.logged(100...100), head: RoomPosition(epoch: "e", seq: 100, tag: "t100")))
+                .isEmpty)
+        #expect(spell(sequencer.receive(Sequencer.message(101))) == "+101")
+    }
+
+    @Test("Redis forgot a tail: the epoch turns, and what was said stays behind in the old one")
     func shorterHead() {
         var sequencer = Sequencer.live(at: 9)
         #expect(spell(sequencer.verify()) == "?9")
-        #expect(spell(sequencer.logRead([], head: RoomPosition(epoch: "e", seq: 7, tag: "t7"))) == "gap e 8-9")
-        #expect(spell(sequencer.receive(Sequencer.message(8))) == "+8")
+        #expect(spell(sequencer.logRead([], head: RoomPosition(epoch: "e", seq: 7, tag: "t7"))) == "turn e ?9")
+        #expect(spell(sequencer.logRead([], head: RoomPosition(epoch: "f", seq: 7, tag: "t7"))) == "gap f 1-7")
+        #expect(spell(sequencer.receive(Sequencer.message(8, epoch: "f"))) == "+8")
+        #expect(spell(sequencer.receive(Sequencer.message(8, epoch: "e"))).isEmpty)
     }
 
     @Test("a new epoch is said before its first message, and late copies of the old one are dropped")
@@ -144,7 +189,7 @@ struct RoomSequencerTests {
         _ = sequencer.verify()
         let many = Int64(Sequencer.maximumHeld)
         for seq in 1...(many + 5) { _ = sequencer.receive(Sequencer.message(seq)) }
-        let events = sequencer.logRead([], head: RoomPosition(epoch: "e", seq: 0, tag: "-"))
+        let events = sequencer.logRead([], head: RoomPosition(epoch: "e", seq: 0, tag: "t0"))
         #expect(spell(events).hasSuffix("+\(many) ?\(many)"))
     }
 }

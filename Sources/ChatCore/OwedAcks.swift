@@ -1,0 +1,57 @@
+/// Publishes of this node that are stored, and whose message has not come back through the relay, which acknowledges them in
+/// their place (G1). None stays without an answer: what a gap swallowed, or what the relay never brings, is handed back.
+package struct OwedAcks<Publish: Sendable>: Sendable {
+    private struct Entry: Sendable {
+        let seq: Int64
+        /// Monotonic nanoseconds.
+        let since: UInt64
+        let publish: Publish
+    }
+
+    /// In the order of `seq`.
+    private var entries: [Entry] = []
+
+    package init() {}
+
+    package var isEmpty: Bool { entries.isEmpty }
+    package var highestSeq: Int64? { entries.last?.seq }
+
+    package mutating func add(_ publish: Publish, seq: Int64, now: UInt64) {
+        let index = entries.lastIndex { $0.seq <= seq }.map { $0 + 1 } ?? 0
+        entries.insert(Entry(seq: seq, since: now, publish: publish), at: index)
+    }
+
+    /// The relay, or the log, brought the messages up to this `seq`.
+    package mutating func delivered(through seq: Int64) {
+        guard let first = entries.first, first.seq <= seq else { return }
+        entries.removeAll { $0.seq <= seq }
+    }
+
+    /// The one message of this `seq` came.
+    package mutating func delivered(_ seq: Int64) {
+        entries.removeAll { $0.seq == seq }
+    }
+
+    /// Will not come: returns those that a gap up to this `seq` swallowed.
+    package mutating func takeSwallowed(through seq: Int64) -> [(seq: Int64, publish: Publish)] {
+        let swallowed = entries.filter { $0.seq <= seq }
+        entries.removeAll { $0.seq <= seq }
+        return swallowed.map { ($0.seq, $0.publish) }
+    }
+
+    /// Returns and drops what is owed since before that moment.
+    package mutating func takeOverdue(since: UInt64) -> [(seq: Int64, publish: Publish)] {
+        let overdue = entries.filter { $0.since <= since }
+        entries.removeAll { $0.since <= since }
+        return overdue.map { ($0.seq, $0.publish) }
+    }
+
+    package mutating func takeAll() -> [(seq: Int64, publish: Publish)] {
+        takeSwallowed(through: .max)
+    }
+
+    /// Whether something is owed since before that moment.
+    package func isOverdue(since: UInt64) -> Bool {
+        entries.contains { $0.since <= since }
+    }
+}

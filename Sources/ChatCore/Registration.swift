@@ -1,0 +1,205 @@
+/// Something of this node's that the cluster's store should hold, or should hold no longer: a session in a room, a session
+/// in the directory. Decides which command is due; the driver sends it and says what became of it.
+///
+/// 1. At most one command is under way, so a leave never overtakes the join before it, and the last wish wins.
+/// 2. What may or may not have been written is written again or removed; it is never forgotten while the store may hold it.
+/// 3. A request is answered once: by the command that carried it, or when it expires. A request that fails ends the wish
+///    only if nothing stands on it yet: who is in stays in.
+package struct Registration<Content: Equatable & Sendable, Request: Sendable>: Sendable {
+    private enum Written: Equatable {
+        /// The store holds nothing of it.
+        case nothing
+        /// A command was lost on the way: the store may hold it, or not, or something older.
+        case unknown
+        case content(Content)
+    }
+
+    private enum Flight {
+        case none
+        /// `carried`: how many of the requests, from the first, this command answers.
+        case write(Content, carried: Int)
+        case update(Content)
+        case remove
+    }
+
+    package enum Action: Equatable, Sendable {
+        /// All is as it should be, or a command is under way.
+        case none
+        /// Answer with ``wrote(_:)``, ``writeFailed(_:outcomeIsUnknown:)`` or ``refused(_:)``.
+        case write(Content, attempt: Int)
+        /// The store is known to hold it, with other content. Answer as for `write`.
+        case update(Content, attempt: Int)
+        /// Answer with ``removed(_:)`` or ``removeFailed(_:)``.
+        case remove(attempt: Int)
+        /// Nothing is wanted and nothing is held: drop this value.
+        case forget
+    }
+
+    package private(set) var wanted: Content?
+    /// Whether somebody relies on it: a first write was answered.
+    package private(set) var isEstablished = false
+    package private(set) var requests: [Request] = []
+    private var written: Written
+    private var flight: Flight = .none
+    private var attempt = 0
+
+    /// Nothing is held yet.
+    package init(wanting content: Content) {
+        self.wanted = content
+        self.written = .nothing
+    }
+
+    /// Found in the store though nobody here wants it.
+    package init(stray: Void) {
+        self.wanted = nil
+        self.written = .unknown
+    }
+
+    package var isUnderWay: Bool {
+        if case .none = flight { false } else { true }
+    }
+
+    /// Nothing is due and nobody waits.
+    package var isSettled: Bool {
+        guard !isUnderWay, requests.isEmpty else { return false }
+        return switch written {
+        case .nothing, .unknown: false
+        case .content(let content): content == wanted
+        }
+    }
+
+    /// Nothing is wanted and nothing is held: ``next()`` would say `forget`.
+    package var isVoid: Bool { wanted == nil && written == .nothing && !isUnderWay }
+
+    // MARK: Wishes
+
+    package mutating func want(_ content: Content) {
+        wanted = content
+    }
+
+    /// Wanted, and whoever asks is answered once it is written (again).
+    package mutating func want(_ content: Content, _ request: Request) {
+        wanted = content
+        requests.append(request)
+    }
+
+    /// Returns the requests that nobody needs an answer to any more.
+    package mutating func wantNothing() -> [Request] {
+        wanted = nil
+        isEstablished = false
+        let dropped = requests
+        requests = []
+        if case .write(let content, _) = flight { flight = .write(content, carried: 0) }
+        return dropped
+    }
+
+    /// Takes out the requests that no command carries and that match. Without any left, a wish on which nothing stands ends.
+    package mutating func expire(where matches: (Request) -> Bool) -> [Request] {
+        var carried = 0
+        if case .write(_, let count) = flight { carried = count }
+        let waiting = requests[carried...]
+        guard waiting.contains(where: matches) else { return [] }
+        let expired = waiting.filter(matches)
+        requests = Array(requests[..<carried]) + waiting.filter { !matches($0) }
+        endWishIfUnmet()
+        return expired
+    }
+
+    // MARK: Commands
+
+    package mutating func next() -> Action {
+        guard !isUnderWay else { return .none }
+        guard let wanted else {
+            if written == .nothing { return .forget }
+            attempt += 1
+            flight = .remove
+            return .remove(attempt: attempt)
+        }
+        if requests.isEmpty, case .content(let content) = written {
+            guard content != wanted else { return .none }
+            attempt += 1
+            flight = .update(wanted)
+            return .update(wanted, attempt: attempt)
+        }
+        attempt += 1
+        flight = .write(wanted, carried: requests.count)
+        return .write(wanted, attempt: attempt)
+    }
+
+    /// The write or update stands. Returns the requests that it answers; `nil` when it is a former owner's command.
+    package mutating func wrote(_ attempt: Int) -> [Request]? {
+        guard attempt == self.attempt else { return nil }
+        switch flight {
+        case .write(let content, let carried):
+            flight = .none
+            written = .content(content)
+            let answered = Array(requests[..<carried])
+            requests.removeFirst(carried)
+            if wanted != nil { isEstablished = true }
+            return answered
+        case .update(let content):
+            flight = .none
+            written = .content(content)
+            return []
+        case .none, .remove:
+            return nil
+        }
+    }
+
+    /// Returns the requests that failed with it.
+    package mutating func writeFailed(_ attempt: Int, outcomeIsUnknown: Bool) -> [Request] {
+        guard attempt == self.attempt else { return [] }
+        if outcomeIsUnknown { written = .unknown }
+        guard case .write(_, let carried) = flight else {
+            flight = .none
+            return []
+        }
+        flight = .none
+        let failed = Array(requests[..<carried])
+        requests.removeFirst(carried)
+        if !failed.isEmpty { endWishIfUnmet() }
+        return failed
+    }
+
+    /// The store takes nothing of this owner any more: it waits for ``beginAnew()``, and the requests with it.
+    package mutating func refused(_ attempt: Int) {
+        guard attempt == self.attempt else { return }
+        flight = .none
+        written = .nothing
+    }
+
+    package mutating func removed(_ attempt: Int) {
+        guard attempt == self.attempt else { return }
+        flight = .none
+        written = .nothing
+    }
+
+    package mutating func removeFailed(_ attempt: Int) {
+        guard attempt == self.attempt else { return }
+        flight = .none
+        written = .unknown
+    }
+
+    // MARK: What was found
+
+    /// A new owner, of whom the store holds nothing; what a command under way still does is the former owner's.
+    package mutating func beginAnew() {
+        attempt += 1
+        flight = .none
+        written = .nothing
+    }
+
+    /// The store was read: it holds this, or does not. Without effect while a command is under way.
+    package mutating func found(_ isThere: Bool) {
+        guard !isUnderWay else { return }
+        switch (written, isThere) {
+        case (.nothing, true): written = .unknown
+        case (.content, false), (.unknown, false): written = .nothing
+        case (.nothing, false), (.unknown, true), (.content, true): break
+        }
+    }
+
+    private mutating func endWishIfUnmet() {
+        if requests.isEmpty, !isEstablished { wanted = nil }
+    }
+}

@@ -1,0 +1,197 @@
+import ChatCore
+import ClusterState
+import NIOCore
+import RedisClient
+import WireProtocol
+
+/// Those who come back with `since`: what they missed from the log, then live, without a hole or a repeat at the seam (G2).
+///
+/// 1. All or nothing: what cannot be proven or is no longer there is a `gap` and the newest page.
+/// 2. A page at a time goes out as it is read, so that a long absence costs the node no more than a page.
+/// 3. Clients that come back to one room at once share their reads, and only so many reads are under way in the node.
+extension Hub {
+    /// More than this is not replayed.
+    private static var recoveryLimit: Int64 { 1000 }
+    private static var recoveryPage: Int { 300 }
+    private static var recoveriesAtOnce: Int { 64 }
+
+    private struct Recovery {
+        let request: JoinRequest
+        let since: ClientMessage.Position
+        let answer: JoinResult
+        /// The last message that went out.
+        var seq: Int64
+        /// `joined` was sent: what is missing from here on can only be said as a gap.
+        var hasBegun = false
+    }
+
+    func recover(_ request: JoinRequest, _ since: ClientMessage.Position, _ room: HubRoom, _ answer: JoinResult) {
+        let recovery = Recovery(request: request, since: since, answer: answer, seq: since.seq)
+        guard recoveriesUnderWay < Self.recoveriesAtOnce else {
+            return waitingRecoveries.append { self.begin(recovery, room) }
+        }
+        begin(recovery, room)
+    }
+
+    private func begin(_ recovery: Recovery, _ room: HubRoom) {
+        recoveriesUnderWay += 1
+        proceed(recovery, room)
+    }
+
+    private func ended() {
+        recoveriesUnderWay -= 1
+        guard recoveriesUnderWay < Self.recoveriesAtOnce, !waitingRecoveries.isEmpty else { return }
+        waitingRecoveries.removeFirst()()
+    }
+
+    private func proceed(_ recovery: Recovery, _ room: HubRoom) {
+        let request = recovery.request
+        let since = recovery.since
+        guard room.members[request.session]?.registration.wanted != nil, let position = room.sequencer.position else {
+            return ended()
+        }
+        guard since.epoch == position.epoch else { return refuse(recovery, room) }
+        if !recovery.hasBegun, room.members[request.session]?.isDelivered == true, since.seq != position.seq {
+            // It is in the room and hears what is live; what was before cannot be put in front of that.
+            return refuse(recovery, room)
+        }
+        if recovery.seq > position.seq {
+            // Another node was faster with what this one is about to hear; more than Redis has is nonsense.
+            guard recovery.seq <= recovery.answer.head.seq, request.deadline > .now() else {
+                return refuse(recovery, room)
+            }
+            eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(20)) { self.proceed(recovery, room) }
+            return
+        }
+        if recovery.seq == position.seq {
+            if recovery.hasBegun {
+                insert(recovery, room)
+                return ended()
+            }
+            if since.tag == nil || since.tag == position.tag || since.seq == 0 || position.tag.isEmpty {
+                deliver(request, room, recovery.answer, recovered: true, texts: [])
+                return ended()
+            }
+            return refuse(recovery, room)
+        }
+        guard position.seq - since.seq <= Self.recoveryLimit else { return refuse(recovery, room) }
+        // The client's own last message is read too, when its tag is to prove that both mean the same story.
+        let proves = !recovery.hasBegun && since.tag != nil && since.seq > 0
+        read(room, from: proves ? recovery.seq : recovery.seq + 1) { result in
+            self.received(result, recovery, room)
+        }
+    }
+
+    private func read(
+        _ room: HubRoom, from: Int64,
+        _ completion: @escaping (Result<HistoryPage, any Error>) -> Void
+    ) {
+        if room.recoveryReads[from] != nil {
+            room.recoveryReads[from]?.append(completion)
+            return
+        }
+        room.recoveryReads[from] = [completion]
+        metrics.recoveryReads += 1
+        store.history(room: room.name, range: .range(from, .max), limit: Self.recoveryPage)
+            .assumeIsolated().whenComplete { result in
+                for waiting in room.recoveryReads.removeValue(forKey: from) ?? [] { waiting(result) }
+            }
+    }
+
+    private func received(
+        _ result: Result<HistoryPage, any Error>, _ recovery: Recovery, _ room: HubRoom
+    ) {
+        let request = recovery.request
+        var recovery = recovery
+        guard let member = room.members[request.session], member.registration.wanted != nil, let shard = member.shard,
+            let position = room.sequencer.position
+        else { return ended() }
+        switch result {
+        case .failure(let error):
+            // The messages are in the log, and Redis is not there to give them: the client asks again.
+            return failRecovery(recovery, room, error)
+        case .success(let page):
+            let messages = page.messages
+            guard let head = page.head, head.epoch == recovery.since.epoch, position.epoch == head.epoch else {
+                return refuse(recovery, room)
+            }
+            if !recovery.hasBegun, let own = messages.first(where: { $0.seq == recovery.since.seq }),
+                let tag = recovery.since.tag, own.tag != tag
+            {
+                return refuse(recovery, room)
+            }
+            let missed = messages.filter { $0.seq > recovery.seq && $0.seq <= position.seq }
+            guard missed.first?.seq == recovery.seq + 1 else { return refuse(recovery, room) }
+            var frames: [[UInt8]] = []
+            if !recovery.hasBegun {
+                frames.append(joined(recovery, room, position))
+                recovery.hasBegun = true
+            }
+            frames += missed.map { text(of: $0, in: room.name, for: member.user) }
+            recovery.seq = missed.last?.seq ?? recovery.seq
+            for frame in frames { emit(.reply(request.session, text: frame), to: shard) }
+            proceed(recovery, room)
+        }
+    }
+
+    private func joined(_ recovery: Recovery, _ room: HubRoom, _ position: RoomPosition) -> [UInt8] {
+        let head = recovery.answer.head
+        return ServerMessage.joined(
+            room: room.name, id: recovery.request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
+            pv: head.pv, count: head.count, members: recovery.answer.members, recovered: true)
+    }
+
+    /// All that was missed went out, and nothing came since: live from here.
+    private func insert(_ recovery: Recovery, _ room: HubRoom, texts: [[UInt8]] = []) {
+        let request = recovery.request
+        guard let member = room.members[request.session], member.registration.wanted != nil, let shard = member.shard
+        else { return }
+        if !member.isDelivered {
+            room.members[request.session]?.isDelivered = true
+            room.interest[shard] += 1
+        }
+        emit(
+            .joined(
+                room: room.name, handle: room.handle, session: request.session, echo: request.echo, texts: texts),
+            to: shard)
+        if recovery.answer.head.pv < room.pv { answerPresence(room.name, request.session, nil) }
+    }
+
+    private func failRecovery(_ recovery: Recovery, _ room: HubRoom, _ error: any Error) {
+        ended()
+        let request = recovery.request
+        if room.members[request.session]?.isDelivered == true {
+            return reply(request.session, ServerMessage.error(wireError(error), id: request.id, room: room.name.string))
+        }
+        guard let shard = sessions[request.session]?.shard else { return }
+        leave(room.name, request.session)
+        emit(
+            .joinFailed(room: room.name, session: request.session, id: request.id, error: wireError(error)), to: shard)
+    }
+
+    /// What is missing is said, and the newest page shown.
+    private func refuse(_ recovery: Recovery, _ room: HubRoom) {
+        store.history(room: room.name, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
+            self.ended()
+            guard let position = room.sequencer.position else { return }
+            let isSameStory = recovery.since.epoch == position.epoch
+            let from = isSameStory ? min(recovery.hasBegun ? recovery.seq : recovery.since.seq, position.seq) + 1 : 1
+            var texts = [ServerMessage.gap(room: room.name, epoch: position.epoch, from: from, to: position.seq)]
+            if case .success(let page) = result, !page.messages.isEmpty {
+                let user = self.sessions[recovery.request.session]?.user
+                texts.append(
+                    ServerMessage.history(
+                        room: room.name, id: nil, epoch: position.epoch,
+                        messages: page.messages.filter { $0.seq <= position.seq }.map {
+                            self.element(of: $0, for: user)
+                        },
+                        more: page.more))
+            }
+            if recovery.hasBegun {
+                self.insert(recovery, room, texts: texts)
+            } else {
+                self.deliver(recovery.request, room, recovery.answer, recovered: false, texts: texts)
+            }
+        }
+    }
+}
