@@ -6,12 +6,9 @@ extension ClientStateMachine {
         heardAt = now
         pingedAt = nil
         switch frame {
-        case .welcome(let session, let user, let node): return welcome(session, user, node, now: now)
+        case .welcome(let welcome): return self.welcome(welcome, now: now)
         case .joined(let joined): return self.joined(joined, now: now)
-        case .left(let name, let reason):
-            guard rooms[name] != nil else { return [] }
-            let why = reason ?? "the server took the client out of the room"
-            return forget(name, reason: why) + [.emit(.left(room: name, reason: why))]
+        case .left(let name, let id, let reason): return left(name, id: id, reason)
         case .message(let message): return place(message, now: now)
         case .ack(let id, let seq, let timestamp, let tag):
             return acknowledged(id, seq: seq, timestamp: timestamp, tag: tag, now: now)
@@ -19,39 +16,54 @@ extension ClientStateMachine {
             let deliveries = rooms[name]?.sequence.gap(epoch: epoch, from: from, to: to, now: now) ?? []
             return deliver(deliveries, in: name, now: now)
         case .members(let name, let list):
-            guard rooms[name]?.roster.replace(with: list) == true else { return [] }
+            guard rooms[name]?.isJoined == true, rooms[name]?.roster.replace(with: list) == true else { return [] }
             rooms[name]?.rosterReadAt = now
             return presence(name)
         case .membersChanged(let name, let change):
-            guard let result = rooms[name]?.roster.apply(change), result != .old else { return [] }
+            guard rooms[name]?.isJoined == true, let result = rooms[name]?.roster.apply(change), result != .old else {
+                return []
+            }
             return presence(name) + (result == .appliedWithHole ? [.send(ClientFrame.presence(name))] : [])
         case .typing(let name, let user, let isTyping):
             guard user != self.user, rooms[name] != nil else { return [] }
             rooms[name]?.roster.setTyping(user, isTyping, now: now)
             return [.emit(.typing(room: name, users: rooms[name]?.roster.typingUsers ?? []))]
-        case .history(let id, let name, let messages, let more):
-            return history(id, name, messages, more, now: now)
+        case .history(let id, let page): return history(id, page, now: now)
         case .error(let refusal): return refused(refusal, now: now)
-        case .reconnect(let delay):
-            reconnectAt = now + delay
+        case .reconnect:
+            isToldToMove = true
             return []
         case .pong, .other: return []
         }
     }
 
-    private mutating func welcome(_ session: String, _ user: String, _ node: String, now: Int64) -> [Effect] {
+    private mutating func welcome(_ frame: ServerFrame.Welcome, now: Int64) -> [Effect] {
         guard case .connecting = phase else { return [] }
         phase = .online(since: now)
-        self.user = user
-        let list = rooms.keys.sorted().map { (name: $0, since: rooms[$0]?.sequence.position) }
-        let join: [Effect] = list.isEmpty ? [] : [.send(ClientFrame.join(list, id: nextID("join-")))]
+        user = frame.user
+        limits = frame.limits
+        outbox.begin(Pace(perSecond: limits.messagesPerSecond, now: now))
         let status: [Effect] = presence == .online ? [] : [.send(ClientFrame.status(presence.rawValue))]
-        return [.emit(.state(.online(node: node, session: session)))] + status + join
+        return [.emit(.state(.online(node: frame.node, session: frame.session)))] + refuseTooLarge() + status
+            + sendJoin(rooms.keys.sorted())
+    }
+
+    private mutating func left(_ name: String, id: String?, _ reason: String?) -> [Effect] {
+        if let leave = leaving[name] { return leave.id == id ? ended(leaveOf: name) : [] }
+        guard id == nil, rooms[name] != nil else { return [] }
+        let why = reason ?? "the server took the client out of the room"
+        return forget(name, reason: why) + [.emit(.left(room: name, reason: why))]
+    }
+
+    /// The server knows of it: the room may be joined again.
+    private mutating func ended(leaveOf name: String) -> [Effect] {
+        leaving[name] = nil
+        return rooms[name] == nil ? [] : sendJoin([name])
     }
 
     private mutating func joined(_ frame: ServerFrame.Joined, now: Int64) -> [Effect] {
         let name = frame.room
-        guard var room = rooms[name] else { return [] }
+        guard var room = rooms[name], leaving[name] == nil else { return [] }
         room.isJoined = true
         room.joinAgainAt = nil
         room.rosterReadAt = now
@@ -61,7 +73,7 @@ extension ClientStateMachine {
         rooms[name] = room
         let answer = JoinedRoom(room: name, seq: frame.seq, recovered: frame.recovered)
         return [.answerJoin(room: name, .success(answer)), .emit(.joined(answer))] + presence(name)
-            + deliver(deliveries, in: name, now: now) + flush(name, now: now)
+            + deliver(deliveries, in: name, now: now) + flush(now: now)
     }
 
     private mutating func place(_ message: ChatMessage, now: Int64) -> [Effect] {
@@ -72,9 +84,14 @@ extension ClientStateMachine {
             let ack = Acknowledgement(seq: message.seq, timestamp: message.timestamp)
             effects.append(.acknowledge(id: id, .success(ack)))
         }
-        // A direct message needs no join, and has no place to be compared with.
-        let deliveries = rooms[message.room]?.sequence.received(message, now: now) ?? [.message(message)]
-        return effects + deliver(deliveries, in: message.room, now: now)
+        let room = message.room
+        if let deliveries = rooms[room]?.sequence.received(message, now: now) {
+            effects += deliver(deliveries, in: room, now: now)
+        } else if room.hasPrefix("dm:") {
+            // A direct message needs no join, and has no place to be compared with.
+            effects += deliver([.message(message)], in: room, now: now)
+        }
+        return effects + flush(now: now)
     }
 
     /// The ack takes the place of the own message in the room's order.
@@ -87,7 +104,7 @@ extension ClientStateMachine {
             isOwn: true, id: id, tag: tag)
         let deliveries = rooms[entry.room]?.sequence.received(message, now: now) ?? []
         let ack = Acknowledgement(seq: seq, timestamp: timestamp)
-        return [.acknowledge(id: id, .success(ack))] + deliver(deliveries, in: entry.room, now: now)
+        return [.acknowledge(id: id, .success(ack))] + deliver(deliveries, in: entry.room, now: now) + flush(now: now)
     }
 
     private mutating func deliver(_ deliveries: [RoomSequence.Delivery], in name: String, now: Int64) -> [Effect] {
@@ -111,20 +128,18 @@ extension ClientStateMachine {
         return [.emit(.presence(RoomPresence(room: name, members: members, count: roster.count)))]
     }
 
-    private mutating func history(
-        _ id: String?, _ name: String, _ messages: [ChatMessage], _ more: Bool, now: Int64
-    ) -> [Effect] {
-        guard id.map({ reads.remove($0) != nil }) ?? (rooms[name] != nil) else { return [] }
-        let own = messages.map { message in
+    private mutating func history(_ id: String?, _ frame: ServerFrame.History, now: Int64) -> [Effect] {
+        guard id.map({ reads.remove($0) != nil }) ?? (rooms[frame.room]?.isJoined == true) else { return [] }
+        let messages = frame.messages.map { message in
             var message = message
             message.isOwn = message.from == user
             return message
         }
-        guard let id else { return [.emit(.newest(room: name, HistoryPage(messages: own, hasMore: more)))] }
-        guard id.hasPrefix(Self.fillPrefix) else {
-            return [.answerHistory(id: id, .success(HistoryPage(messages: own, hasMore: more)))]
-        }
-        return deliver(rooms[name]?.sequence.filled(own, now: now) ?? [], in: name, now: now)
+        let page = HistoryPage(messages: messages, hasMore: frame.hasMore)
+        guard let id else { return [.emit(.newest(room: frame.room, page))] }
+        guard id.hasPrefix(Self.fillPrefix) else { return [.answerHistory(id: id, .success(page))] }
+        let deliveries = rooms[frame.room]?.sequence.filled(messages, epoch: frame.epoch, now: now) ?? []
+        return deliver(deliveries, in: frame.room, now: now)
     }
 
     private mutating func refused(_ refusal: ServerFrame.Refusal, now: Int64) -> [Effect] {
@@ -144,21 +159,26 @@ extension ClientStateMachine {
                 outbox.remove(id)
                 return [.acknowledge(id: id, .failure(error))]
             }
-            outbox.putBack(id)
-            rooms[entry.room]?.sendNotBefore = again
+            outbox.putBack(id, .init(code), now: now, until: again)
             if mustJoin {
                 rooms[entry.room]?.isJoined = false
                 rooms[entry.room]?.joinAgainAt = again
             }
-            return []
+            return flush(now: now)
         }
         if reads.remove(id) != nil {
             return id.hasPrefix(Self.fillPrefix) ? [] : [.answerHistory(id: id, .failure(error))]
         }
+        if id.hasPrefix(Self.leavePrefix) {
+            guard let name = leaving.first(where: { $0.value.id == id })?.key else { return [] }
+            guard isRetryable else { return ended(leaveOf: name) }
+            leaving[name]?.sendAgainAt = again
+            return []
+        }
         guard id.hasPrefix("join-") else { return [.emit(.refused(error))] }
         let names = refusal.room.map { [$0] } ?? rooms.keys.sorted()
         var effects: [Effect] = []
-        for name in names where rooms[name]?.isJoined == false {
+        for name in names where rooms[name]?.joinID == id && rooms[name]?.isJoined == false {
             if isRetryable {
                 rooms[name]?.joinAgainAt = again
             } else {
@@ -168,5 +188,15 @@ extension ClientStateMachine {
             }
         }
         return effects
+    }
+}
+
+extension Outbox.Refusal {
+    init(_ code: WireError.Code?) {
+        switch code {
+        case .rateLimited: self = .tooFast
+        case .unavailable, nil: self = .perhapsStored
+        default: self = .notStored
+        }
     }
 }

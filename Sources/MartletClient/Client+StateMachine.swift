@@ -21,6 +21,8 @@ struct ClientStateMachine {
         case connect
         case connectLater(milliseconds: Int64)
         case send([UInt8])
+        /// Calls ``wake(now:)`` then.
+        case wakeLater(milliseconds: Int64)
         /// Lets go of the socket; nothing of it is of interest any more.
         case abandon
         case emit(MartletEvent)
@@ -31,14 +33,20 @@ struct ClientStateMachine {
 
     struct Room: Equatable {
         var isJoined = false
+        /// The request that was sent on this connection.
+        var joinID: String?
         /// A refused join may be sent again at this time.
         var joinAgainAt: Int64?
-        /// The server asked not to send before.
-        var sendNotBefore: Int64 = 0
         var sequence = RoomSequence()
         var roster = RoomRoster()
         var lastTypingAt: Int64?
         var rosterReadAt: Int64 = 0
+    }
+
+    /// A request to leave, which is sent until it is answered.
+    struct Leave: Equatable {
+        let id: String
+        var sendAgainAt: Int64
     }
 
     static let connectPatience: Int64 = 10_000
@@ -48,20 +56,28 @@ struct ClientStateMachine {
     static let rosterAge: Int64 = 50_000
     static let typingRefresh: Int64 = 3000
     static let defaultRetry: Int64 = 2000
+    static let longestSleep: Int64 = 1000
     /// Reads that the machine itself asked for carry ids that no caller can have.
     static let fillPrefix = "fill-"
+    static let leavePrefix = "leave-"
 
     let token: String?
     let client: String
     var phase = Phase.idle
     var user = ""
     var rooms: [String: Room] = [:]
+    /// Until the answer, what the server says of such a room is about the time before, and a new join of it waits.
+    var leaving: [String: Leave] = [:]
+    /// As the last server told.
+    var limits = ServerFrame.Limits()
     var outbox = Outbox()
     var reads: Set<String> = []
     var backoff = Backoff()
     var heardAt: Int64 = 0
     var pingedAt: Int64?
-    var reconnectAt: Int64?
+    /// The server said that it will close this connection, and that another is to be had at once.
+    var isToldToMove = false
+    var isWakingLater = false
     var counter = 0
     /// What the server does not know of a new session.
     var presence = Presence.online
@@ -90,7 +106,7 @@ struct ClientStateMachine {
         phase = .connecting(since: now)
         heardAt = now
         pingedAt = nil
-        reconnectAt = nil
+        isToldToMove = false
         return [.emit(.state(.connecting)), .connect]
     }
 
@@ -106,10 +122,15 @@ struct ClientStateMachine {
         guard phase != .closed, phase != .waiting, phase != .idle else { return [] }
         let advice = Backoff.Advice(closeCode: code)
         if advice == .stop { return close(code: code, reason: reason) }
-        var delay = backoff.next(advice, random: random)
-        if let reconnectAt, reconnectAt > now { delay = reconnectAt - now }
+        let tooLarge = code == Int(CloseCode.messageTooBig.rawValue) ? outbox.removeLargestInFlight() : nil
+        let refused = refuse(tooLarge.map { [$0] } ?? [])
+        if isToldToMove, code == Int(CloseCode.draining.rawValue) {
+            phase = .waiting
+            return refused + disconnect() + connect(now: now)
+        }
+        let delay = backoff.next(advice, random: random)
         phase = .waiting
-        return disconnect() + [
+        return refused + disconnect() + [
             .emit(.state(.waiting(milliseconds: delay, reason: reason))), .connectLater(milliseconds: delay),
         ]
     }
@@ -128,16 +149,19 @@ struct ClientStateMachine {
 
     /// What was sent may be stored; what was not sent is not.
     func fate(_ entry: Outbox.Entry, _ why: MartletError) -> MartletError {
-        entry.firstSentAt == nil
+        entry.doubtfulSince == nil
             ? why : MartletError(.outcomeUnknown, "the message was sent, but its acknowledgement did not arrive")
     }
 
     mutating func disconnect() -> [Effect] {
         outbox.connectionLost()
+        leaving = [:]  // the next session is in no room but those that it joins
         var effects: [Effect] = []
         for name in rooms.keys.sorted() {
             let wasTyping = rooms[name]?.roster.typingUsers.isEmpty == false
             rooms[name]?.isJoined = false
+            rooms[name]?.joinID = nil
+            rooms[name]?.joinAgainAt = nil
             rooms[name]?.roster.forgetVersion()
             if wasTyping { effects.append(.emit(.typing(room: name, users: []))) }
         }
@@ -157,10 +181,6 @@ struct ClientStateMachine {
             if now - since > Self.connectPatience { return abandon("no answer", now: now, random: random) }
             return expire(now: now)
         case .online:
-            if let reconnectAt, now >= reconnectAt {
-                phase = .waiting
-                return disconnect() + [.abandon] + connect(now: now)
-            }
             if let pingedAt, now - pingedAt > Self.pongPatience {
                 return abandon("no answer to a ping", now: now, random: random)
             }
@@ -169,8 +189,11 @@ struct ClientStateMachine {
                 pingedAt = now
                 effects.append(.send(ClientFrame.ping()))
             }
+            for (name, leave) in leaving.sorted(by: { $0.key < $1.key }) where now >= leave.sendAgainAt {
+                effects.append(sendLeave(name, id: leave.id, now: now))
+            }
             for name in rooms.keys.sorted() { effects += tick(name, now: now) }
-            return effects
+            return effects + flush(now: now)
         }
     }
 
@@ -184,12 +207,10 @@ struct ClientStateMachine {
     }
 
     private mutating func tick(_ name: String, now: Int64) -> [Effect] {
-        guard var room = rooms[name] else { return [] }
+        guard rooms[name] != nil else { return [] }
         var effects: [Effect] = []
-        if let time = room.joinAgainAt, now >= time, !room.isJoined {
-            room.joinAgainAt = nil
-            effects.append(.send(ClientFrame.join([(name, room.sequence.position)], id: nextID("join-"))))
-        }
+        if let time = rooms[name]?.joinAgainAt, now >= time { effects += sendJoin([name]) }
+        guard var room = rooms[name] else { return effects }
         if room.isJoined, let after = room.sequence.overdue(now: now) {
             let id = nextID(Self.fillPrefix)
             reads.insert(id)
@@ -203,7 +224,7 @@ struct ClientStateMachine {
             effects.append(.emit(.typing(room: name, users: room.roster.typingUsers)))
         }
         rooms[name] = room
-        return effects + flush(name, now: now)
+        return effects
     }
 
     // MARK: What the user asks for
@@ -218,12 +239,30 @@ struct ClientStateMachine {
         }
         guard rooms[name] == nil else { return [] }
         rooms[name] = Room()
-        return isOnline ? [.send(ClientFrame.join([(name, nil)], id: nextID("join-")))] : []
+        return sendJoin([name])
     }
 
-    mutating func leave(_ name: String) -> [Effect] {
-        guard rooms[name] != nil else { return [] }
-        return (isOnline ? [.send(ClientFrame.leave(name))] : []) + forget(name, reason: "the client left the room")
+    /// One frame for all of them that may be joined now.
+    mutating func sendJoin(_ names: [String]) -> [Effect] {
+        let names = names.filter { leaving[$0] == nil }
+        guard isOnline, !names.isEmpty else { return [] }
+        let id = nextID("join-")
+        for name in names {
+            rooms[name]?.joinID = id
+            rooms[name]?.joinAgainAt = nil
+        }
+        return [.send(ClientFrame.join(names.map { ($0, rooms[$0]?.sequence.position) }, id: id))]
+    }
+
+    mutating func leave(_ name: String, now: Int64) -> [Effect] {
+        guard let room = rooms[name] else { return [] }
+        let leave: [Effect] = room.joinID == nil ? [] : [sendLeave(name, id: nextID(Self.leavePrefix), now: now)]
+        return leave + forget(name, reason: "the client left the room")
+    }
+
+    private mutating func sendLeave(_ name: String, id: String, now: Int64) -> Effect {
+        leaving[name] = Leave(id: id, sendAgainAt: now + Outbox.ackPatience)
+        return .send(ClientFrame.leave(name, id: id))
     }
 
     mutating func forget(_ name: String, reason: String) -> [Effect] {
@@ -243,7 +282,7 @@ struct ClientStateMachine {
         }
         outbox.add(entry)
         rooms[entry.room]?.lastTypingAt = nil
-        return flush(entry.room, now: now)
+        return refuseTooLarge() + flush(now: now)
     }
 
     mutating func setTyping(_ isTyping: Bool, in name: String, now: Int64) -> [Effect] {
@@ -267,10 +306,36 @@ struct ClientStateMachine {
         return [.send(ClientFrame.history(name, before: before, after: after, limit: limit, id: id))]
     }
 
-    mutating func flush(_ name: String, now: Int64) -> [Effect] {
-        guard isOnline, let room = rooms[name], room.isJoined, now >= room.sendNotBefore else { return [] }
-        return outbox.takeDue(in: name, now: now).map {
-            .send(ClientFrame.message(room: name, text: $0.text, data: $0.data, id: $0.id))
+    /// Sends what may go, and asks to be called again when there is more that only has to wait.
+    mutating func flush(now: Int64) -> [Effect] {
+        guard isOnline else { return [] }
+        let rooms = rooms
+        let (due, wait) = outbox.takeDue(now: now) { rooms[$0]?.isJoined == true }
+        var effects: [Effect] = due.map { .send($0.frame) }
+        if let wait, !isWakingLater {
+            isWakingLater = true
+            effects.append(.wakeLater(milliseconds: min(wait, Self.longestSleep)))
+        }
+        return effects
+    }
+
+    mutating func wake(now: Int64) -> [Effect] {
+        isWakingLater = false
+        return flush(now: now)
+    }
+
+    /// A message over the limit would end the connection, each time it is sent.
+    mutating func refuseTooLarge() -> [Effect] {
+        limits.messageBytes.map { refuse(outbox.removeAll(over: $0)) } ?? []
+    }
+
+    private func refuse(_ tooLarge: [Outbox.Entry]) -> [Effect] {
+        tooLarge.map { entry in
+            let limit = limits.messageBytes.map { "at most \($0)" } ?? "fewer"
+            let error = MartletError(
+                .refused, "the message has \(entry.frame.count) bytes; this server takes \(limit)",
+                number: WireError.Code.tooLarge.rawValue)
+            return .acknowledge(id: entry.id, .failure(error))
         }
     }
 

@@ -58,7 +58,7 @@ final class ClientEngine {
     }
 
     func leave(_ room: String) {
-        run { $0.leave(room) }
+        run { $0.leave(room, now: Self.now()) }
     }
 
     func publish(text: String?, data: String?, to room: String, _ promise: EventLoopPromise<Acknowledgement>) {
@@ -112,6 +112,10 @@ final class ClientEngine {
         case .connectLater(let milliseconds):
             reconnecting = eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
                 self.run { $0.retry(now: Self.now()) }
+            }
+        case .wakeLater(let milliseconds):
+            eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
+                self.run { $0.wake(now: Self.now()) }
             }
         case .send(let bytes): connection?.send(text: ByteBuffer(bytes: bytes))
         case .abandon:

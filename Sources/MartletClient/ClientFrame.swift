@@ -38,8 +38,8 @@ enum ClientFrame {
         }
     }
 
-    static func leave(_ room: String) -> [UInt8] {
-        frame("leave") { $0.member("room", room) }
+    static func leave(_ room: String, id: String) -> [UInt8] {
+        frame("leave", id: id) { $0.member("room", room) }
     }
 
     /// - Parameter data: JSON text, checked by the caller.

@@ -36,9 +36,12 @@ struct JSONObject {
         }
     }
 
+    /// From 0 to 2^53, beyond which not every JSON reader is exact; so that adding to one cannot overflow.
     func integer(_ name: String) -> Int64? {
         guard let value = members[name] else { return nil }
-        return bytes.withUnsafeBytes { JSONText.integer(value, in: $0) }
+        return bytes.withUnsafeBytes { JSONText.integer(value, in: $0) }.flatMap {
+            (0...(1 << 53)).contains($0) ? $0 : nil
+        }
     }
 
     func bool(_ name: String) -> Bool? {

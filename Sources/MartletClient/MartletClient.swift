@@ -44,8 +44,8 @@ public final class MartletClient: Sendable {
         } catch {
             throw MartletError(.invalidArgument, error.message)
         }
-        guard url.hasPrefix("ws://") || url.hasPrefix("wss://"), !url.contains("#") else {
-            throw MartletError(.invalidArgument, "the URL is ws://host:port/ws")
+        guard url.hasPrefix("ws://"), !url.contains("#") else {
+            throw MartletError(.invalidArgument, "the URL is ws://host:port/ws; wss:// is not supported yet")
         }
         let parameters = query.map { "\($0.0)=\(Self.percentEncoded($0.1))" }.joined(separator: "&")
         let separator = url.contains("?") ? "&" : "?"
@@ -101,7 +101,9 @@ public final class MartletClient: Sendable {
         try await post(text, data: data, to: room).acknowledgement()
     }
 
-    /// As ``publish(_:data:to:)``, without waiting: messages get their `seq` in the order in which they are posted.
+    /// As ``publish(_:data:to:)``, without waiting. Messages are sent in the order in which they are posted, as fast
+    /// as the server allows, and get their `seq` in that order; only behind one that the server refused for a time may
+    /// those that were on their way with it come first.
     public func post(_ text: String?, data: String? = nil, to room: String) -> PostedMessage {
         let promise = eventLoop.makePromise(of: Acknowledgement.self)
         if text == nil, data == nil {

@@ -1,20 +1,35 @@
 /// Own messages without an ack, oldest first. Each keeps its id however often it is sent, so the server stores it once.
+///
+/// 1. Paces: messages go in order, few enough at once and slowly enough that the server has no reason to refuse one.
+/// 2. After a refusal that may pass, only the first of that room goes, and the others when it is stored.
+/// 3. Knows of each message whether it may be stored: what was refused for certain is as if it was never sent.
 struct Outbox: Equatable {
     struct Entry: Equatable {
         let id: String
         let room: String
         let text: String?
         let data: String?
-        fileprivate(set) var isInFlight = false
-        /// Milliseconds; `nil` until it was sent for the first time.
-        fileprivate(set) var firstSentAt: Int64?
-        fileprivate(set) var lastSentAt: Int64 = 0
+        /// What is sent, each time.
+        let frame: [UInt8]
+        /// Milliseconds; `nil` while it waits.
+        fileprivate(set) var sentAt: Int64?
+        /// Since when it may be stored; `nil` when it was never sent, or refused each time.
+        fileprivate(set) var doubtfulSince: Int64?
+        /// How often it was sent without an answer to it.
+        fileprivate var unanswered = 0
+        /// Sent alone after a refusal.
+        fileprivate var isProbe = false
 
         init(id: String, room: String, text: String?, data: String?) {
             self.id = id
             self.room = room
             self.text = text
             self.data = data
+            frame = ClientFrame.message(room: room, text: text, data: data, id: id)
+        }
+
+        fileprivate func isInFlight(now: Int64) -> Bool {
+            sentAt.map { now - $0 <= Outbox.ackPatience } ?? false
         }
     }
 
@@ -22,8 +37,13 @@ struct Outbox: Equatable {
     static let resendWindow: Int64 = 110_000
     /// Without an ack for so long on an open connection, it is sent again.
     static let ackPatience: Int64 = 10_000
+    /// In flight at most.
+    static let window = (messages: 64, bytes: 256 * 1024)
 
     private(set) var entries: [Entry] = []
+    private var pace = Pace()
+    /// Rooms in which a message was refused for now, and until when nothing is sent there.
+    private var holds: [String: Int64] = [:]
 
     subscript(id: String) -> Entry? {
         entries.first { $0.id == id }
@@ -33,48 +53,113 @@ struct Outbox: Equatable {
         entries.append(entry)
     }
 
+    /// A session begins: nothing is on its way in it.
+    mutating func begin(_ pace: Pace) {
+        self.pace = pace
+    }
+
     @discardableResult
     mutating func remove(_ id: String) -> Entry? {
         guard let index = entries.firstIndex(where: { $0.id == id }) else { return nil }
-        return entries.remove(at: index)
+        let entry = entries.remove(at: index)
+        if entry.isProbe { holds[entry.room] = nil }
+        return entry
     }
 
+    /// Takes out all of a room, or all.
     mutating func removeAll(in room: String?) -> [Entry] {
-        let removed = entries.filter { room == nil || $0.room == room }
-        entries.removeAll { room == nil || $0.room == room }
-        return removed
+        if let room { holds[room] = nil } else { holds = [:] }
+        return removeAll { room == nil || $0.room == room }
     }
 
-    /// What of a room is to be sent now, in order; from here on it is in flight.
-    mutating func takeDue(in room: String, now: Int64) -> [Entry] {
+    /// Takes out what is larger than the server takes.
+    mutating func removeAll(over bytes: Int64) -> [Entry] {
+        removeAll { $0.frame.count > bytes }
+    }
+
+    /// Of what is in flight the one that was too large, if one was.
+    mutating func removeLargestInFlight() -> Entry? {
+        entries.filter { $0.sentAt != nil }.max { $0.frame.count < $1.frame.count }.flatMap { remove($0.id) }
+    }
+
+    private mutating func removeAll(where isGone: (Entry) -> Bool) -> [Entry] {
+        let gone = entries.filter(isGone)
+        for entry in gone where entry.isProbe { holds[entry.room] = nil }
+        if !gone.isEmpty { entries.removeAll(where: isGone) }
+        return gone
+    }
+
+    /// What is to be sent now, in order, of the rooms that are open; from here on it is in flight.
+    /// - Returns: also after how many milliseconds there may be more, unless an ack comes first.
+    mutating func takeDue(now: Int64, isOpen: (String) -> Bool) -> (entries: [Entry], wait: Int64?) {
         var due: [Entry] = []
-        for index in entries.indices where entries[index].room == room && !entries[index].isInFlight {
-            entries[index].isInFlight = true
-            entries[index].firstSentAt = entries[index].firstSentAt ?? now
-            entries[index].lastSentAt = now
+        var waits: [Int64] = []
+        var flying = (messages: 0, bytes: 0)
+        var rooms: Set<String> = []
+        for index in entries.indices {
+            let entry = entries[index]
+            let isFirst = rooms.insert(entry.room).inserted
+            guard !entry.isInFlight(now: now) else {
+                flying = (flying.messages + 1, flying.bytes + entry.frame.count)
+                continue
+            }
+            guard isOpen(entry.room) else { continue }
+            if let hold = holds[entry.room] {
+                guard isFirst else { continue }
+                guard now >= hold else {
+                    waits.append(hold - now)
+                    continue
+                }
+            }
+            guard
+                flying.messages == 0
+                    || flying.messages < Self.window.messages
+                        && flying.bytes + entry.frame.count <= Self.window.bytes
+            else { break }
+            if let wait = pace.take(now: now) {
+                waits.append(wait)
+                break
+            }
+            flying = (flying.messages + 1, flying.bytes + entry.frame.count)
+            entries[index].sentAt = now
+            entries[index].doubtfulSince = entry.doubtfulSince ?? now
+            entries[index].unanswered += 1
+            entries[index].isProbe = holds[entry.room] != nil
             due.append(entries[index])
         }
-        return due
+        return (due, waits.min())
+    }
+
+    enum Refusal {
+        /// Not even looked at.
+        case tooFast
+        case notStored
+        /// The server does not know whether it stored it.
+        case perhapsStored
     }
 
     /// The server refused it for now.
-    mutating func putBack(_ id: String) {
+    mutating func putBack(_ id: String, _ refusal: Refusal, now: Int64, until: Int64) {
         guard let index = entries.firstIndex(where: { $0.id == id }) else { return }
-        entries[index].isInFlight = false
+        if refusal == .tooFast { pace.refused(now: now) }
+        holds[entries[index].room] = max(until, holds[entries[index].room] ?? until)
+        entries[index].sentAt = nil
+        entries[index].isProbe = false
+        guard refusal != .perhapsStored, entries[index].unanswered > 0 else { return }
+        entries[index].unanswered -= 1
+        if entries[index].unanswered == 0 { entries[index].doubtfulSince = nil }
     }
 
     mutating func connectionLost() {
-        for index in entries.indices { entries[index].isInFlight = false }
+        holds = [:]
+        for index in entries.indices {
+            entries[index].sentAt = nil
+            entries[index].isProbe = false
+        }
     }
 
-    /// Takes out what can no longer be sent under its id, and puts back what waits too long for its ack.
+    /// Takes out what can no longer be sent under its id.
     mutating func expire(now: Int64) -> [Entry] {
-        for index in entries.indices where now - entries[index].lastSentAt > Self.ackPatience {
-            entries[index].isInFlight = false
-        }
-        let isExpired = { (entry: Entry) in entry.firstSentAt.map { now - $0 > Self.resendWindow } ?? false }
-        let expired = entries.filter(isExpired)
-        entries.removeAll(where: isExpired)
-        return expired
+        removeAll { entry in entry.doubtfulSince.map { now - $0 > Self.resendWindow } ?? false }
     }
 }

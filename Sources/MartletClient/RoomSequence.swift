@@ -9,6 +9,8 @@ struct RoomSequence: Equatable {
     private var target: Int64 = 0
     /// Since when something is missing, in milliseconds; `nil` when nothing is, or while it is being asked for.
     private var missingSince: Int64?
+    /// The `seq` after which the history is being asked for.
+    private var askedAfter: Int64?
 
     /// How long a message may wait for the ones before it until they are read from the history.
     static let patience: Int64 = 1000
@@ -36,7 +38,7 @@ struct RoomSequence: Equatable {
     }
 
     mutating func received(_ message: ChatMessage, now: Int64) -> [Delivery] {
-        guard let position else { return [.message(message)] }
+        guard let position else { return [] }
         if message.seq > position.seq { held[message.seq] = message }
         return drain(now: now)
     }
@@ -46,7 +48,10 @@ struct RoomSequence: Equatable {
         guard let position else { return [] }
         let turned = epoch != nil && epoch != position.epoch
         guard turned || to > position.seq else { return [] }
-        if turned { held = [:] }
+        if turned {
+            // What was promised, held or asked for is of the time before.
+            self = RoomSequence()
+        }
         self.position = ClientFrame.Position(epoch: epoch ?? position.epoch, seq: to, tag: nil)
         return [.gap(from: from, to: to)] + drain(now: now)
     }
@@ -55,12 +60,14 @@ struct RoomSequence: Equatable {
     mutating func overdue(now: Int64) -> Int64? {
         guard let position, let since = missingSince, now - since >= Self.patience else { return nil }
         missingSince = now
+        askedAfter = position.seq
         return position.seq
     }
 
     /// What the history has after the `seq` of ``overdue(now:)``, oldest first. Its absence is final.
-    mutating func filled(_ messages: [ChatMessage], now: Int64) -> [Delivery] {
-        guard let position else { return [] }
+    mutating func filled(_ messages: [ChatMessage], epoch: String?, now: Int64) -> [Delivery] {
+        guard let position, askedAfter != nil, epoch ?? position.epoch == position.epoch else { return [] }
+        askedAfter = nil
         let found = messages.filter { $0.seq > position.seq }
         guard let end = found.first?.seq ?? held.keys.min() ?? (target > position.seq ? target + 1 : nil) else {
             return []

@@ -1,20 +1,37 @@
 /// What a server said. Fields that a frame of its type must have are not optional: without them it is no such frame.
 enum ServerFrame: Equatable {
-    case welcome(session: String, user: String, node: String)
+    case welcome(Welcome)
     case joined(Joined)
-    case left(room: String, reason: String?)
+    /// With an `id` the answer to a leave, without one the server's own doing.
+    case left(room: String, id: String?, reason: String?)
     case message(ChatMessage)
     case ack(id: String, seq: Int64, timestamp: Int64, tag: String?)
     case gap(room: String, epoch: String?, from: Int64?, to: Int64)
     case members(room: String, Roster)
     case membersChanged(room: String, RosterChange)
     case typing(room: String, user: String, isTyping: Bool)
-    case history(id: String?, room: String, messages: [ChatMessage], more: Bool)
+    case history(id: String?, History)
     case error(Refusal)
-    case reconnect(delay: Int64)
+    /// The node will close the connection.
+    case reconnect
     case pong
     /// Of a later protocol, or answers nothing that this client asks for.
     case other
+
+    struct Welcome: Equatable {
+        var session: String
+        var user: String
+        var node: String
+        var limits = Limits()
+    }
+
+    /// What the server did not say is `nil`.
+    struct Limits: Equatable {
+        /// Of one frame.
+        var messageBytes: Int64?
+        /// 0 is no limit.
+        var messagesPerSecond: Int64?
+    }
 
     struct Joined: Equatable {
         var room: String
@@ -39,6 +56,13 @@ enum ServerFrame: Equatable {
         var pv: Int64
     }
 
+    struct History: Equatable {
+        var room: String
+        var epoch: String?
+        var messages: [ChatMessage]
+        var hasMore: Bool
+    }
+
     struct Refusal: Equatable {
         var id: String?
         var room: String?
@@ -57,11 +81,20 @@ extension ServerFrame {
         self = frame
     }
 
+    /// An hour, in milliseconds.
+    private static let longestDelay: Int64 = 3_600_000
+
     private static func decode(_ type: String, _ object: JSONObject, room: String?) -> ServerFrame? {
         switch type {
         case "welcome":
             guard let session = object.string("session"), let user = object.string("user") else { return nil }
-            return .welcome(session: session, user: user, node: object.string("node") ?? "")
+            let limits = object.object("limits")
+            return .welcome(
+                Welcome(
+                    session: session, user: user, node: object.string("node") ?? "",
+                    limits: Limits(
+                        messageBytes: limits?.integer("message_bytes"),
+                        messagesPerSecond: limits?.integer("messages_per_second"))))
         case "joined":
             guard let room, let epoch = object.string("epoch"), let seq = object.integer("seq") else { return nil }
             return .joined(
@@ -70,7 +103,7 @@ extension ServerFrame {
                     roster: roster(object)))
         case "left":
             guard let room else { return nil }
-            return .left(room: room, reason: object.string("reason"))
+            return .left(room: room, id: object.string("id"), reason: object.string("reason"))
         case "message":
             guard let room, let message = message(object, room: room) else { return nil }
             return .message(message)
@@ -89,16 +122,21 @@ extension ServerFrame {
         case "history":
             guard let room, let messages = object.objects("messages") else { return nil }
             return .history(
-                id: object.string("id"), room: room, messages: messages.compactMap { message($0, room: room) },
-                more: object.bool("more") ?? false)
+                id: object.string("id"),
+                History(
+                    room: room, epoch: object.string("epoch"),
+                    messages: messages.compactMap { message($0, room: room) },
+                    hasMore: object.bool("more") ?? false))
         case "error":
             guard let number = object.integer("code") else { return nil }
+            let retryAfter = object.integer("retry_ms")
+            guard retryAfter ?? 0 <= longestDelay else { return nil }
             let reason = object.string("reason") ?? ""
             return .error(
                 Refusal(
                     id: object.string("id"), room: room, number: Int(number), reason: reason,
-                    message: object.string("message") ?? reason, retryAfter: object.integer("retry_ms")))
-        case "reconnect": return .reconnect(delay: max(0, object.integer("delay_ms") ?? 0))
+                    message: object.string("message") ?? reason, retryAfter: retryAfter))
+        case "reconnect": return .reconnect
         case "pong": return .pong
         default: return .other
         }

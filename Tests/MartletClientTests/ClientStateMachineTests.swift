@@ -5,7 +5,7 @@ import Testing
 struct ClientStateMachineTests {
     private var machine = ClientStateMachine(client: "c1", token: nil)
 
-    private static let welcome = ServerFrame.welcome(session: "s", user: "alice", node: "node-a")
+    private static let welcome = ServerFrame.welcome(.init(session: "s", user: "alice", node: "node-a"))
 
     private static func joined(_ room: String, _ seq: Int64, recovered: Bool? = nil) -> ServerFrame {
         let roster = ServerFrame.Roster(members: [Member(user: "alice", status: "online")], count: 1, pv: 1)
@@ -28,12 +28,28 @@ struct ClientStateMachineTests {
         effects.compactMap { if case .emit(.message(let message)) = $0 { message.seq } else { nil } }
     }
 
+    private func ids(_ effects: [ClientStateMachine.Effect]) -> [String] {
+        sent(effects).compactMap { JSONObject(Array($0.utf8))?.string("id") }
+    }
+
+    private static func tooFast(_ id: String, wait: Int64) -> ServerFrame {
+        .error(.init(id: id, room: nil, number: 103, reason: "rate_limited", message: "wait", retryAfter: wait))
+    }
+
     /// In room `r` at `seq`, with the clock at 0.
-    private mutating func enter(at seq: Int64) {
+    private mutating func enter(at seq: Int64, limits: ServerFrame.Limits = .init()) {
         _ = machine.start(now: 0)
         _ = machine.join("r")
-        _ = machine.received(Self.welcome, now: 0)
+        _ = machine.received(.welcome(.init(session: "s", user: "alice", node: "node-a", limits: limits)), now: 0)
         _ = machine.received(Self.joined("r", seq), now: 0)
+    }
+
+    /// Loses the connection and is in room `r` again.
+    private mutating func comeBack(at seq: Int64) {
+        _ = machine.lost(code: 1006, reason: "", now: 2, random: 0)
+        _ = machine.retry(now: 3)
+        _ = machine.received(Self.welcome, now: 4)
+        _ = machine.received(Self.joined("r", seq, recovered: true), now: 5)
     }
 
     @Test("A connection starts with welcome and one join frame for all rooms")
@@ -114,16 +130,150 @@ struct ClientStateMachineTests {
         #expect(messages(machine.received(Self.message(6, from: "alice", id: "p1"), now: 8)) == [])
     }
 
-    @Test("A rate limit delays the message and those behind it, in order")
+    @Test("What was refused for now goes alone, and those behind it when it is stored, in order")
     mutating func rateLimit() {
         enter(at: 0)
         _ = machine.publish(Self.entry("p1"), now: 0)
-        let refusal = ServerFrame.Refusal(
-            id: "p1", room: nil, number: 103, reason: "rate_limited", message: "wait", retryAfter: 400)
-        #expect(machine.received(.error(refusal), now: 100) == [])
+        #expect(machine.received(Self.tooFast("p1", wait: 400), now: 100) == [.wakeLater(milliseconds: 400)])
         #expect(machine.publish(Self.entry("p2"), now: 200) == [])
-        #expect(sent(machine.tick(now: 499, random: 0)).isEmpty)
-        #expect(sent(machine.tick(now: 500, random: 0)).count == 2)
+        #expect(machine.publish(Self.entry("p3"), now: 200) == [])
+        #expect(sent(machine.wake(now: 499)).isEmpty)
+        #expect(ids(machine.wake(now: 500)) == ["p1"])
+        #expect(sent(machine.tick(now: 1500, random: 0)).isEmpty)
+        #expect(ids(machine.received(.ack(id: "p1", seq: 1, timestamp: 9, tag: "t"), now: 1501)) == ["p2", "p3"])
+    }
+
+    @Test("Messages go at the pace that the server named, in order and without a refusal")
+    mutating func pace() {
+        enter(at: 0, limits: .init(messagesPerSecond: 30))
+        var ids: [String] = []
+        var effects: [ClientStateMachine.Effect] = []
+        for number in 1...200 { effects += machine.publish(Self.entry("p\(number)"), now: 0) }
+        var now: Int64 = 0
+        while ids.count < 200, now < 60_000 {
+            let new = self.ids(effects)
+            ids += new
+            #expect(Int64(ids.count) <= 60 + 30 * now / 1000, "the server's bucket has no more")
+            let wait = effects.compactMap { if case .wakeLater(let wait) = $0 { wait } else { nil } }.first
+            effects = new.flatMap { machine.received(.ack(id: $0, seq: 1, timestamp: 0, tag: nil), now: now) }
+            if let wait {
+                now += wait
+                effects += machine.wake(now: now)
+            }
+        }
+        #expect(ids == (1...200).map { "p\($0)" })
+        #expect((6000...7500).contains(now), "180 messages after the burst, 27 a second")
+    }
+
+    @Test("Without a limit so many are on their way that a full queue ends no connection")
+    mutating func window() {
+        enter(at: 0)
+        let sent = (1...100).flatMap { ids(machine.publish(Self.entry("p\($0)"), now: 0)) }
+        #expect(sent.count == Outbox.window.messages)
+        #expect(ids(machine.received(.ack(id: "p1", seq: 1, timestamp: 9, tag: "t"), now: 1)) == ["p65"])
+    }
+
+    @Test("A message that was refused for certain may wait for ever; it was not stored")
+    mutating func certainlyNotStored() {
+        enter(at: 0)
+        _ = machine.publish(Self.entry("p1"), now: 0)
+        for second in stride(from: Int64(0), to: 300_000, by: 1000) {
+            _ = machine.received(Self.tooFast("p1", wait: 100), now: second)
+            _ = machine.tick(now: second + 999, random: 0)
+        }
+        #expect(machine.outbox["p1"]?.doubtfulSince == 299_999)
+        _ = machine.received(Self.tooFast("p1", wait: 100), now: 300_000)
+        guard case .acknowledge("p1", .failure(let error))? = machine.close().first else { Issue.record(); return }
+        #expect(error.kind == .closed, "not outcomeUnknown")
+    }
+
+    @Test("A refusal answers one attempt: what was sent before a loss may still be stored")
+    mutating func stillDoubtful() {
+        enter(at: 0)
+        _ = machine.publish(Self.entry("p1"), now: 0)
+        comeBack(at: 0)
+        _ = machine.received(Self.tooFast("p1", wait: 100), now: 5)
+        #expect(machine.outbox["p1"]?.doubtfulSince == 0)
+    }
+
+    @Test("A message larger than the server takes is refused here, also one from before the welcome")
+    mutating func tooLarge() {
+        let large = Outbox.Entry(id: "l", room: "r", text: String(repeating: "x", count: 2000), data: nil)
+        _ = machine.start(now: 0)
+        _ = machine.join("r")
+        #expect(machine.publish(large, now: 0) == [])
+        let welcome = ServerFrame.Welcome(session: "s", user: "a", node: "n", limits: .init(messageBytes: 1000))
+        let why = MartletError(.refused, "the message has 2048 bytes; this server takes at most 1000", number: 104)
+        #expect(machine.received(.welcome(welcome), now: 0).contains(.acknowledge(id: "l", .failure(why))))
+        _ = machine.received(Self.joined("r", 0), now: 0)
+        #expect(machine.publish(large, now: 0) == [.acknowledge(id: "l", .failure(why))])
+    }
+
+    @Test("Close code 1009 ends the largest message on its way instead of sending it again for ever")
+    mutating func messageTooBig() {
+        enter(at: 0)
+        _ = machine.publish(Self.entry("small"), now: 0)
+        _ = machine.publish(
+            Outbox.Entry(id: "l", room: "r", text: String(repeating: "x", count: 90), data: nil), now: 0)
+        let effects = machine.lost(code: 1009, reason: "message too big", now: 1, random: 0)
+        guard case .acknowledge("l", .failure(let error))? = effects.first else { Issue.record("\(effects)"); return }
+        #expect(error.number == 104)
+        #expect(machine.outbox.entries.map(\.id) == ["small"])
+    }
+
+    @Test("A room that was left can be joined again: the new join waits for the answer to the leave")
+    mutating func leaveAndJoin() {
+        enter(at: 4)
+        let leave = #"{"type":"leave","id":"leave-2","room":"r"}"#
+        #expect(sent(machine.leave("r", now: 0)) == [leave])
+        #expect(machine.join("r") == [])
+        #expect(machine.received(Self.message(5), now: 0) == [])
+        #expect(machine.received(.left(room: "r", id: nil, reason: "kicked"), now: 0) == [], "from the time before")
+        #expect(
+            sent(machine.received(.left(room: "r", id: "leave-2", reason: nil), now: 1))
+                == [#"{"type":"join","id":"join-3","rooms":[{"room":"r"}]}"#])
+        let answer = machine.received(Self.joined("r", 7), now: 2)
+        #expect(answer.first == .answerJoin(room: "r", .success(JoinedRoom(room: "r", seq: 7, recovered: nil))))
+        #expect(machine.received(.left(room: "r", id: "leave-2", reason: nil), now: 2) == [])
+        #expect(messages(machine.received(Self.message(8), now: 3)) == [8])
+    }
+
+    @Test("A leave that was refused for now is sent again, and what is still said of the room is dropped")
+    mutating func leaveAgain() {
+        enter(at: 4)
+        let leave = #"{"type":"leave","id":"leave-2","room":"r"}"#
+        _ = machine.leave("r", now: 0)
+        #expect(machine.received(Self.tooFast("leave-2", wait: 300), now: 10) == [])
+        #expect(machine.received(Self.message(5), now: 20) == [])
+        #expect(sent(machine.tick(now: 310, random: 0)) == [leave])
+        #expect(sent(machine.tick(now: 1310, random: 0)) == [])
+        #expect(sent(machine.tick(now: 10_310, random: 0)) == [leave], "without an answer")
+        let notThere = ServerFrame.Refusal(
+            id: "leave-2", room: "r", number: 111, reason: "not_in_room", message: "join first")
+        #expect(machine.received(.error(notThere), now: 10_400) == [])
+        #expect(sent(machine.tick(now: 20_400, random: 0)) == [])
+    }
+
+    @Test("A leave ends with its connection: the next session is not in the room")
+    mutating func leaveAndLoss() {
+        enter(at: 4)
+        _ = machine.leave("r", now: 0)
+        _ = machine.join("r")
+        _ = machine.lost(code: 1006, reason: "", now: 1, random: 0)
+        _ = machine.retry(now: 2)
+        #expect(
+            sent(machine.received(Self.welcome, now: 3))
+                == [#"{"type":"join","id":"join-3","rooms":[{"room":"r"}]}"#])
+        #expect(machine.leave("q", now: 4) == [], "never joined")
+    }
+
+    @Test("Of the rooms that were not joined only private ones bring messages")
+    mutating func unknownRoom() {
+        enter(at: 0)
+        var message = ChatMessage(room: "q", seq: 1, from: "bob", text: "x", timestamp: 7, isOwn: false)
+        #expect(machine.received(.message(message), now: 0) == [])
+        message.room = "dm:alice:bob"
+        #expect(messages(machine.received(.message(message), now: 0)) == [1])
     }
 
     @Test("A final refusal ends the publish with the server's number")
@@ -170,23 +320,26 @@ struct ClientStateMachineTests {
         #expect(machine.tick(now: 30_002, random: 0).first == .abandon)
     }
 
-    @Test("Told to reconnect, it goes on until the given time and then moves")
+    @Test("Told to reconnect, it goes on until the node closes, and then connects at once")
     mutating func reconnect() {
         enter(at: 0)
-        _ = machine.received(.reconnect(delay: 5000), now: 1000)
-        #expect(machine.tick(now: 5999, random: 0) == [])
-        let effects = machine.tick(now: 6000, random: 0)
-        #expect(effects == [.abandon, .emit(.state(.connecting)), .connect])
-        enter(at: 0)
+        #expect(machine.received(.reconnect, now: 1000) == [])
+        #expect(machine.tick(now: 9000, random: 0) == [])
+        #expect(
+            machine.lost(code: 4000, reason: "draining, reconnect", now: 9001, random: 0.9)
+                == [.emit(.state(.connecting)), .connect])
+        #expect(machine.backoff.attempts == 0)
+        #expect(
+            machine.lost(code: 1006, reason: "", now: 9002, random: 0.5).last == .connectLater(milliseconds: 500),
+            "once")
     }
 
-    @Test("When the server closes before that time, the wait is the given one")
-    mutating func reconnectEarly() {
+    @Test("A node that dies before it closes is lost as any other, with jitter")
+    mutating func lostBeforeTheClose() {
         enter(at: 0)
-        _ = machine.received(.reconnect(delay: 5000), now: 1000)
+        _ = machine.received(.reconnect, now: 1000)
         #expect(
-            machine.lost(code: 4000, reason: "draining", now: 2000, random: 0.9).last
-                == .connectLater(milliseconds: 4000))
+            machine.lost(code: 1006, reason: "", now: 2000, random: 0.5).last == .connectLater(milliseconds: 500))
     }
 
     @Test("A refused join is answered; one that may succeed later is sent again")

@@ -52,19 +52,22 @@ struct RoomSequenceTests {
         #expect(sequence.overdue(now: 1999) == nil)
         #expect(sequence.overdue(now: 2000) == 4)
         #expect(sequence.overdue(now: 2001) == nil, "one question at a time")
-        #expect(seqs(sequence.filled([Self.message(5), Self.message(6)], now: 2100)) == [5, 6, 7])
+        #expect(seqs(sequence.filled([Self.message(5), Self.message(6)], epoch: "e", now: 2100)) == [5, 6, 7])
+        #expect(sequence.filled([Self.message(9)], epoch: "e", now: 2200) == [], "not asked for")
     }
 
     @Test("What the history does not have is a gap, and delivery goes on behind it")
     func finalHole() {
         var sequence = at(4)
         _ = sequence.received(Self.message(8), now: 0)
+        #expect(sequence.overdue(now: 1000) == 4)
         #expect(
-            sequence.filled([Self.message(7)], now: 10) == [
+            sequence.filled([Self.message(7)], epoch: "e", now: 1010) == [
                 .gap(from: 5, to: 6), .message(Self.message(7)), .message(Self.message(8)),
             ])
-        _ = sequence.received(Self.message(11), now: 20)
-        #expect(sequence.filled([], now: 30) == [.gap(from: 9, to: 10), .message(Self.message(11))])
+        _ = sequence.received(Self.message(11), now: 1020)
+        #expect(sequence.overdue(now: 2020) == 8)
+        #expect(sequence.filled([], epoch: "e", now: 2030) == [.gap(from: 9, to: 10), .message(Self.message(11))])
     }
 
     @Test("Messages that a recovery promised and never sent are asked for too")
@@ -72,7 +75,7 @@ struct RoomSequenceTests {
         var sequence = at(4)
         _ = sequence.joined(Self.joined(6, recovered: true), now: 0)
         #expect(sequence.overdue(now: 1000) == 4)
-        #expect(sequence.filled([], now: 1100) == [.gap(from: 5, to: 6)])
+        #expect(sequence.filled([], epoch: "e", now: 1100) == [.gap(from: 5, to: 6)])
         #expect(sequence.overdue(now: 9000) == nil)
     }
 
@@ -101,6 +104,33 @@ struct RoomSequenceTests {
         #expect(sequence.joined(Self.joined(1, epoch: "f", recovered: false), now: 0) == [.gap(from: nil, to: 1)])
         #expect(sequence.gap(epoch: "g", from: 1, to: 1, now: 0) == [.gap(from: 1, to: 1)])
         #expect(seqs(sequence.received(Self.message(2), now: 0)) == [2])
+    }
+
+    @Test("What a recovery owed is not waited for in the epoch after it")
+    func turnDuringRecovery() {
+        var sequence = at(4)
+        _ = sequence.joined(Self.joined(100, recovered: true), now: 0)
+        #expect(sequence.overdue(now: 1000) == 4)
+        #expect(sequence.gap(epoch: "g", from: nil, to: 1, now: 1500) == [.gap(from: nil, to: 1)])
+        #expect(sequence.overdue(now: 9000) == nil)
+        #expect(sequence.filled([], epoch: "g", now: 9000) == [], "it was asked for before")
+        #expect(seqs(sequence.received(Self.message(2), now: 9001)) == [2])
+    }
+
+    @Test("A history of another epoch fills no hole")
+    func fillOfAnotherEpoch() {
+        var sequence = at(4)
+        _ = sequence.received(Self.message(7), now: 0)
+        #expect(sequence.overdue(now: 1000) == 4)
+        #expect(sequence.filled([Self.message(5)], epoch: "g", now: 1100) == [])
+        #expect(sequence.overdue(now: 2000) == 4)
+        #expect(seqs(sequence.filled([Self.message(5), Self.message(6)], epoch: "e", now: 2100)) == [5, 6, 7])
+    }
+
+    @Test("Before the room is joined it has no messages")
+    func beforeTheJoin() {
+        var sequence = RoomSequence()
+        #expect(sequence.received(Self.message(3), now: 0) == [])
     }
 }
 
@@ -143,32 +173,99 @@ struct RoomRosterTests {
 }
 
 struct OutboxTests {
-    private static func entry(_ id: String) -> Outbox.Entry { Outbox.Entry(id: id, room: "r", text: id, data: nil) }
+    private static func entry(_ id: String, in room: String = "r", bytes: Int = 1) -> Outbox.Entry {
+        Outbox.Entry(id: id, room: room, text: String(repeating: "x", count: bytes), data: nil)
+    }
+
+    private func due(_ outbox: inout Outbox, now: Int64) -> [String] {
+        outbox.takeDue(now: now) { $0 != "closed" }.entries.map(\.id)
+    }
 
     @Test("What is in flight is not sent again until the connection or the ack's patience ends")
     func resend() {
         var outbox = Outbox()
+        outbox.add(Self.entry("0", in: "closed"))
         outbox.add(Self.entry("1"))
         outbox.add(Self.entry("2"))
-        #expect(outbox.takeDue(in: "r", now: 0).map(\.id) == ["1", "2"])
-        #expect(outbox.takeDue(in: "r", now: 1) == [])
+        #expect(due(&outbox, now: 0) == ["1", "2"])
+        #expect(due(&outbox, now: 1) == [])
         outbox.remove("1")
         outbox.connectionLost()
-        #expect(outbox.takeDue(in: "r", now: 2).map(\.id) == ["2"])
-        #expect(outbox.expire(now: 2 + Outbox.ackPatience + 1) == [])
-        #expect(outbox.takeDue(in: "r", now: 20_000).map(\.id) == ["2"])
+        #expect(due(&outbox, now: 2) == ["2"])
+        #expect(due(&outbox, now: 2 + Outbox.ackPatience) == [])
+        #expect(due(&outbox, now: 3 + Outbox.ackPatience) == ["2"])
     }
 
     @Test("Nothing is sent again once the server may have forgotten its id; what was never sent may wait for ever")
     func window() {
         var outbox = Outbox()
         outbox.add(Self.entry("sent"))
-        _ = outbox.takeDue(in: "r", now: 0)
+        _ = due(&outbox, now: 0)
         outbox.add(Self.entry("waiting"))
         outbox.connectionLost()
         #expect(outbox.expire(now: Outbox.resendWindow) == [])
         #expect(outbox.expire(now: Outbox.resendWindow + 1).map(\.id) == ["sent"])
-        #expect(outbox.takeDue(in: "r", now: 900_000).map(\.id) == ["waiting"])
+        #expect(due(&outbox, now: 900_000) == ["waiting"])
+    }
+
+    @Test("After a refusal the first of the room goes alone, also when others passed; other rooms go on")
+    func hold() {
+        var outbox = Outbox()
+        for id in ["1", "2", "3"] { outbox.add(Self.entry(id)) }
+        #expect(due(&outbox, now: 0) == ["1", "2", "3"])
+        outbox.putBack("2", .notStored, now: 1, until: 100)
+        outbox.add(Self.entry("4"))
+        outbox.add(Self.entry("5", in: "q"))
+        #expect(due(&outbox, now: 2) == ["5"])
+        outbox.remove("1")
+        outbox.remove("3")
+        #expect(outbox.takeDue(now: 99) { _ in true }.wait == 1)
+        #expect(due(&outbox, now: 100) == ["2"])
+        #expect(due(&outbox, now: 200) == [])
+        outbox.remove("2")
+        #expect(due(&outbox, now: 201) == ["4"])
+    }
+
+    @Test("Large messages go one after the other")
+    func bytes() {
+        var outbox = Outbox()
+        outbox.add(Self.entry("1", bytes: 300_000))
+        outbox.add(Self.entry("2", bytes: 10))
+        #expect(due(&outbox, now: 0) == ["1"])
+        outbox.remove("1")
+        #expect(due(&outbox, now: 0) == ["2"])
+    }
+
+    @Test(
+        "Only what was refused each time is known not to be stored",
+        arguments: [(Outbox.Refusal.tooFast, true), (.notStored, true), (.perhapsStored, false)])
+    func doubt(refusal: Outbox.Refusal, isCertain: Bool) {
+        var outbox = Outbox()
+        outbox.add(Self.entry("1"))
+        _ = due(&outbox, now: 7)
+        outbox.putBack("1", refusal, now: 8, until: 8)
+        #expect(outbox["1"]?.doubtfulSince == (isCertain ? nil : 7))
+    }
+}
+
+struct PaceTests {
+    @Test("A burst, and then a little fewer than the server lets pass")
+    func rate() {
+        var pace = Pace(perSecond: 30, now: 0)
+        #expect((1...20).allSatisfy { _ in pace.take(now: 0) == nil })
+        #expect(pace.take(now: 0) == 38)
+        #expect(pace.take(now: 37) == 1)
+        #expect(pace.take(now: 38) == nil)
+        #expect((1...21).filter { _ in pace.take(now: 1_000_000_000) == nil }.count == 20)
+        pace.refused(now: 1_000_000_000)
+        #expect(pace.take(now: 1_000_000_000) == 38)
+    }
+
+    @Test("No limit, a slow one and an absurd one", arguments: [(Int64(0), Int64?.none), (1, 1112), (1 << 53, .none)])
+    func extremes(perSecond: Int64, wait: Int64?) {
+        var pace = Pace(perSecond: perSecond, now: 0)
+        #expect(pace.take(now: 0) == nil)
+        #expect(pace.take(now: 0) == wait)
     }
 }
 

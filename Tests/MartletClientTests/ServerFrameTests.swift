@@ -17,7 +17,14 @@ struct ServerFrameTests {
             messagesPerSecond: 3, roomLimit: 4)
         #expect(
             ServerFrame(decoding: ServerMessage.welcome(welcome, id: nil))
-                == .welcome(session: session.string, user: "bob", node: "n"))
+                == .welcome(
+                    .init(
+                        session: session.string, user: "bob", node: "n",
+                        limits: .init(messageBytes: 2, messagesPerSecond: 3))))
+        #expect(
+            ServerFrame(decoding: ServerMessage.left(room: room, id: "l"))
+                == .left(
+                    room: "general", id: "l", reason: nil))
         let members = [#"{"user":"bob"}"#, #"{"user":"zoë","status":"away","info":{"a":1}}"#]
         #expect(
             ServerFrame(
@@ -49,7 +56,7 @@ struct ServerFrameTests {
         #expect(
             ServerFrame(
                 decoding: ServerMessage.history(room: room, id: "h", epoch: "e", messages: [element], more: true))
-                == .history(id: "h", room: "general", messages: [message], more: true))
+                == .history(id: "h", .init(room: "general", epoch: "e", messages: [message], hasMore: true)))
         #expect(
             ServerFrame(
                 decoding: ServerMessage.presence(
@@ -67,7 +74,7 @@ struct ServerFrameTests {
                     .init(id: "p", room: nil, number: 103, reason: "rate_limited", message: "w", retryAfter: 4)))
         #expect(
             ServerFrame(decoding: ServerMessage.reconnect(delayMilliseconds: 5, reason: "draining"))
-                == .reconnect(delay: 5))
+                == .reconnect)
     }
 
     @Test("Every frame that this client sends is one that the server reads")
@@ -75,7 +82,8 @@ struct ServerFrameTests {
         let frames = [
             ClientFrame.auth(token: "t", client: "c"),
             ClientFrame.join([("a", nil), ("b", .init(epoch: "e", seq: 3, tag: "t"))], id: "join-1"),
-            ClientFrame.leave("a"), ClientFrame.message(room: "a", text: "hi \"\n", data: "[1]", id: "1"),
+            ClientFrame.leave("a", id: "leave-1"),
+            ClientFrame.message(room: "a", text: "hi \"\n", data: "[1]", id: "1"),
             ClientFrame.typing("a", isTyping: true), ClientFrame.presence("a"), ClientFrame.status("away"),
             ClientFrame.history("a", before: 4, after: nil, limit: 100, id: "2"), ClientFrame.ping(),
         ]
@@ -92,11 +100,38 @@ struct ServerFrameTests {
         #expect(decode(#"{"type":"read","room":"a"}"#) == .other)
     }
 
+    @Test(
+        "A number that no server says makes no frame, so that no sum of one can overflow",
+        arguments: [
+            #"{"type":"gap","room":"r","to":9223372036854775807}"#, #"{"type":"gap","room":"r","to":-1}"#,
+            #"{"type":"joined","room":"r","epoch":"e","seq":9007199254740993}"#,
+            #"{"type":"message","room":"r","seq":9223372036854775807,"from":"b","ts":1}"#,
+            #"{"type":"error","code":103,"reason":"rate_limited","retry_ms":3600001}"#,
+        ])
+    func absurdNumbers(text: String) {
+        #expect(decode(text) == nil)
+    }
+
+    @Test("An absurd number that a frame can do without is as none")
+    func absurdOptionalNumbers() {
+        let text = #"{"type":"presence","room":"r","joined":[],"left":[],"count":-9223372036854775808,"pv":1e30}"#
+        #expect(decode(text) == .membersChanged(room: "r", .init(count: 0, pv: 0)))
+        #expect(decode(#"{"type":"reconnect","delay_ms":9223372036854775807}"#) == .reconnect)
+    }
+
     @Test("A lone surrogate becomes a replacement character and harms nothing else")
     func loneSurrogate() {
         let text =
             #"{"type":"message","room":"r","seq":1,"from":"b","text":"a\ud800b\udc00 \ud83d\ude00 \\ud800","ts":1}"#
         guard case .message(let message)? = decode(text) else { Issue.record("no message"); return }
         #expect(message.text == "a\u{fffd}b\u{fffd} 😀 \\ud800")
+    }
+}
+
+struct MartletClientTests {
+    @Test(
+        "An address that this client cannot use is refused at once", arguments: ["wss://h/ws", "http://h", "ws://h/#a"])
+    func address(url: String) {
+        #expect(throws: MartletError.self) { try MartletClient(url: url, credential: .user("a")) }
     }
 }
