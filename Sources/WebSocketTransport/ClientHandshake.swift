@@ -14,6 +14,7 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
     private let headers: HTTPHeaders
     private let subprotocols: [String]
     private let limits: SharedLimits
+    private let deadline: NIODeadline
     private let loop: LoopContext
     private let delegate: DelegateFactory
     private let key: String
@@ -29,6 +30,7 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
         headers: HTTPHeaders,
         subprotocols: [String],
         limits: SharedLimits,
+        deadline: NIODeadline,
         loop: LoopContext,
         delegate: @escaping DelegateFactory,
         promise: EventLoopPromise<WebSocketConnection>
@@ -37,6 +39,7 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
         self.headers = headers
         self.subprotocols = subprotocols
         self.limits = limits
+        self.deadline = deadline
         self.loop = loop
         self.delegate = delegate
         self.promise = promise
@@ -160,7 +163,7 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        loop.setDeadline(limits.values.connectTimeout, for: self)
+        loop.setDeadline(max(deadline - .now(), .zero), for: self)
         context.writeAndFlush(wrapOutboundOut(request()), promise: nil)
     }
 

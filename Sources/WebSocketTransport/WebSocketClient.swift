@@ -53,6 +53,7 @@ package enum WebSocketClient {
         }
         let promise = eventLoop.makePromise(of: WebSocketConnection.self)
         let shared = SharedLimits(limits)
+        let deadline = NIODeadline.now() + limits.connectTimeout
         let connect = ClientBootstrap(group: eventLoop)
             .connectTimeout(limits.connectTimeout)
             .channelOption(.maxMessagesPerRead, value: 1)
@@ -65,6 +66,7 @@ package enum WebSocketClient {
                         headers: headers,
                         subprotocols: subprotocols,
                         limits: shared,
+                        deadline: deadline,
                         loop: LoopContext.current(on: channel.eventLoop),
                         delegate: delegate,
                         promise: promise
