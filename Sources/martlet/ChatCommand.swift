@@ -9,7 +9,7 @@ struct ChatCommand: AsyncParsableCommand {
         abstract: "Chat in a room from the terminal; reconnects by itself.",
         discussion: """
             On a terminal: type a line and press Enter; /help lists the commands. Otherwise each line of standard input \
-            is a message, each line of standard output an event, and the end of input ends the chat once every message \
+            is a message, also one that begins with a slash, each line of standard output an event, and the end of input ends the chat once every message \
             is acknowledged.
             """
     )
@@ -63,7 +63,8 @@ private final class Chat {
         case sent(failure: String?)
         case resized
         case terminated
-        case outOfPatience
+        /// Some time at the end in which an ack could have come.
+        case waited
     }
 
     private let client: MartletClient
@@ -81,6 +82,10 @@ private final class Chat {
     private var unacknowledged = 0
     private var failures = 0
     private var isEnding = false
+    /// When a message was acknowledged or refused for the last time, or the waiting for that began.
+    private var answeredAt = ContinuousClock.now
+
+    private static let patience = Duration.seconds(30)
 
     init(client: MartletClient, room: String, url: String) {
         self.client = client
@@ -113,7 +118,10 @@ private final class Chat {
             }
         }
         release()
-        if failures > 0 { throw Failure(.failed, "\(failures) of the messages were not stored") }
+        if failures > 0 {
+            let what = failures == 1 ? "1 message was" : "\(failures) messages were"
+            throw Failure(.failed, "\(what) not acknowledged as stored")
+        }
     }
 
     private func listen() {
@@ -153,12 +161,11 @@ private final class Chat {
         case .bytes(let bytes): return take(bytes)
         case .endOfInput: return endOfInput()
         case .resized: screen.redraw()
-        case .terminated: return false
-        case .outOfPatience:
-            failures += unacknowledged
-            return unacknowledged == 0
+        case .terminated: return giveUp()
+        case .waited: return waitForAcks()
         case .sent(let failure):
             unacknowledged -= 1
+            answeredAt = .now
             if let failure {
                 failures += 1
                 screen.print(transcript.notice("Not sent: \(failure)"))
@@ -214,32 +221,48 @@ private final class Chat {
                 if !enter(line) { return false }
             case .typing: client.setTyping(true, in: room)
             case .end: return endOfInput()
+            case .interrupt: return giveUp()
             }
         }
         return true
     }
 
-    /// The last acks may take 30 s.
     private func endOfInput() -> Bool {
+        for case .line(let line) in screen.finish() where !enter(line) { return false }
+        guard !isEnding else { return true }
         isEnding = true
+        answeredAt = .now
+        return waitForAcks()
+    }
+
+    /// At the end, while acks come.
+    private func waitForAcks() -> Bool {
         guard unacknowledged > 0 else { return false }
+        let deadline = answeredAt + Self.patience
+        guard .now < deadline else { return giveUp() }
         Task { [feed] in
-            try? await Task.sleep(for: .seconds(30))
-            feed.yield(.outOfPatience)
+            try? await Task.sleep(until: deadline)
+            feed.yield(.waited)
         }
         return true
     }
 
+    /// Ends at once; what is not acknowledged counts as not stored.
+    private func giveUp() -> Bool {
+        failures += unacknowledged
+        return false
+    }
+
     /// - Returns: whether the chat goes on.
     private func enter(_ line: String) -> Bool {
-        switch ChatInputLine(line) {
+        switch ChatInputLine(line, takesCommands: screen.takesCommands) {
         case .empty: return true
         case .message(let text): send(text)
         case .help: for line in transcript.help { screen.print(line) }
         case .who: screen.print(transcript.who)
         case .history(let limit): readHistory(limit: limit)
         case .presence(let presence): client.setPresence(presence)
-        case .quit: return false
+        case .quit: return endOfInput()
         case .unknown(let name): screen.print(transcript.notice("There is no \(name); /help lists what there is."))
         }
         return true

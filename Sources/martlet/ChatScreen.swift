@@ -2,17 +2,22 @@ import Glibc
 
 /// Where the chat is shown and typed.
 protocol ChatScreen: AnyObject {
+    /// Whether a line that begins with a slash is a command.
+    var takesCommands: Bool { get }
     func start()
     func end()
     /// One line of the transcript, without controls but those of `ChatStyle`.
     func print(_ line: String)
     func setStatus(_ status: String, waiting: Int)
     func edit(_ bytes: [UInt8]) -> [LineEditor.Action]
+    /// What is left at the end of the input.
+    func finish() -> [LineEditor.Action]
     func redraw()
 }
 
 /// Lines in, lines out.
 final class PlainScreen: ChatScreen {
+    let takesCommands = false
     private var partial: [UInt8] = []
 
     func start() {}
@@ -36,11 +41,17 @@ final class PlainScreen: ChatScreen {
         }
         return actions
     }
+
+    /// A last line need not end with a line feed.
+    func finish() -> [LineEditor.Action] {
+        partial.isEmpty ? [] : edit([UInt8(ascii: "\n")])
+    }
 }
 
 /// The transcript scrolls above two lines that stay: the status and the line being typed. The terminal is in raw mode
 /// from `start` to `end`, and on every way out of the process that can be caught.
 final class TerminalScreen: ChatScreen {
+    let takesCommands = true
     private var editor = LineEditor()
     private var status = ""
     private var waiting = 0
@@ -85,6 +96,8 @@ final class TerminalScreen: ChatScreen {
         return actions
     }
 
+    func finish() -> [LineEditor.Action] { [] }
+
     func redraw() {
         let erasure = erasing()
         isDrawn = false
@@ -110,27 +123,14 @@ final class TerminalScreen: ChatScreen {
         let columns = max(20, Terminal.columns(STDOUT_FILENO) ?? 80)
         let kept =
             waiting == 0 ? "" : style.warning(waiting == 1 ? "1 message waits · " : "\(waiting) messages wait · ")
-        let top = TextWidth.truncated(kept + status, to: columns - 1)
+        let top = ChatStyle.truncated(kept + status, to: columns - 1)
         let (line, cursor) = editor.visible(columns: columns - 3)
         return top + "\r\n\(style.bold(">")) " + line + "\r\u{1b}[\(cursor + 2)C"
     }
 }
 
-/// Columns of text in a terminal.
-enum TextWidth {
-    static func of(_ character: Character) -> Int {
-        guard let scalar = character.unicodeScalars.first else { return 0 }
-        if scalar.properties.isEmojiPresentation || character.unicodeScalars.contains("\u{fe0f}") { return 2 }
-        switch scalar.value {
-        case 0x1100...0x115F, 0x2E80...0x303E, 0x3041...0x33FF, 0x3400...0x4DBF, 0x4E00...0x9FFF, 0xA000...0xA4CF,
-            0xAC00...0xD7A3, 0xF900...0xFAFF, 0xFE30...0xFE4F, 0xFF00...0xFF60, 0xFFE0...0xFFE6, 0x20000...0x3FFFD:
-            return 2
-        default:
-            return scalar.properties.generalCategory == .nonspacingMark ? 0 : 1
-        }
-    }
-
-    /// Cuts visible text; the colour sequences of `ChatStyle` count nothing and are kept.
+extension ChatStyle {
+    /// Cuts visible text to `columns` of a terminal; colour sequences count nothing and are kept.
     static func truncated(_ text: String, to columns: Int) -> String {
         var result = ""
         var used = 0
@@ -139,11 +139,9 @@ enum TextWidth {
             if inSequence || character == "\u{1b}" {
                 inSequence = character != "m"
                 result.append(character)
-            } else if used + of(character) <= columns {
-                used += of(character)
-                result.append(character)
             } else {
-                used = columns + 1
+                used += DisplayWidth.of(character)
+                if used <= columns { result.append(character) }
             }
         }
         return result

@@ -33,13 +33,14 @@ enum ChatInputLine: Equatable {
     case quit
     case unknown(String)
 
-    init(_ line: String) {
+    /// - Parameter takesCommands: otherwise every line that is not blank is a message, word for word.
+    init(_ line: String, takesCommands: Bool = true) {
         let line = String(line.reversed().drop { $0.isWhitespace }.reversed())
         guard !line.isEmpty else {
             self = .empty
             return
         }
-        guard line.hasPrefix("/") else {
+        guard takesCommands, line.hasPrefix("/") else {
             self = .message(line)
             return
         }
@@ -101,7 +102,9 @@ struct ChatTranscript {
         [
             notice("A line is a message. /who says who is here, /history [N] reads the last N messages,"),
             notice("/online, /away, /busy and /invisible say how you are seen."),
-            notice("/quit (or Ctrl-D) leaves. A message that begins with a slash is typed with two."),
+            notice(
+                "/quit (or Ctrl-D) leaves once all is sent, Ctrl-C at once. A message that begins with a slash is typed with two."
+            ),
         ]
     }
 

@@ -4,8 +4,10 @@ struct LineEditor {
         case line(String)
         /// The line changed and is not empty.
         case typing
-        /// Ctrl-D on an empty line, or Ctrl-C.
+        /// Ctrl-D on an empty line.
         case end
+        /// Ctrl-C.
+        case interrupt
     }
 
     private(set) var text: [Character] = []
@@ -28,7 +30,7 @@ struct LineEditor {
             escape = [byte]
             return []
         case 0x0D, 0x0A: return enter()
-        case 0x03: return [.end]
+        case 0x03: return [.interrupt]
         case 0x04: return text.isEmpty ? [.end] : edit { $0.deleteForward() }
         case 0x08, 0x7F: return edit { $0.deleteBackward() }
         case 0x01: return move(to: 0)
@@ -51,14 +53,14 @@ struct LineEditor {
 
     /// The part of the line that fits, with the cursor in it and its column there.
     mutating func visible(columns: Int) -> (line: String, cursor: Int) {
-        let before = text[..<cursor].reduce(0) { $0 + TextWidth.of($1) }
+        let before = text[..<cursor].reduce(0) { $0 + DisplayWidth.of($1) }
         if before < offset { offset = max(0, before - columns / 2) }
         if before - offset >= columns { offset = before - columns / 2 }
         var column = 0
         var line = ""
         var start = 0
         for character in text {
-            let width = TextWidth.of(character)
+            let width = DisplayWidth.of(character)
             defer { column += width }
             if column < offset {
                 start = column + width

@@ -34,11 +34,11 @@ struct LineEditorTests {
         #expect(String(editor.text) == "draft")
     }
 
-    @Test("Ctrl-C and Ctrl-D on an empty line end it; other controls and bad bytes are dropped")
+    @Test("Ctrl-D on an empty line ends it, Ctrl-C interrupts it; other controls and bad bytes are dropped")
     func controls() {
         var editor = LineEditor()
         #expect(typed([4], into: &editor) == [.end])
-        #expect(typed([3], into: &editor) == [.end])
+        #expect(typed([3], into: &editor) == [.interrupt])
         #expect(typed([7, 0xFF, 0xC2, 0x9B, 0x61, 13], into: &editor) == [.line("a")])
         #expect(typed("\u{1b}[200~pasted\u{1b}[201~\r".utf8, into: &editor) == [.line("pasted")])
     }
@@ -113,5 +113,30 @@ struct ChatTranscriptTests {
         #expect(ChatInputLine("/busy") == .presence(.busy))
         #expect(ChatInputLine("//shrug") == .message("/shrug"))
         #expect(ChatInputLine("/nope x") == .unknown("/nope"))
+    }
+
+    @Test("In a pipe a line is a message whatever it begins with")
+    func messagesOnly() {
+        #expect(ChatInputLine("/quit", takesCommands: false) == .message("/quit"))
+        #expect(ChatInputLine("//x", takesCommands: false) == .message("//x"))
+        #expect(ChatInputLine("  ", takesCommands: false) == .empty)
+    }
+}
+
+struct ChatScreenTests {
+    @Test("In a pipe each line is one, also the last without a line feed")
+    func lines() {
+        let screen = PlainScreen()
+        #expect(screen.edit(Array("a\nb".utf8)) == [.line("a")])
+        #expect(screen.edit(Array("c\n/etc is full".utf8)) == [.line("bc")])
+        #expect(screen.finish() == [.line("/etc is full")])
+        #expect(screen.finish() == [])
+    }
+
+    @Test("The status is cut to the terminal's width; colours and marks take none of it")
+    func truncation() {
+        #expect(ChatStyle.truncated("\u{1b}[2mabcdef\u{1b}[0m", to: 3) == "\u{1b}[2mabc\u{1b}[0m")
+        #expect(ChatStyle.truncated("日本a", to: 3) == "日")
+        #expect(ChatStyle.truncated("a\u{200b}b", to: 2) == "a\u{200b}b")
     }
 }

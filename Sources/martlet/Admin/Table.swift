@@ -108,7 +108,7 @@ enum DisplayWidth {
         return result + "…"
     }
 
-    private static func of(_ character: Character) -> Int {
+    static func of(_ character: Character) -> Int {
         guard let first = character.unicodeScalars.first else { return 0 }
         let emoji = character.unicodeScalars.contains { $0.value == 0xFE0F } || first.properties.isEmojiPresentation
         if emoji || isWide(first.value) { return 2 }
