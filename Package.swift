@@ -119,7 +119,7 @@ let package = Package(
         ),
         .testTarget(
             name: "TokenAuthTests",
-            dependencies: ["TokenAuth"],
+            dependencies: ["TokenAuth", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(

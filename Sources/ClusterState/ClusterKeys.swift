@@ -50,9 +50,9 @@ package struct ClusterKeys: Sendable, Hashable {
 
     // MARK: users and sessions
 
-    /// Hash: session to incarnation.
+    /// Hash: session to incarnation and generation.
     package func userSessions(_ user: UserName) -> String { "\(prefix):{u:\(user.percentEncoded)}:sessions" }
-    /// Hash: owner, generation, user.
+    /// Hash: owner, generation, user, hashes of the secret and the one before, client, info, status, rooms, end of the grace.
     package func session(_ session: SessionID) -> String { "\(prefix):{s:\(session.string)}" }
 
     // MARK: channels

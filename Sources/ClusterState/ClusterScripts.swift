@@ -8,7 +8,8 @@ package enum ClusterScripts {
     package static let all: [RedisScript] = [
         incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeClaim,
         nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory, roomPresence,
-        roomTurn, sessionOwn, sessionRelease, userRelease,
+        roomTurn, sessionOwn, sessionSet, sessionDetach, sessionResume, sessionConfirm, sessionAdopt, sessionRelease,
+        userOwn, userRelease,
     ]
 
     static let incarnationNext = script("incarnation_next", PackageResources.incarnation_next_lua)
@@ -30,7 +31,13 @@ package enum ClusterScripts {
     static let roomPresence = script("room_presence", PackageResources.room_presence_lua)
     static let roomTurn = script("room_turn", PackageResources.room_turn_lua)
     static let sessionOwn = script("session_own", PackageResources.session_own_lua)
+    static let sessionSet = script("session_set", PackageResources.session_set_lua)
+    static let sessionDetach = script("session_detach", PackageResources.session_detach_lua)
+    static let sessionResume = script("session_resume", PackageResources.session_resume_lua)
+    static let sessionConfirm = script("session_confirm", PackageResources.session_confirm_lua)
+    static let sessionAdopt = script("session_adopt", PackageResources.session_adopt_lua)
     static let sessionRelease = script("session_release", PackageResources.session_release_lua)
+    static let userOwn = script("user_own", PackageResources.user_own_lua)
     static let userRelease = script("user_release", PackageResources.user_release_lua)
 
     private static let presence = String(decoding: PackageResources.fragment_presence_lua, as: UTF8.self)

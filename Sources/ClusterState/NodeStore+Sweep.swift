@@ -120,7 +120,7 @@ extension NodeStore {
             else { return nil }
             return (session, user)
         }
-        let releases = pairs.map { release(incarnation, $0.0, user: $0.1) }
+        let releases = pairs.map { sessionStore.release(incarnation, $0.0, user: $0.1) }
         _ = try await EventLoopFuture.whenAllSucceed(releases, on: redis.eventLoop).get()
         report.sessions += pairs.count
         _ = try await redis.command(["HDEL", .string(keys.nodeSessions(incarnation))] + fields).get()

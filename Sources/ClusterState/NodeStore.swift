@@ -19,6 +19,8 @@ package struct NodeStore: Sendable {
         self.sweepClaim = sweepClaim
     }
 
+    var sessionStore: SessionStore { SessionStore(redis: redis, keys: keys) }
+
     // MARK: lease
 
     /// A new incarnation with the next number; earlier ones of the name are fenced. Announced on the control channel.
@@ -135,50 +137,21 @@ package struct NodeStore: Sendable {
         redis.command(["SREM", .string(keys.nodeRooms(incarnation)), .string(room.string)]).map { _ in }
     }
 
-    /// Writes the session into the index, then its own key, then the list of its user's. False when the incarnation is
-    /// dead, or a newer generation owns the session.
+    /// ``SessionStore/open(_:secret:)`` of a session that cannot be resumed.
     package func addSession(
         _ incarnation: Incarnation, _ session: SessionID, user: UserName, generation: Int64 = 1
     ) -> EventLoopFuture<Bool> {
-        let index: RedisArgument = .string(keys.nodeSessions(incarnation))
-        return redis.evaluate(
-            ClusterScripts.nodeAddSession, keys: [.string(keys.node(incarnation)), index],
-            arguments: [.string(session.string), .string(user.string)]
-        ).flatMap { reply in
-            guard reply.int == 1 else { return redis.eventLoop.makeSucceededFuture(false) }
-            return redis.evaluate(
-                ClusterScripts.sessionOwn, keys: [.string(keys.session(session))],
-                arguments: [.string(incarnation.description), .integer(generation), .string(user.string)]
-            ).flatMap { reply in
-                guard reply.int == 1 else {
-                    return redis.command(["HDEL", index, .string(session.string)]).map { _ in false }
-                }
-                return redis.command([
-                    "HSET", .string(keys.userSessions(user)), .string(session.string),
-                    .string(incarnation.description),
-                ]).map { _ in true }
-            }
-        }
+        let record = SessionRecord(session: session, user: user, owner: incarnation, generation: generation)
+        return sessionStore.open(record, secret: nil)
     }
 
-    /// Removes what ``addSession(_:_:user:generation:)`` wrote, as far as it is still this incarnation's; the index last.
-    /// Works also when Redis is full.
+    /// Removes what the incarnation has of a session, of any generation; the index last. Works also when Redis is full.
     package func removeSession(
         _ incarnation: Incarnation, _ session: SessionID, user: UserName
     ) -> EventLoopFuture<Void> {
-        release(incarnation, session, user: user).flatMap {
-            redis.command(["HDEL", .string(keys.nodeSessions(incarnation)), .string(session.string)]).map { _ in }
+        sessionStore.release(incarnation, session, user: user).flatMap { _ in
+            sessionStore.removeFromIndex(of: incarnation, session)
         }
-    }
-
-    func release(_ incarnation: Incarnation, _ session: SessionID, user: UserName) -> EventLoopFuture<Void> {
-        let owner: RedisArgument = .string(incarnation.description)
-        let ofUser = redis.evaluate(
-            ClusterScripts.userRelease, keys: [.string(keys.userSessions(user))],
-            arguments: [owner, .string(session.string)])
-        let own = redis.evaluate(
-            ClusterScripts.sessionRelease, keys: [.string(keys.session(session))], arguments: [owner])
-        return ofUser.and(own).map { _ in }
     }
 
     /// The sessions of an incarnation, in no order.
@@ -199,7 +172,8 @@ package struct NodeStore: Sendable {
             try await redis.scan("HSCAN", keys.userSessions(user)) { page in
                 for index in stride(from: 0, to: page.count - 1, by: 2) {
                     guard let session = page[index].string.flatMap({ SessionID($0) }),
-                        let incarnation = page[index + 1].string.flatMap({ Incarnation($0) })
+                        let value = page[index + 1].string,
+                        let incarnation = Incarnation(String(value.prefix { $0 != " " }))
                     else { continue }
                     sessions[session] = incarnation
                 }

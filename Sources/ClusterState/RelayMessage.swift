@@ -7,6 +7,7 @@ package import WireProtocol
 ///     P PV COUNT EPOCH                                   \n  lines +{"user":…}  -{"user":…}  ~{"user":…,"status":…}
 ///     T ORIGIN                                           \n  FRAME
 ///     K ROOM (or *)                                      \n  REASON
+///     O SESSION GENERATION                               \n               (on the channel of its user)
 ///
 /// The slices point into the payload that was parsed and are valid for as long as it is.
 package enum RelayMessage {
@@ -15,6 +16,9 @@ package enum RelayMessage {
     case typing(origin: String, frame: UnsafeRawBufferPointer)
     /// `room` nil: out of everything.
     case kick(room: RoomName?, reason: String)
+    /// The session has a new owner, with this generation. A node that has it with a lower one closes it without a word to
+    /// Redis.
+    case moved(session: SessionID, generation: Int64)
 
     package struct Message {
         package var seq: Int64
@@ -68,6 +72,11 @@ package enum RelayMessage {
             if name == "*" { return .kick(room: nil, reason: reason) }
             guard let room = try? RoomName(validating: name) else { return nil }
             return .kick(room: room, reason: reason)
+        case UInt8(ascii: "O"):
+            guard let session = header.text().flatMap({ SessionID($0) }), let generation = header.number(),
+                header.isAtEnd, rest.isEmpty
+            else { return nil }
+            return .moved(session: session, generation: generation)
         default: return nil
         }
     }
@@ -117,6 +126,9 @@ package enum RelayMessage {
     }
 
     static func encodeTyping(origin: SessionID) -> String { "T\(origin.string)\n" }
+    static func encodeMoved(session: SessionID, generation: Int64) -> String {
+        "O\(session.string) \(generation)\n"
+    }
     static func encodeKick(room: RoomName?, reason: String) -> String { "K\(room?.string ?? "*")\n\(reason)" }
 }
 

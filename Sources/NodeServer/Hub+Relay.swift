@@ -66,7 +66,7 @@ extension Hub: RedisSubscriberDelegate {
             receive(presence, in: room)
         case .typing(let origin, let frame):
             append(frame, to: room, as: .typing, except: SessionID(origin))
-        case .kick:
+        case .kick, .moved:
             malformed(room.channel)
         }
     }
@@ -136,6 +136,9 @@ extension Hub: RedisSubscriberDelegate {
             for (session, shard) in sessions {
                 emit(.kicked(session, room: room, reason: reason), to: shard)
             }
+        case .moved:
+            // Every session of this node is the only one of its id, until sessions can be resumed.
+            break
         case .presence, .typing:
             malformed(keys.userChannel(user))
         }

@@ -69,7 +69,7 @@ final class NodeRoutes: Sendable {
         let subprotocol = request.offeredSubprotocols.contains(Self.subprotocol) ? Self.subprotocol : nil
         return .accept(subprotocol: subprotocol) { connection in
             let session = Session(
-                id: SessionID(using: &shard.random), shard: shard, connection: connection,
+                id: SessionID(), shard: shard, connection: connection,
                 requestID: request.requestID, remoteAddress: request.remoteAddress ?? "", client: claim.client)
             shard.add(session)
             if let user = claim.user { session.begin(as: user) }

@@ -49,7 +49,8 @@ package struct ClientMessage: Sendable {
     package static let maximumIDLength = 64
     package static let maximumInfoLength = 1024
     package static let maximumHistoryLimit = 100
-    /// So that one frame cannot ask for more rooms than a session may be in.
+    /// Bounds the work of decoding one frame. How many rooms a session may be in is a setting that the decoder does not
+    /// know; what a frame asks for beyond it is refused room by room.
     package static let maximumJoinsPerFrame = 1000
 
     /// The one room that the message is about.

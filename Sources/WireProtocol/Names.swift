@@ -170,7 +170,8 @@ package struct UserName: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// A session: 22 characters of base64url, 128 random bits. It names a session; it is no secret.
+/// A session: 22 characters of base64url, 132 random bits when the generator gives so many. It names a session and is shown
+/// to other nodes and to operators; what proves that a session is one's own is its secret. Nobody may guess it all the same.
 package struct SessionID: Hashable, Sendable, CustomStringConvertible {
     package static let length = 22
 
@@ -181,8 +182,15 @@ package struct SessionID: Hashable, Sendable, CustomStringConvertible {
         self.string = String(string)
     }
 
+    /// - Parameter generator: the system's, except in tests: a seeded one would let one id tell the next.
     package init(using generator: inout some RandomNumberGenerator) {
         self.string = Base64URL.random(count: Self.length, using: &generator)
+    }
+
+    /// Of the system's randomness.
+    package init() {
+        var generator = SystemRandomNumberGenerator()
+        self.init(using: &generator)
     }
 
     package var description: String { string }
@@ -195,36 +203,4 @@ package enum PresenceStatus: String, CaseIterable, Sendable {
     case busy
     /// Neither listed nor counted, and silent in presence events.
     case invisible
-}
-
-/// The alphabet of RFC 4648 section 5, for random identifiers.
-package enum Base64URL {
-    package static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".utf8)
-
-    package static func contains(_ byte: UInt8) -> Bool {
-        switch byte {
-        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
-            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
-            true
-        default: false
-        }
-    }
-
-    /// `count` characters of six random bits each.
-    package static func random(count: Int, using generator: inout some RandomNumberGenerator) -> String {
-        var bits: UInt64 = 0
-        var available = 0
-        return String(unsafeUninitializedCapacity: count) { buffer in
-            for index in 0..<count {
-                if available < 6 {
-                    bits = generator.next()
-                    available = 60
-                }
-                buffer[index] = alphabet[Int(bits & 63)]
-                bits >>= 6
-                available -= 6
-            }
-            return count
-        }
-    }
 }

@@ -35,7 +35,8 @@ struct ClusterScriptsTests {
         #expect(
             Set(allowed) == [
                 "incarnation_next", "nodes_hint", "node_register", "node_heartbeat", "node_drain", "node_claim",
-                "node_swept", "room_leave", "room_sweep", "session_release", "user_release",
+                "node_swept", "node_add_session", "room_leave", "room_sweep", "session_set", "session_detach",
+                "session_confirm", "session_adopt", "session_release", "user_own", "user_release",
             ])
     }
 

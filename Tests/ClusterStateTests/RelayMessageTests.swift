@@ -18,6 +18,7 @@ struct RelayMessageTests {
             case .presence(let presence): .presence(presence)
             case .typing(let origin, let frame): .typing(origin, String(decoding: frame, as: UTF8.self))
             case .kick(let room, let reason): .kick(room?.string, reason)
+            case .moved(let session, let generation): .moved(session, generation)
             }
         }
     }
@@ -29,6 +30,7 @@ struct RelayMessageTests {
         case presence(RelayMessage.Presence)
         case typing(String, String)
         case kick(String?, String)
+        case moved(SessionID, Int64)
     }
 
     @Test("M is a message of the channel's room")
@@ -82,6 +84,13 @@ struct RelayMessageTests {
         #expect(parse("K*\n") == .kick(nil, ""))
     }
 
+    @Test("O names a session and the generation of its new owner")
+    func moved() throws {
+        let session = try #require(SessionID("wZ3kq0-fHhK1mDd8sPpL2A"))
+        #expect(RelayMessage.encodeMoved(session: session, generation: 7) == "OwZ3kq0-fHhK1mDd8sPpL2A 7\n")
+        #expect(parse("OwZ3kq0-fHhK1mDd8sPpL2A 7\n") == .moved(session, 7))
+    }
+
     @Test(
         "that none of our scripts makes is no message",
         arguments: [
@@ -96,6 +105,8 @@ struct RelayMessageTests {
             "D42 t p e 5 - 0\n{}",
             "P7 2 k3x9\n", "P7 2 k3x9", "P7 2\n+{\"a\":1}", "P7 x e\n+{\"a\":1}", "P7 2 e\n*{\"a\":1}", "P7 2 e\n+{}",
             "T\n{}", "TSESSION\n", "TS S\n{}", "K\nreason", "Kbad room\nreason", "Kbad!room\nreason",
+            "O\n", "OwZ3kq0-fHhK1mDd8sPpL2A\n", "OwZ3kq0-fHhK1mDd8sPpL2A x\n", "Oshort 7\n",
+            "OwZ3kq0-fHhK1mDd8sPpL2A 7\nx",
         ])
     func malformed(text: String) {
         #expect(parse(text) == nil)
@@ -104,7 +115,7 @@ struct RelayMessageTests {
     @Test("G7: of any bytes ends in a message or in nothing")
     func noise() {
         var generator = SystemRandomNumberGenerator()
-        let letters = Array("MDPTK \n-+~{}:0123456789abc\u{0}\u{FF}".utf8) + [0xFF, 0x80]
+        let letters = Array("MDPTKO \n-+~{}:0123456789abc\u{0}\u{FF}".utf8) + [0xFF, 0x80]
         for _ in 0..<20_000 {
             let bytes = (0..<Int.random(in: 0...40, using: &generator)).map { _ in
                 letters[Int.random(in: 0..<letters.count, using: &generator)]

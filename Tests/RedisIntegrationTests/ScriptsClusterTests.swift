@@ -139,6 +139,19 @@ struct ScriptsClusterTests {
         _ = try await nodes.addSession(b, session(sessionName), user: who).get()
         _ = try await nodes.sessions(of: b).get()
         _ = try await nodes.sessions(ofUser: who).get()
+        let sessions = cluster.sessions
+        let opened = try SessionRecord(session: session(sessionName), user: who, owner: b, generation: 1)
+        _ = try await sessions.open(opened, secret: "one").get()
+        _ = try await sessions.setRooms([here: true], of: opened).get()
+        _ = try await sessions.setRooms([here: nil], of: opened).get()
+        _ = try await sessions.detach(opened, grace: .seconds(30)).get()
+        let resumed = try await sessions.resume(opened.session, by: a, presented: "one", next: "two").get()
+        guard case .resumed(let record, _) = resumed else { throw RedisClusterProcess.NotWhole() }
+        _ = try await sessions.confirm(record).get()
+        let adopted = try await sessions.adopt(
+            opened.session, user: who, of: a, leaseEnd: 1000, grace: .seconds(1), by: b
+        ).get()
+        #expect(adopted?.record.generation == 3)
         func member(_ name: String, on node: Incarnation, generation: Int64 = 1, _ status: PresenceStatus = .online)
             throws -> Membership
         {

@@ -1,5 +1,6 @@
-#!lua
--- A session enters the index of an incarnation, before its own keys are written.
+#!lua flags=allow-oom
+-- A session enters the index of an incarnation, before its own keys are written. Allowed when Redis is full, for a sweeper that
+-- adopts; an opening or a resume is refused by the script behind this one.
 --
 -- KEYS  1 P:{i:I}  2 P:{i:I}:sessions
 -- ARGV  1 session  2 user

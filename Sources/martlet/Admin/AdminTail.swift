@@ -100,7 +100,7 @@ private final class TailEar: RedisSubscriberDelegate {
             }
             continuation.yield(
                 .presence(joined: joined, left: left, updated: updated, count: presence.count, pv: presence.pv))
-        case .typing, .kick, nil:
+        case .typing, .kick, .moved, nil:
             return
         }
     }

@@ -1,7 +1,7 @@
 /// base64url without padding (RFC 4648 section 5, RFC 7515 section 2), strict: no padding, no line breaks, no other
 /// alphabet, and the unused bits of the last character are zero, so that one value has one spelling.
-enum Base64URL {
-    static func encode(_ bytes: [UInt8]) -> String {
+package enum Base64URL {
+    package static func encode(_ bytes: [UInt8]) -> String {
         var text: [UInt8] = []
         text.reserveCapacity((bytes.count * 4 + 2) / 3)
         var pending = 0
@@ -18,7 +18,7 @@ enum Base64URL {
         return String(decoding: text, as: UTF8.self)
     }
 
-    static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
+    package static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         guard text.count % 4 != 1 else { return nil }
         var bytes: [UInt8] = []
         bytes.reserveCapacity(text.count * 3 / 4)
@@ -35,6 +35,33 @@ enum Base64URL {
         }
         guard pending & ((1 << bits) - 1) == 0 else { return nil }
         return bytes
+    }
+
+    package static func contains(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
+            true
+        default: false
+        }
+    }
+
+    /// `count` characters of six random bits each.
+    package static func random(count: Int, using generator: inout some RandomNumberGenerator) -> String {
+        var bits: UInt64 = 0
+        var available = 0
+        return String(unsafeUninitializedCapacity: count) { buffer in
+            for index in 0..<count {
+                if available < 6 {
+                    bits = generator.next()
+                    available = 60
+                }
+                buffer[index] = alphabet[Int(bits & 63)]
+                bits >>= 6
+                available -= 6
+            }
+            return count
+        }
     }
 
     private static func value(of character: UInt8) -> Int? {

@@ -1,0 +1,37 @@
+import COpenSSL
+import WireProtocol
+
+/// What a client shows to resume its session: 43 characters of base64url, 256 bits of the system's randomness.
+///
+/// Only its ``digest`` goes to Redis; so much randomness needs neither salt nor a slow hash.
+package struct SessionSecret: Sendable, Hashable, CustomStringConvertible {
+    private static let length = 43
+
+    package let string: String
+
+    package init() {
+        var generator = SystemRandomNumberGenerator()
+        string = Base64URL.random(count: Self.length, using: &generator)
+    }
+
+    /// `nil` for what is no secret of any session.
+    package init?(_ string: some StringProtocol) {
+        guard string.utf8.count == Self.length, string.utf8.allSatisfy(Base64URL.contains) else {
+            return nil
+        }
+        self.string = String(string)
+    }
+
+    /// SHA-256 (FIPS 180-4) of the characters, 64 hexadecimal digits.
+    package var digest: String {
+        let text = Array(string.utf8)
+        var bytes = [UInt8](repeating: 0, count: 32)
+        let done = EVP_Digest(text, text.count, &bytes, nil, EVP_sha256(), nil)
+        precondition(done == 1, "libcrypto has SHA-256")
+        let digits = Array("0123456789abcdef".utf8)
+        return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+    }
+
+    /// Never the secret: it may be logged.
+    package var description: String { "SessionSecret" }
+}
