@@ -9,7 +9,7 @@ package enum ClusterScripts {
         incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeClaim,
         nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory, roomPresence,
         roomTurn, sessionOwn, sessionSet, sessionDetach, sessionResume, sessionConfirm, sessionAdopt, sessionRelease,
-        userOwn, userRelease,
+        userOwn, userRelease, userDirect, userDirects,
     ]
 
     static let incarnationNext = script("incarnation_next", PackageResources.incarnation_next_lua)
@@ -39,6 +39,8 @@ package enum ClusterScripts {
     static let sessionRelease = script("session_release", PackageResources.session_release_lua)
     static let userOwn = script("user_own", PackageResources.user_own_lua)
     static let userRelease = script("user_release", PackageResources.user_release_lua)
+    static let userDirect = script("user_direct", PackageResources.user_direct_lua)
+    static let userDirects = script("user_directs", PackageResources.user_directs_lua)
 
     private static let presence = String(decoding: PackageResources.fragment_presence_lua, as: UTF8.self)
 

@@ -107,16 +107,13 @@ extension RoomStore {
         return redis.command(["PUBLISH", .string(keys.roomChannel(room)), .bytes(payload)]).map { _ in }
     }
 
-    /// Ends an epoch whose log is known to have lost something, and drops that log. Of several that ask for it one turns it.
+    /// Ends an epoch whose log is known to have lost a tail. What it still has stays. Of several that ask for it one turns it.
     ///
     /// - Returns: the epoch that holds now; `nil` when there is no such room.
     package func turnEpoch(room: RoomName, from old: String, to new: String) -> EventLoopFuture<String?> {
         redis.evaluate(
             ClusterScripts.roomTurn,
-            keys: [
-                .string(keys.roomMeta(room)), .string(keys.roomLog(room)), .string(keys.roomSent(room)),
-                .string(keys.roomSentPrevious(room)),
-            ],
+            keys: [.string(keys.roomMeta(room))],
             arguments: [.string(old), .string(new)]
         ).map { reply in reply.string.flatMap { $0.isEmpty ? nil : $0 } }
     }

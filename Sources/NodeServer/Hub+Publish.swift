@@ -28,9 +28,10 @@ extension Hub {
         let deadline = request.deadline.uptimeNanoseconds
         let bytes = request.body.count
         if let recipient = request.recipient {
-            let channels = Set([keys.userChannel(request.user), keys.userChannel(recipient)])
-            directs[request.room, default: DirectQueue(channels: Array(channels))].queue
-                .append(pending, bytes: bytes, deadline: deadline)
+            let users = request.user == recipient ? [recipient] : [request.user, recipient]
+            directs[
+                request.room, default: DirectQueue(users: users, channels: users.map { keys.userChannel($0) })
+            ].queue.append(pending, bytes: bytes, deadline: deadline)
             scheduleTurn()
         } else {
             guard let room = rooms[request.room], room.members[request.session]?.registration.wanted != nil else {
@@ -72,7 +73,9 @@ extension Hub {
         for (name, direct) in directs where !direct.queue.isEmpty && !direct.queue.isInFlight {
             let batch =
                 directs[name]?.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes) ?? []
-            if !batch.isEmpty { send(batch, toDirect: name, channels: direct.channels) }
+            guard !batch.isEmpty else { continue }
+            noteDirect(name, users: direct.users)
+            send(batch, toDirect: name, channels: direct.channels)
         }
     }
 

@@ -50,7 +50,7 @@ extension Hub {
         guard room.members[request.session]?.registration.wanted != nil, let position = room.sequencer.position else {
             return ended()
         }
-        guard since.epoch == position.epoch else { return refuse(recovery, room) }
+        guard since.epoch == position.epoch else { return refuse(recovery, room, isSameStory: false) }
         if !recovery.hasBegun, room.members[request.session]?.isDelivered == true, since.seq != position.seq {
             // It is in the room and hears what is live; what was before cannot be put in front of that.
             return refuse(recovery, room)
@@ -72,7 +72,7 @@ extension Hub {
                 deliver(request, room, recovery.answer, recovered: true, texts: [])
                 return ended()
             }
-            return refuse(recovery, room)
+            return refuse(recovery, room, isSameStory: false)
         }
         guard position.seq - since.seq <= Self.recoveryLimit else { return refuse(recovery, room) }
         // The client's own last message is read too, when its tag is to prove that both mean the same story.
@@ -113,12 +113,12 @@ extension Hub {
         case .success(let page):
             let messages = page.messages
             guard let head = page.head, head.epoch == recovery.since.epoch, position.epoch == head.epoch else {
-                return refuse(recovery, room)
+                return refuse(recovery, room, isSameStory: false)
             }
             if !recovery.hasBegun, let own = messages.first(where: { $0.seq == recovery.since.seq }),
                 let tag = recovery.since.tag, own.tag != tag
             {
-                return refuse(recovery, room)
+                return refuse(recovery, room, isSameStory: false)
             }
             let missed = messages.filter { $0.seq > recovery.seq && $0.seq <= position.seq }
             guard missed.first?.seq == recovery.seq + 1 else { return refuse(recovery, room) }
@@ -170,12 +170,12 @@ extension Hub {
     }
 
     /// What is missing is said, and the newest page shown.
-    private func refuse(_ recovery: Recovery, _ room: HubRoom) {
+    private func refuse(_ recovery: Recovery, _ room: HubRoom, isSameStory: Bool = true) {
         store.history(room: room.name, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
             self.ended()
             guard let position = room.sequencer.position else { return }
-            let isSameStory = recovery.since.epoch == position.epoch
-            let from = isSameStory ? min(recovery.hasBegun ? recovery.seq : recovery.since.seq, position.seq) + 1 : 1
+            // Of a client that knows another story, or a later one than Redis, nothing is proven.
+            let from = isSameStory && recovery.seq <= position.seq ? recovery.seq + 1 : 1
             var texts = [ServerMessage.gap(room: room.name, epoch: position.epoch, from: from, to: position.seq)]
             if case .success(let page) = result, !page.messages.isEmpty {
                 let user = self.sessions[recovery.request.session]?.user

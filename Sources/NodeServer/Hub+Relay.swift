@@ -24,7 +24,7 @@ extension Hub: RedisSubscriberDelegate {
         }
     }
 
-    private func malformed(_ channel: String) {
+    func malformed(_ channel: String) {
         metrics.relayMalformed += 1
         logger.warning("a relayed message makes no sense", metadata: ["channel": "\(channel)"])
     }
@@ -36,12 +36,14 @@ extension Hub: RedisSubscriberDelegate {
     func subscriberBecameDeaf(_ subscriber: RedisSubscriber) {
         logger.warning("the subscription is deaf: rooms will be repaired when it hears again")
         metrics.deafness += 1
+        deafSince = deafSince ?? .now()
         for room in rooms.values { room.needsPresenceText = true }
     }
 
     func subscriberHearsAgain(_ subscriber: RedisSubscriber) {
         logger.info("the subscription hears", metadata: ["rooms": "\(rooms.count)"])
         repairAll()
+        repairDirects()
     }
 
     private func receive(_ message: RelayMessage, in room: HubRoom) {
@@ -118,20 +120,7 @@ extension Hub: RedisSubscriberDelegate {
         guard let sessions = users[user]?.sessions else { return }
         switch message {
         case .message(let message):
-            guard let room = message.room.flatMap({ try? RoomName(validating: $0) }) else {
-                return malformed(keys.userChannel(user))
-            }
-            let origin = message.originSession.flatMap { sessions[$0] == nil ? nil : $0 }
-            if origin != nil { directs[room]?.owed.delivered(message.seq) }
-            let ack = origin.map { _ in
-                ServerMessage.ack(room: room, rawID: message.id, seq: message.seq, ts: message.ts, tag: message.tag)
-            }
-            for (shard, group) in Dictionary(grouping: sessions, by: \.value) {
-                let frame = frame(message.frame, shard)
-                let own = ack.map { self.frame($0, shard) } ?? frame.upperBound..<frame.upperBound
-                batches[shard].directs.append(
-                    .init(sessions: group.map(\.key), frame: frame, origin: origin, own: own))
-            }
+            receiveDirect(message, for: user)
         case .kick(let room, let reason):
             for (session, shard) in sessions {
                 emit(.kicked(session, room: room, reason: reason), to: shard)
@@ -192,11 +181,11 @@ extension Hub: RedisSubscriberDelegate {
         }
     }
 
-    private func frame(_ text: [UInt8], _ shard: Int) -> Range<Int> {
+    func frame(_ text: [UInt8], _ shard: Int) -> Range<Int> {
         text.withUnsafeBytes { frame($0, shard) }
     }
 
-    private func frame(_ text: UnsafeRawBufferPointer, _ shard: Int) -> Range<Int> {
+    func frame(_ text: UnsafeRawBufferPointer, _ shard: Int) -> Range<Int> {
         let start = batches[shard].bytes.writerIndex
         WebSocketFrame.appendText(text, to: &batches[shard].bytes)
         return start..<batches[shard].bytes.writerIndex
@@ -256,9 +245,9 @@ extension Hub: RedisSubscriberDelegate {
 }
 
 extension RelayMessage.Message {
-    fileprivate var originSession: SessionID? { origin.flatMap { SessionID($0) } }
+    var originSession: SessionID? { origin.flatMap { SessionID($0) } }
     /// The client's id, JSON-escaped without its quotes; empty without one.
-    fileprivate var id: String { clientID.isEmpty ? "" : String(decoding: clientID, as: UTF8.self) }
+    var id: String { clientID.isEmpty ? "" : String(decoding: clientID, as: UTF8.self) }
 }
 
 /// Reads the member objects that the presence scripts write: `{"user":"…"` comes first in each.

@@ -59,12 +59,8 @@ extension Hub {
                 switch result {
                 case .success(let page):
                     let position = page.head.map { RoomPosition(epoch: $0.epoch, seq: $0.seq, tag: $0.tag) }
-                    let relayed = page.messages.map { message in
-                        RoomSequencer<HubRoom.Relayed>.Message(
-                            epoch: position?.epoch ?? "", seq: message.seq, tag: message.tag, previousTag: nil,
-                            element: HubRoom.Relayed(
-                                text: ByteBuffer(bytes: self.text(of: message, in: room.name, for: nil)),
-                                origin: SessionID(message.origin), id: message.clientID, ts: message.ts))
+                    let relayed = page.messages.map {
+                        self.relayed($0, epoch: position?.epoch ?? "", in: room.name)
                     }
                     self.apply(room.sequencer.logRead(relayed, head: position), to: room)
                 case .failure:
@@ -72,6 +68,17 @@ extension Hub {
                     self.repairBacklog.append(room)
                 }
             }
+    }
+
+    /// A stored message as the relay would have brought it.
+    func relayed(
+        _ message: StoredMessage, epoch: String, in room: RoomName
+    ) -> RoomSequencer<HubRoom.Relayed>.Message {
+        .init(
+            epoch: epoch, seq: message.seq, tag: message.tag, previousTag: nil,
+            element: HubRoom.Relayed(
+                text: ByteBuffer(bytes: text(of: message, in: room, for: nil)), origin: SessionID(message.origin),
+                id: message.clientID, ts: message.ts))
     }
 
     /// The subscription hears again: every room may have missed something.

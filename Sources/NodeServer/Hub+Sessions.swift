@@ -51,6 +51,13 @@ extension Hub {
         }
     }
 
+    /// A full Redis says so at once; all else may pass before the deadline.
+    private func refuseOpening(_ id: SessionID, _ error: any Error) {
+        guard let session = sessions[id], !session.isOpen, (error as? RedisError)?.isOutOfMemory == true else { return }
+        emit(.refused(id, wireError(error)), to: session.shard)
+        forget(id)
+    }
+
     /// The connection is gone: its rooms were left by commands before this one.
     func close(_ id: SessionID) {
         guard let session = sessions[id] else { return }
@@ -106,6 +113,7 @@ extension Hub {
                     case .failure(let error):
                         self.logger.debug("session not entered yet", metadata: ["error": "\(error)"])
                         _ = self.directory[id]?.registration.writeFailed(attempt, outcomeIsUnknown: true)
+                        self.refuseOpening(id, error)
                     }
                 }
         case .remove(let attempt):

@@ -22,6 +22,7 @@ final class Hub: @unchecked Sendable {
     let keys: ClusterKeys
     let store: RoomStore
     let nodes: NodeStore
+    let userStore: UserStore
     let logger: Logger
     let metrics = HubMetrics()
     var subscriber: RedisSubscriber?
@@ -68,6 +69,7 @@ final class Hub: @unchecked Sendable {
     struct DirectQueue {
         var queue = PublishQueue<HubRoom.PendingPublish>()
         var owed = OwedAcks<HubRoom.OwedAck>()
+        let users: [UserName]
         let channels: [String]
 
         var isEmpty: Bool { queue.isEmpty && owed.isEmpty }
@@ -76,6 +78,10 @@ final class Hub: @unchecked Sendable {
     /// Commands that a tick of 250 ms sends to put things right: what clients ask for does not wait for them.
     static let repairCommandsPerTick = 1000
     var repairCommands = 0
+    /// Private rooms that are to be compared with their log.
+    var directBacklog: [DirectStream] = []
+    var notedDirects: [RoomName: NIODeadline] = [:]
+    var deafSince: NIODeadline?
     /// Numbers the commands about memberships and entries.
     var commandNumber: UInt64 = 0
     var recoveriesUnderWay = 0
@@ -88,6 +94,7 @@ final class Hub: @unchecked Sendable {
         self.keys = ClusterKeys(prefix: redis.configuration.keyPrefix)
         self.store = RoomStore(redis: redis, keys: keys)
         self.nodes = NodeStore(redis: redis, keys: keys)
+        self.userStore = UserStore(redis: redis, keys: keys)
         self.logger = logger
         self.random = FastRandom(seed: seed)
     }
@@ -215,7 +222,9 @@ final class Hub: @unchecked Sendable {
             closeIfUnused(room)
         }
         checkOwedDirects(now)
+        forgetNotedDirects(now)
         continueRepair()
+        continueDirectRepair()
         sample()
         reconcileDirectory()
         endTurn()

@@ -104,6 +104,8 @@ struct HubUser {
     let channel: String
     var isHeard = false
     var sessions: [SessionID: Int] = [:]
+    /// The private rooms of which something was heard since the user came.
+    var directs: [RoomName: DirectStream] = [:]
 }
 
 /// One session as the hub knows it, for as long as its connection is there.

@@ -57,6 +57,10 @@ package struct NodeConfiguration: Sendable {
     static let relayPatience: TimeAmount = .seconds(1)
     /// A stored publish that neither relay nor log brings in this time is answered as unavailable.
     static let relayDeadline: TimeAmount = .seconds(4)
+    /// How long the subscription may have been deaf before that was noticed, and the clocks of messages may differ.
+    static let deafnessUnnoticed: TimeAmount = .seconds(20)
+    /// A private room is noted for its users once in this time while they talk.
+    static let directNotesEvery: TimeAmount = .seconds(5)
     static let retryAfterMilliseconds: Int64 = 1000
 
     var authenticationTimeout: TimeAmount {

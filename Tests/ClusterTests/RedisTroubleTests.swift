@@ -209,14 +209,14 @@ struct RedisTroubleTests {
     }
 
     /// A numbered error that says when to try again.
-    private func expectRetryable(_ refusal: Refusal) {
+    func expectRetryable(_ refusal: Refusal) {
         #expect(refusal.code != nil, "\(refusal)")
         #expect((refusal.error["retry_ms"]?.int ?? 0) > 0, "\(refusal)")
         #expect(refusal.error["message"]?.string?.isEmpty == false, "\(refusal)")
     }
 
     /// Says it again under the same id as long as the answer is a retryable error.
-    private func sayUntilStored(
+    func sayUntilStored(
         _ text: String,
         id: String,
         in room: String,
@@ -232,7 +232,7 @@ struct RedisTroubleTests {
         }
     }
 
-    private func history(of room: String, asSeenBy session: Session) async throws -> [JSON] {
+    func history(of room: String, asSeenBy session: Session) async throws -> [JSON] {
         let id = Session.newID()
         session.client.send([
             "type": "history", "room": .string(room), "after": 0, "limit": 100, "id": .string(id),

@@ -330,7 +330,7 @@ struct RoomPublishTests {
         }
     }
 
-    @Test("an epoch is turned once, and what was before it is gone")
+    @Test("an epoch is turned once; what is still there of the one before stays, and its ids are known")
     func turnEpoch() async throws {
         try await ClusterFixture.run { cluster in
             let nowhere = try await cluster.rooms.turnEpoch(room: room(), from: "a", to: "b").get()
@@ -338,9 +338,11 @@ struct RoomPublishTests {
             _ = try await cluster.publish(publication("1"))
             #expect(try await cluster.rooms.turnEpoch(room: room(), from: "newepoch", to: "one").get() == "one")
             #expect(try await cluster.rooms.turnEpoch(room: room(), from: "newepoch", to: "two").get() == "one")
-            #expect(try await cluster.seqs() == [])
-            let outcomes = try await cluster.publish(publication("1"))
-            guard case .stored(2, _, "one") = outcomes[0] else { throw Unexpected(outcomes) }
+            #expect(try await cluster.seqs() == [1])
+            let outcomes = try await cluster.publish(publication("1"), publication("2"))
+            guard case .duplicate(1, _, "one") = outcomes[0], case .stored(2, _, "one") = outcomes[1] else {
+                throw Unexpected(outcomes)
+            }
         }
     }
 

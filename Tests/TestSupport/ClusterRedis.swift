@@ -70,8 +70,21 @@ package final class ClusterRedis: Sendable {
         try await waitUntilItAnswers()
     }
 
+    /// Keeps the data of this moment, to come back to it with ``restore()``. Of a durable server that was killed.
+    package func keep() throws {
+        try? FileManager.default.removeItem(atPath: directory + ".kept")
+        try FileManager.default.copyItem(atPath: directory, toPath: directory + ".kept")
+    }
+
+    /// The killed server forgets what came after ``keep()``.
+    package func restore() throws {
+        try FileManager.default.removeItem(atPath: directory)
+        try FileManager.default.copyItem(atPath: directory + ".kept", toPath: directory)
+    }
+
     package func stop() async {
         await kill()
+        try? FileManager.default.removeItem(atPath: directory + ".kept")
         try? FileManager.default.removeItem(atPath: directory)
     }
 

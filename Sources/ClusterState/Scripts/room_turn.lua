@@ -1,13 +1,12 @@
 #!lua
--- Turns a room's epoch, because Redis was seen to have forgotten a tail of the log: what is left of it proves nothing.
+-- Turns a room's epoch, because Redis was seen to have forgotten a tail of the log: positions in the old epoch prove nothing.
 --
--- KEYS  1 meta  2 log  3 sent  4 sent.prev
+-- KEYS  1 meta
 -- ARGV  1 the epoch that is to end  2 the next one
 -- RETURNS the epoch that holds now: the next one, or what another put in the place of the first; '' there is no such room
--- ATOMICITY  compare and set; the log and the ids go with their epoch. The seq goes on.
+-- ATOMICITY  compare and set. The log stays, since what Redis still has was said; the seq goes on.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then return '' end
 if epoch ~= ARGV[1] then return epoch end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
-redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4])
 return ARGV[2]

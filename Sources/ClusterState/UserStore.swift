@@ -1,0 +1,35 @@
+package import NIOCore
+package import RedisClient
+package import WireProtocol
+
+/// What Redis keeps for one user beside their sessions: in which private rooms something happened lately, so that a node
+/// that was deaf knows where to look (G2).
+package struct UserStore: Sendable {
+    let redis: RedisClient
+    let keys: ClusterKeys
+
+    package init(redis: RedisClient, keys: ClusterKeys) {
+        self.redis = redis
+        self.keys = keys
+    }
+
+    /// To be written before a message goes into the room, so that no message is there without it.
+    package func noteDirect(_ room: RoomName, of user: UserName) -> EventLoopFuture<Void> {
+        redis.evaluate(
+            ClusterScripts.userDirect, keys: [.string(keys.userDirects(user))], arguments: [.string(room.string)]
+        ).map { _ in }
+    }
+
+    /// The private rooms that were noted within `age`, and the clock of Redis in milliseconds since 1970.
+    package func directs(of user: UserName, within age: TimeAmount) -> EventLoopFuture<(now: Int64, rooms: [RoomName])>
+    {
+        redis.evaluate(
+            ClusterScripts.userDirects, keys: [.string(keys.userDirects(user))], arguments: [.integer(age.milliseconds)]
+        ).flatMapThrowing { reply in
+            guard let fields = reply.array, let now = fields.first?.int else {
+                throw ClusterStateError.unexpectedReply(of: "user_directs")
+            }
+            return (now, fields.dropFirst().compactMap { $0.string.flatMap { try? RoomName(validating: $0) } })
+        }
+    }
+}
