@@ -171,6 +171,7 @@ extension WebSocketConnection {
 
     private func writeSucceeded() {
         queue.inFlight = 0
+        checkCaughtUp()
         guard phase.maySendBytes, queue.waiting.readableBytes > 0 else { return drainedIfEmpty() }
         var bytes = ByteBuffer()
         swap(&bytes, &queue.waiting)

@@ -124,6 +124,10 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     /// A hint for producers: the connection is open and less than 64 KiB wait.
     package var isWritable: Bool { phase == .open && queue.queuedBytes < 64 * 1024 }
 
+    /// More than half of `maximumQueuedBytes` waits: what the peer can do without is better not sent. The delegate is told
+    /// `webSocketCaughtUp` when that is over.
+    package private(set) var isBehind = false
+
     /// Neither side has begun to close.
     package var isOpen: Bool { phase == .open }
 
@@ -175,12 +179,25 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         flush()
     }
 
-    /// Closes a connection for which too much waits. What NIO may have begun to write must end, the rest is dropped.
+    /// Notes a connection for which much waits, and closes one for which too much does. What NIO may have begun to write
+    /// must end, the rest is dropped.
     func checkBudget() {
-        guard phase == .open, queue.queuedBytes > limits.values.maximumQueuedBytes else { return }
-        guard unwrittenBytes() > limits.values.maximumQueuedBytes else { return }
+        let most = limits.values.maximumQueuedBytes
+        guard phase == .open, queue.queuedBytes > (isBehind ? most : most / 2) else { return }
+        let unwritten = unwrittenBytes()
+        if unwritten > most / 2 { isBehind = true }
+        guard unwritten > most else { return }
         queue.waiting.clear()
         beginClosing(.closing, code: WebSocketCloseCode.slowConsumer, reason: "slow, resume")
+    }
+
+    /// Something that waited is gone. Tells the delegate in a task of its own: this may run inside a write of NIO.
+    func checkCaughtUp() {
+        guard isBehind, queue.queuedBytes <= limits.values.maximumQueuedBytes / 2 else { return }
+        isBehind = false
+        loop.eventLoop.execute {
+            if self.phase == .open, !self.isBehind { self.delegate?.webSocketCaughtUp(self) }
+        }
     }
 
     /// `queuedBytes` without what NIO has written of the write in flight.
@@ -193,6 +210,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     /// Nothing waits any more: the next step of a connection that is on its way out.
     func drainedIfEmpty() {
         guard queue.queuedBytes == 0 else { return }
+        checkCaughtUp()
         switch phase {
         case .ending where role == .server:
             loop.eventLoop.execute { self.closeTransport() }

@@ -12,6 +12,8 @@ package protocol WebSocketDelegate: AnyObject {
     /// The end of a read burst that delivered at least one message. What was sent in the burst is flushed after this.
     func webSocketReadComplete(_ connection: WebSocketConnection)
     func webSocketReceivedPong(_ connection: WebSocketConnection)
+    /// Half of `WebSocketLimits.maximumQueuedBytes` or less waits again, after `WebSocketConnection.isBehind`.
+    func webSocketCaughtUp(_ connection: WebSocketConnection)
     /// Exactly once, after everything else, when the TCP connection is gone. `code` is that of the first Close frame of
     /// the closing handshake, whoever sent it: the peer's (1005 when it was empty), or ours when we closed first; 1006
     /// when there was none. Nothing may be sent any more.
@@ -24,4 +26,5 @@ extension WebSocketDelegate {
     }
     package func webSocketReadComplete(_ connection: WebSocketConnection) {}
     package func webSocketReceivedPong(_ connection: WebSocketConnection) {}
+    package func webSocketCaughtUp(_ connection: WebSocketConnection) {}
 }

@@ -13,6 +13,7 @@ enum Event: Equatable {
     case binary([UInt8])
     case readComplete
     case pong
+    case caughtUp
     case closed(UInt16, String)
 }
 
@@ -71,6 +72,7 @@ final class Recorder: WebSocketDelegate, Sendable {
     }
     func webSocketReadComplete(_ connection: WebSocketConnection) { add(.readComplete) }
     func webSocketReceivedPong(_ connection: WebSocketConnection) { add(.pong) }
+    func webSocketCaughtUp(_ connection: WebSocketConnection) { add(.caughtUp) }
     func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
         add(.closed(code, reason))
     }
