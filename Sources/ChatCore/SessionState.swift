@@ -22,6 +22,7 @@ package struct SessionState: Sendable {
     package private(set) var rooms: [RoomName: Membership] = [:]
     package private(set) var status: PresenceStatus = .online
     private let roomLimit: Int
+    private var typing: [RoomName: (isTyping: Bool, at: UInt64)] = [:]
 
     package init(roomLimit: Int) {
         self.roomLimit = roomLimit
@@ -84,6 +85,19 @@ package struct SessionState: Sendable {
         return .join
     }
 
+    /// The joins of one frame, each room once.
+    ///
+    /// - Throws: when they are more than a session may be in.
+    package func distinct(_ joins: [ClientMessage.Join]) throws(WireError) -> [ClientMessage.Join] {
+        guard joins.count > 1 else { return joins }
+        var rooms: Set<RoomName> = []
+        let distinct = joins.filter { rooms.insert($0.room).inserted }
+        guard distinct.count <= roomLimit else {
+            throw WireError(.tooManyRooms, "a session may be in \(roomLimit) rooms; this frame has more")
+        }
+        return distinct
+    }
+
     /// Whether the session still wants to be in the room.
     package mutating func joined(_ room: RoomName) -> Bool {
         guard rooms[room] != nil else { return false }
@@ -93,7 +107,26 @@ package struct SessionState: Sendable {
 
     /// The membership that was given up, if any: also that of a join that failed.
     package mutating func leave(_ room: RoomName) -> Membership? {
-        rooms.removeValue(forKey: room)
+        typing[room] = nil
+        return rooms.removeValue(forKey: room)
+    }
+
+    /// Whether the others are to be told. The same state again within ``typingSilence`` says nothing new: clients refresh
+    /// it every 3 s.
+    ///
+    /// - Parameter now: monotonic nanoseconds.
+    package mutating func typing(_ isTyping: Bool, in room: RoomName, now: UInt64) throws(WireError) -> UserName? {
+        let user = try requireMember(of: room)
+        if let last = typing[room], last.isTyping == isTyping, now < last.at + Self.typingSilence { return nil }
+        typing[room] = (isTyping, now)
+        return user
+    }
+
+    package static let typingSilence: UInt64 = 2_000_000_000
+
+    /// Whether anything but the answers to `auth` may be sent to it.
+    package var isOpen: Bool {
+        if case .open = phase { true } else { false }
     }
 
     /// Whether a message came before its turn: a client need not wait for `welcome` before it joins, nor for `joined`
@@ -142,6 +175,7 @@ package struct SessionState: Sendable {
         phase = .closed
         let left = Array(rooms.keys)
         rooms = [:]
+        typing = [:]
         return left
     }
 }

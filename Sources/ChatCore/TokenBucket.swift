@@ -17,19 +17,21 @@ package struct TokenBucket: Sendable {
 
     package enum TakeAction: Sendable, Equatable {
         case pass
-        /// Milliseconds, at least 1, until one token is there.
+        /// Milliseconds, at least 1, until the tokens are there.
         case refuse(retryAfterMilliseconds: Int64)
     }
 
-    package mutating func take(now: UInt64) -> TakeAction {
+    /// - Parameter count: at most the burst; more is never there.
+    package mutating func take(_ count: Int = 1, now: UInt64) -> TakeAction {
+        let price = UInt64(count) * nanosecondsPerToken
         if now > updatedAt {
             credit = min(capacity, credit + min(now - updatedAt, capacity))
             updatedAt = now
         }
-        guard credit >= nanosecondsPerToken else {
-            return .refuse(retryAfterMilliseconds: Int64((nanosecondsPerToken - credit) / 1_000_000) + 1)
+        guard credit >= price else {
+            return .refuse(retryAfterMilliseconds: Int64((price - credit) / 1_000_000) + 1)
         }
-        credit -= nanosecondsPerToken
+        credit -= price
         return .pass
     }
 }

@@ -26,6 +26,16 @@ struct TokenBucketTests {
     func lifted() {
         #expect(TokenBucket(ratePerSecond: 0, burst: 1, now: 0) == nil)
     }
+
+    @Test("many tokens are taken together or not at all, and the wait that is told is enough for all")
+    func many() throws {
+        var bucket = try #require(TokenBucket(ratePerSecond: 10, burst: 30, now: 0))
+        #expect(bucket.take(20, now: 0) == .pass)
+        guard case .refuse(let milliseconds) = bucket.take(30, now: 0) else { return #expect(Bool(false)) }
+        #expect((2000...2001).contains(milliseconds))
+        #expect(bucket.take(10, now: 0) == .pass)
+        #expect(bucket.take(30, now: 3 * second) == .pass)
+    }
 }
 
 @Suite("G1, G3, G5: publishes of one room on one node")
@@ -288,6 +298,44 @@ struct SessionStateTests {
         #expect(!state.mustWait(speak))
         _ = state.close()
         #expect(!state.mustWait(speak))
+    }
+
+    @Test("a frame that joins a room twice joins it once; one with more rooms than a session may be in joins none")
+    func joinsOfAFrame() throws {
+        let state = try open(roomLimit: 2)
+        func joins(_ names: [String]) throws -> [ClientMessage.Join] {
+            let rooms = names.map { #"{"room":"\#($0)"}"# }.joined(separator: ",")
+            let message = try Array(#"{"type":"join","rooms":[\#(rooms)]}"#.utf8).withUnsafeBytes { bytes in
+                try ClientMessage(decoding: bytes)
+            }
+            guard case .join(let joins) = message.body else { return [] }
+            return joins
+        }
+        #expect(try state.distinct(joins(["a", "b", "a"])).map(\.room.string) == ["a", "b"])
+        #expect(throws: WireError.self) { _ = try state.distinct(try joins(["a", "b", "c"])) }
+    }
+
+    @Test("typing is told when it changes and every 2 s; a room that was left is forgotten")
+    func typing() throws {
+        var state = try open()
+        let room = try room("a")
+        func tells(_ isTyping: Bool, _ now: UInt64) throws -> Bool {
+            try state.typing(isTyping, in: room, now: now) != nil
+        }
+        #expect(throws: WireError.self) { try tells(true, 0) }
+        func enter() {
+            _ = state.join(room)
+            _ = state.joined(room)
+        }
+        enter()
+        #expect(try tells(true, 0) == true)
+        #expect(try tells(true, second) == false)
+        #expect(try tells(false, second) == true)
+        #expect(try tells(true, second) == true)
+        #expect(try tells(true, 3 * second) == true)
+        _ = state.leave(room)
+        enter()
+        #expect(try tells(true, 3 * second) == true)
     }
 
     @Test("a private room is read by its two users alone, and joined by nobody")

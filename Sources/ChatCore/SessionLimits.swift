@@ -1,0 +1,63 @@
+/// How much one session may ask for. Times are monotonic nanoseconds.
+///
+/// 1. Frames at a rate with a burst, whatever is in them.
+/// 2. Joined rooms at the same rate, with a burst in which all rooms of a session fit: a rejoin is one frame.
+/// 3. Refusals: who goes on all the same, ``refusalsPerBurst`` bursts within ``refusalWindow``, is closed.
+/// 4. Answers to refused frames without an id, which nobody waits for: a few a second.
+package struct SessionLimits: Sendable {
+    package static let refusalsPerBurst = 4
+    package static let refusalWindow: UInt64 = 10_000_000_000
+    package static let unnamedAnswersPerSecond = 10
+
+    private var frames: TokenBucket
+    private var joins: TokenBucket
+    private var unnamedAnswers: TokenBucket
+    private let maximumRefusals: Int
+    private var refusals = 0
+    private var windowStartedAt: UInt64
+
+    /// `nil` when `ratePerSecond` is 0: no limit.
+    package init?(ratePerSecond: Int, burst: Int, roomLimit: Int, now: UInt64) {
+        guard let frames = TokenBucket(ratePerSecond: ratePerSecond, burst: burst, now: now),
+            let joins = TokenBucket(ratePerSecond: ratePerSecond, burst: max(burst, roomLimit), now: now),
+            let unnamedAnswers = TokenBucket(
+                ratePerSecond: Self.unnamedAnswersPerSecond, burst: Self.unnamedAnswersPerSecond, now: now)
+        else { return nil }
+        self.frames = frames
+        self.joins = joins
+        self.unnamedAnswers = unnamedAnswers
+        self.maximumRefusals = Self.refusalsPerBurst * burst
+        self.windowStartedAt = now
+    }
+
+    package enum TakeAction: Sendable, Equatable {
+        case pass
+        /// Milliseconds, at least 1, after which as much may pass.
+        case refuse(retryAfterMilliseconds: Int64)
+        /// Too much was refused already.
+        case close
+    }
+
+    package mutating func takeFrame(now: UInt64) -> TakeAction {
+        action(frames.take(now: now), now: now)
+    }
+
+    /// - Parameter count: distinct rooms of one frame, at most the room limit.
+    package mutating func takeJoins(_ count: Int, now: UInt64) -> TakeAction {
+        action(joins.take(count, now: now), now: now)
+    }
+
+    package mutating func mayAnswerUnnamed(now: UInt64) -> Bool {
+        unnamedAnswers.take(now: now) == .pass
+    }
+
+    private mutating func action(_ taken: TokenBucket.TakeAction, now: UInt64) -> TakeAction {
+        guard case .refuse(let milliseconds) = taken else { return .pass }
+        if now >= windowStartedAt + Self.refusalWindow {
+            windowStartedAt = now
+            refusals = 0
+        }
+        refusals += 1
+        return refusals > maximumRefusals ? .close : .refuse(retryAfterMilliseconds: milliseconds)
+    }
+}
