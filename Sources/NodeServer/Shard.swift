@@ -23,15 +23,19 @@ final class Shard: @unchecked Sendable {
     private(set) var isDraining = false
 
     private(set) var sessions: [SessionID: Session] = [:]
-    private var rooms: [RoomHandle: ShardRoom] = [:]
-    private var dirty: [ShardRoom] = []
+    private var rooms: [RoomHandle: ShardRoom<Session>] = [:]
+    /// Rooms that got something in this turn of the loop.
+    private var dirty: [ShardRoom<Session>] = []
+    /// Rooms of which a tick is on its way in chunks.
+    private var sending = 0
+    private let ticks = TickPool()
     private var commands: [HubCommand] = []
     private var isFlushScheduled = false
     private var wheel: HeartbeatWheel<Session>
     private var timer: RepeatedTask?
 
-    /// Members that are sent to without a pause; larger rooms go in chunks, so that the loop is never held for long.
-    static let chunk = 1000
+    /// Members that are sent to without a pause.
+    private static let chunk = 1000
 
     init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64)
     {
@@ -135,16 +139,17 @@ final class Shard: @unchecked Sendable {
             case .refused(let session, let error):
                 sessions[session]?.refused(error)
             case .reply(let session, let text):
-                flushRooms()
-                sessions[session]?.send(text)
+                guard let session = sessions[session] else { continue }
+                catchUp(session)
+                session.send(text)
             case .joined(let name, let handle, let session, let echo, let texts):
-                flushRooms()
                 insert(session, name, handle, echo: echo, texts)
             case .joinFailed(let room, let session, let id, let error):
                 sessions[session]?.joinFailed(room, id: id, error)
             case .kicked(let session, let room, let reason):
-                flushRooms()
-                sessions[session]?.kicked(from: room, reason: reason)
+                guard let session = sessions[session] else { continue }
+                catchUp(session)
+                session.kicked(from: room, reason: reason)
             }
         }
         flushRooms()
@@ -152,13 +157,18 @@ final class Shard: @unchecked Sendable {
 
     private func insert(_ id: SessionID, _ name: RoomName, _ handle: RoomHandle, echo: Bool, _ texts: [[UInt8]]) {
         guard let session = sessions[id], session.joined(name) else { return }
-        let room: ShardRoom
+        if let earlier = session.handles[name], earlier != handle { remove(session, from: earlier) }
+        let room: ShardRoom<Session>
         if let known = rooms[handle] {
             room = known
         } else {
-            room = ShardRoom(name: name, handle: handle)
+            room = ShardRoom(
+                name: name, handle: handle, chunk: Self.chunk, maximumTick: configuration.limits.outboundBytes / 4,
+                pool: ticks)
             rooms[handle] = room
         }
+        // A join again: its answer speaks of a later moment than what this session is still to get.
+        room.catchUp(session)
         room.insert(session, echo: echo)
         session.handles[name] = handle
         for text in texts { session.send(text) }
@@ -168,11 +178,16 @@ final class Shard: @unchecked Sendable {
     /// The session gets nothing of the room any more, from this moment on.
     func leave(_ session: Session, _ name: RoomName) {
         eventLoop.assertInEventLoop()
-        if let handle = session.handles.removeValue(forKey: name), let room = rooms[handle] {
-            room.remove(session)
-            if room.isEmpty { rooms[handle] = nil }
-        }
+        if let handle = session.handles.removeValue(forKey: name) { remove(session, from: handle) }
         send(.leave(room: name, session: session.id))
+    }
+
+    private func remove(_ session: Session, from handle: RoomHandle) {
+        guard let room = rooms[handle] else { return }
+        // Its own acks may be in it.
+        room.catchUp(session)
+        room.remove(session)
+        if room.isEmpty { rooms[handle] = nil }
     }
 
     // MARK: Fan-out
@@ -196,7 +211,7 @@ final class Shard: @unchecked Sendable {
             for direct in batch.directs {
                 for id in direct.sessions {
                     let range = id == direct.origin ? direct.own : direct.frame
-                    sessions[id]?.sendFrames(UnsafeRawBufferPointer(rebasing: bytes[range]))
+                    sessions[id]?.sendDirect(UnsafeRawBufferPointer(rebasing: bytes[range]))
                 }
             }
         }
@@ -209,8 +224,30 @@ final class Shard: @unchecked Sendable {
         dirty = []
         for room in rooms {
             room.isDirty = false
-            metrics.deliveries += room.flush(on: eventLoop)
+            room.flush()
+            goOn(room)
         }
+    }
+
+    /// Sends the rest of a large room's tick in later turns of the loop.
+    private func goOn(_ room: ShardRoom<Session>) {
+        metrics.deliveries += room.deliveries
+        room.deliveries = 0
+        guard room.isSending, !room.isContinued else { return }
+        room.isContinued = true
+        sending += 1
+        eventLoop.assumeIsolated().execute {
+            room.isContinued = false
+            self.sending -= 1
+            room.sendChunk()
+            self.goOn(room)
+        }
+    }
+
+    /// What is sent to one session next must not overtake what its rooms still owe it.
+    private func catchUp(_ session: Session) {
+        guard !dirty.isEmpty || sending > 0 else { return }
+        for handle in session.handles.values { rooms[handle]?.catchUp(session) }
     }
 
     /// From any loop.

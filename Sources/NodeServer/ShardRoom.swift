@@ -1,100 +1,184 @@
 import ChatCore
-import NIOCore
 import WireProtocol
 
-/// The members that one shard has in one room, and what the room got in this tick. Confined to the shard's loop.
+/// One member of a room as the fan-out sees it.
+protocol FrameReceiver: AnyObject {
+    var id: SessionID { get }
+    /// Too much waits for it: what is ephemeral is better left out (G6).
+    var isBehind: Bool { get }
+    func sendFrames(_ bytes: UnsafeRawBufferPointer)
+    /// A presence event of the room was left out.
+    func missedPresence(of room: RoomName)
+}
+
+/// The members that one shard has in one room, and what they are still to get. Confined to the shard's loop.
 ///
 /// Members stand in a dense array, so that a fan-out walks memory in order; who leaves is replaced by the last one.
-final class ShardRoom {
+///
+/// What the room gets is one stream of bytes: first the tick that is being sent, in chunks when there are many members,
+/// behind it the next tick, which gathers meanwhile. Each member has its position in the stream, and is sent what lies
+/// behind it: who came late gets nothing older, and whoever was caught up in between gets nothing twice.
+final class ShardRoom<Receiver: FrameReceiver> {
     struct Member {
-        let session: Session
+        let receiver: Receiver
         var echo: Bool
-    }
-
-    /// A tick of a large room on its way: to those who were members when it was flushed.
-    private struct Flush {
-        let tick: TickBuffer<SessionID>
-        let members: ContiguousArray<Member>
+        var position: Int
     }
 
     let name: RoomName
     let handle: RoomHandle
+    /// The shard's own marks.
     var isDirty = false
+    var isContinued = false
+    /// Frames given to members; the shard takes them from here into its figures.
+    var deliveries = 0
+    private let chunk: Int
+    private let maximumTick: Int
+    private let pool: TickPool
     private var members: ContiguousArray<Member> = []
     private var indices: [SessionID: Int] = [:]
-    private var tick = TickBuffer<SessionID>()
-    /// Ticks that are still being sent, in order; a later one waits for the earlier.
-    private var backlog: [Flush] = []
+    /// What gathers, `nil` while that is nothing, and where in the stream it begins.
+    private var tick: TickBuffer<SessionID>?
+    private var tickStart = 0
+    /// What is being sent, to the members below `unsent`.
+    private var sending: TickBuffer<SessionID>?
+    private var sendingStart = 0
+    private var unsent = 0
 
-    init(name: RoomName, handle: RoomHandle) {
+    /// - Parameters:
+    ///   - chunk: members that are sent to without a pause, so that the loop is never held for long.
+    ///   - maximumTick: bytes of a tick from which on it is sent at once, whatever that takes.
+    init(name: RoomName, handle: RoomHandle, chunk: Int, maximumTick: Int, pool: TickPool) {
         self.name = name
         self.handle = handle
+        self.chunk = chunk
+        self.maximumTick = maximumTick
+        self.pool = pool
     }
 
     var isEmpty: Bool { members.isEmpty }
+    /// A tick is on its way: ``sendChunk()`` is to be called again.
+    var isSending: Bool { sending != nil }
 
     func contains(_ id: SessionID) -> Bool { indices[id] != nil }
 
-    func insert(_ session: Session, echo: Bool) {
-        if let index = indices[session.id] {
+    private var end: Int { tickStart + (tick?.bytes.count ?? 0) }
+
+    /// Gets what is appended from now on.
+    func insert(_ receiver: Receiver, echo: Bool) {
+        if let index = indices[receiver.id] {
             members[index].echo = echo
             return
         }
-        indices[session.id] = members.count
-        members.append(Member(session: session, echo: echo))
+        indices[receiver.id] = members.count
+        members.append(Member(receiver: receiver, echo: echo, position: end))
     }
 
-    func remove(_ session: Session) {
-        guard let index = indices.removeValue(forKey: session.id) else { return }
+    /// Gets nothing any more, also of what was appended before.
+    func remove(_ receiver: Receiver) {
+        guard let index = indices.removeValue(forKey: receiver.id) else { return }
         let last = members.removeLast()
+        // Members are sent to from the last to the first: whoever moves was sent to, or still will be.
+        unsent = min(unsent, members.count)
         guard index < members.count else { return }
         members[index] = last
-        indices[last.session.id] = index
+        indices[last.receiver.id] = index
     }
 
     func append(_ entry: DeliveryBatch.Entry, in bytes: UnsafeRawBufferPointer) {
+        if tick == nil { tick = pool.take() }
         if let origin = entry.origin, indices[origin] != nil {
-            tick.append(bytes[entry.frame], kind: entry.kind, origin: origin, own: bytes[entry.own])
+            tick?.append(bytes[entry.frame], kind: entry.kind, origin: origin, own: bytes[entry.own])
         } else {
-            tick.append(bytes[entry.frame], kind: entry.kind)
+            tick?.append(bytes[entry.frame], kind: entry.kind)
         }
+        if end - tickStart >= maximumTick { sendEverything() }
     }
 
-    /// Sends the tick to all who are members now. Returns how many deliveries that makes.
-    func flush(on eventLoop: any EventLoop) -> Int {
-        let deliveries = tick.frames * members.count
-        if members.count <= Shard.chunk, backlog.isEmpty {
-            // A copy only if a member leaves or comes while it is walked.
-            Self.send(tick, to: members[...])
-        } else {
-            backlog.append(Flush(tick: tick, members: members))
-            if backlog.count == 1 { sendChunk(from: 0, on: eventLoop) }
+    /// Begins to send what has gathered, unless an earlier tick is on its way: then it follows that one.
+    func flush() {
+        guard sending == nil, tick != nil else { return }
+        begin()
+        sendChunk()
+    }
+
+    /// Sends to the next members; behind the last one the next tick begins.
+    func sendChunk() {
+        let first = max(0, unsent - chunk)
+        if let sending { send(sending, at: sendingStart, to: first..<unsent) }
+        unsent = first
+        guard unsent == 0, let sent = sending else { return }
+        sending = nil
+        pool.put(sent)
+        begin()
+    }
+
+    /// Sends all that one member is still to get, because something is to follow that must not overtake it.
+    func catchUp(_ receiver: Receiver) {
+        guard let index = indices[receiver.id], members[index].position < end else { return }
+        if let sending, members[index].position < tickStart {
+            send(sending, at: sendingStart, to: index..<index + 1)
         }
-        tick.removeAll()
-        return deliveries
+        if let tick { send(tick, at: tickStart, to: index..<index + 1) }
     }
 
-    private func sendChunk(from start: Int, on eventLoop: any EventLoop) {
-        guard let flush = backlog.first else { return }
-        let end = min(start + Shard.chunk, flush.members.count)
-        let isLast = end == flush.members.count
-        let chunk = flush.members[start..<end].filter { $0.session.handles[name] == handle }
-        Self.send(flush.tick, to: chunk[...])
-        if isLast { backlog.removeFirst() }
-        guard !backlog.isEmpty else { return }
-        eventLoop.assumeIsolated().execute { self.sendChunk(from: isLast ? 0 : end, on: eventLoop) }
+    private func begin() {
+        guard let next = tick else { return }
+        deliveries += next.frames * members.count
+        sendingStart = tickStart
+        tickStart += next.bytes.count
+        unsent = members.count
+        sending = next
+        tick = nil
     }
 
-    private static func send(_ tick: TickBuffer<SessionID>, to members: some Collection<Member>) {
+    private func sendEverything() {
+        while isSending { sendChunk() }
+        flush()
+        while isSending { sendChunk() }
+    }
+
+    private func send(_ tick: TickBuffer<SessionID>, at start: Int, to range: Range<Int>) {
         let hasOrigins = tick.hasOrigins
+        let hasEphemeral = tick.hasEphemeral
+        let hasPresence = tick.hasPresence
+        let end = start + tick.bytes.count
+        let name = name
         tick.bytes.withUnsafeBytes { bytes in
-            for member in members {
-                if hasOrigins, let own = tick.assembly(for: member.session.id, echo: member.echo) {
-                    member.session.sendFrames(own)
-                } else {
-                    member.session.sendFrames(bytes)
+            members.withUnsafeMutableBufferPointer { members in
+                for index in range.reversed() {
+                    let from = members[index].position - start
+                    guard from < bytes.count else { continue }
+                    let (receiver, echo) = (members[index].receiver, members[index].echo)
+                    members[index].position = end
+                    if hasEphemeral, receiver.isBehind {
+                        tick.lean(for: receiver.id, echo: echo, from: from).withUnsafeBytes { receiver.sendFrames($0) }
+                        if hasPresence { receiver.missedPresence(of: name) }
+                    } else if hasOrigins, let own = tick.assembly(for: receiver.id, echo: echo, from: from) {
+                        own.withUnsafeBytes { receiver.sendFrames($0) }
+                    } else {
+                        receiver.sendFrames(from == 0 ? bytes : UnsafeRawBufferPointer(rebasing: bytes[from...]))
+                    }
                 }
             }
         }
+    }
+}
+
+/// Tick buffers of one shard that no room needs at the moment. Confined to its loop.
+final class TickPool {
+    private static let maximumCount = 64
+    private static let maximumBytes = 64 * 1024
+    private var buffers: [TickBuffer<SessionID>] = []
+
+    /// An empty one.
+    func take() -> TickBuffer<SessionID> {
+        buffers.popLast() ?? TickBuffer()
+    }
+
+    func put(_ buffer: consuming TickBuffer<SessionID>) {
+        guard buffers.count < Self.maximumCount, buffer.capacity <= Self.maximumBytes else { return }
+        buffer.removeAll()
+        buffers.append(buffer)
     }
 }

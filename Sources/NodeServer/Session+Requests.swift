@@ -1,0 +1,229 @@
+import ChatCore
+import NIOCore
+import WireProtocol
+
+/// What a client asks, from its frames to the hub.
+extension Session {
+    /// One text frame.
+    func receive(_ bytes: UnsafeRawBufferPointer) {
+        let taken = limits?.takeFrame(now: NIODeadline.now().uptimeNanoseconds) ?? .pass
+        guard taken == .pass else {
+            // The id is worth the reading: a client must know which publish was refused.
+            let message = try? ClientMessage(decoding: bytes)
+            return refuse(taken, id: message?.id)
+        }
+        do throws(ClientMessageError) {
+            let message = try ClientMessage(decoding: bytes)
+            if try mayJoin(message) { try perform(inTurn: message, bytes) }
+        } catch {
+            refuse(error.error, id: error.id, room: error.room)
+        }
+    }
+
+    func receiveBinary() {
+        let taken = limits?.takeFrame(now: NIODeadline.now().uptimeNanoseconds) ?? .pass
+        guard taken == .pass else { return refuse(taken, id: nil) }
+        refuse(WireError(.binaryNotSupported), id: nil)
+    }
+
+    /// A frame that joins costs as much as the rooms that it names.
+    private func mayJoin(_ message: ClientMessage) throws(ClientMessageError) -> Bool {
+        guard case .join(let joins) = message.body, limits != nil else { return true }
+        let count: Int
+        do throws(WireError) {
+            count = try state.distinct(joins).count
+        } catch {
+            throw ClientMessageError(error: error, id: message.id, room: nil)
+        }
+        let taken = limits?.takeJoins(count, now: NIODeadline.now().uptimeNanoseconds) ?? .pass
+        if taken == .pass { return true }
+        refuse(taken, id: message.id, room: joins.count == 1 ? joins[0].room.string : nil)
+        return false
+    }
+
+    private func refuse(_ taken: SessionLimits.TakeAction, id requestID: String?, room: String? = nil) {
+        switch taken {
+        case .pass: return
+        case .close:
+            shard.metrics.rateLimited += 1
+            end(.overloaded, reason: "too many messages over the limit, back off")
+        case .refuse(let milliseconds):
+            shard.metrics.rateLimited += 1
+            let now = NIODeadline.now().uptimeNanoseconds
+            guard requestID != nil || limits?.mayAnswerUnnamed(now: now) == true else { return }
+            refuse(WireError(.rateLimited, retryAfterMilliseconds: milliseconds), id: requestID, room: room)
+        }
+    }
+
+    /// The session was opened, or a join of it was answered.
+    func releaseHeld() {
+        guard !held.isEmpty else { return }
+        for (message, bytes) in held.release() {
+            bytes.withUnsafeBytes { bytes in
+                do throws(ClientMessageError) {
+                    try perform(inTurn: message, bytes)
+                } catch {
+                    refuse(error.error, id: error.id, room: error.room)
+                }
+            }
+        }
+    }
+
+    private func perform(
+        inTurn message: ClientMessage, _ bytes: UnsafeRawBufferPointer
+    ) throws(ClientMessageError) {
+        switch held.offer(message, bytes, to: state) {
+        case .perform: try perform(message, bytes)
+        case .held: return
+        case .refuse:
+            throw ClientMessageError(
+                error: WireError(
+                    .rateLimited, "too many messages wait for the answer to auth or join; send this one again later",
+                    retryAfterMilliseconds: NodeConfiguration.retryAfterMilliseconds),
+                id: message.id, room: message.room?.string)
+        }
+    }
+
+    private func perform(_ message: ClientMessage, _ bytes: UnsafeRawBufferPointer) throws(ClientMessageError) {
+        do throws(WireError) {
+            switch message.body {
+            case .message(let room, let payload):
+                try publish(room, payload, message.id, bytes)
+            case .direct(let user, let payload):
+                try direct(to: user, payload, message.id, bytes)
+            case .typing(let room, let isTyping):
+                try typing(room, isTyping)
+            case .join(let joins):
+                _ = try state.requireOpen()
+                for join in try state.distinct(joins) { self.join(join, message.id) }
+            case .leave(let room):
+                _ = try state.requireOpen()
+                guard state.leave(room) != nil else { throw WireError(.notInRoom, "this session is not in \(room)") }
+                shard.leave(self, room)
+                send(ServerMessage.left(room: room, id: message.id))
+            case .presence(let room):
+                _ = try state.requireMember(of: room)
+                shard.send(.presence(room: room, session: id, id: message.id))
+            case .history(let room, let range, let limit):
+                let user = try state.requireReader(of: room)
+                shard.send(
+                    .history(
+                        HistoryRequest(
+                            room: room, session: id, user: user, id: message.id, range: range, limit: limit)))
+            case .status(let status):
+                _ = try state.requireOpen()
+                if state.setStatus(status) { shard.send(.status(session: id, status: status)) }
+                send(ServerMessage.ack(id: message.id, status: status))
+            case .ping:
+                send(ServerMessage.pong(id: message.id, ts: WallClock.milliseconds()))
+            case .auth(let auth):
+                try authenticate(auth, message.id)
+            }
+        } catch {
+            throw ClientMessageError(error: error, id: message.id, room: message.room?.string)
+        }
+    }
+
+    private func join(_ join: ClientMessage.Join, _ requestID: String?) {
+        switch state.join(join.room) {
+        case .join, .again:
+            shard.send(
+                .join(
+                    JoinRequest(
+                        room: join.room, session: id, id: requestID, since: join.since, echo: join.echo,
+                        deadline: .now() + NodeConfiguration.joinDeadline)))
+        case .refuse(let error):
+            refuse(error, id: requestID, room: join.room.string)
+        }
+    }
+
+    private func publish(
+        _ room: RoomName, _ payload: ClientMessage.Payload, _ requestID: String?, _ bytes: UnsafeRawBufferPointer
+    ) throws(WireError) {
+        let user = try state.requireMember(of: room)
+        shard.send(
+            .publish(
+                PublishRequest(
+                    room: room, session: id, id: requestID, dedupeKey: dedupeKey(user, requestID), user: user,
+                    recipient: nil, body: MessageText.body(from: user, payload: payload, in: bytes),
+                    deadline: .now() + NodeConfiguration.publishDeadline)))
+    }
+
+    private func direct(
+        to recipient: UserName, _ payload: ClientMessage.Payload, _ requestID: String?, _ bytes: UnsafeRawBufferPointer
+    ) throws(WireError) {
+        let user = try state.requireOpen()
+        shard.send(
+            .publish(
+                PublishRequest(
+                    room: .direct(user, recipient), session: id, id: requestID,
+                    dedupeKey: dedupeKey(user, requestID), user: user, recipient: recipient,
+                    body: MessageText.body(from: user, to: recipient, payload: payload, in: bytes),
+                    deadline: .now() + NodeConfiguration.publishDeadline)))
+    }
+
+    /// Scoped by user and client instance (G3); what came without an id gets one that nobody else can have.
+    private func dedupeKey(_ user: UserName, _ requestID: String?) -> String {
+        if let requestID { return "\(user)\n\(client)\n\(requestID)" }
+        publishes += 1
+        return "\n\(id)\n\(publishes)"
+    }
+
+    private func typing(_ room: RoomName, _ isTyping: Bool) throws(WireError) {
+        guard let user = try state.typing(isTyping, in: room, now: NIODeadline.now().uptimeNanoseconds) else { return }
+        shard.send(
+            .typing(
+                room: room, session: id,
+                frame: ServerMessage.typing(room: room, from: user, isTyping: isTyping)))
+    }
+
+    // MARK: Identity
+
+    private func authenticate(_ auth: ClientMessage.Auth, _ requestID: String?) throws(WireError) {
+        let user: UserName
+        switch shard.configuration.authentication {
+        case .none:
+            guard let named = auth.user else { throw WireError(.invalidField, "user is missing; it names you") }
+            user = named
+        case .token(let verifier):
+            guard let token = auth.token else { throw WireError(.authenticationFailed, "token is missing") }
+            user = try Identity.user(of: token, verifier)
+            if let named = auth.user, named != user {
+                throw WireError(.identityConflict, "the token is another user's")
+            }
+        }
+        try authenticate(as: user, client: auth.client, info: auth.info, status: auth.status, requestID)
+    }
+
+    func authenticate(
+        as user: UserName, client: String?, info: String?, status: PresenceStatus?, _ requestID: String?
+    ) throws(WireError) {
+        switch state.authenticate(as: user, status: status) {
+        case .open(let user):
+            if let client { self.client = client }
+            self.user = user
+            welcomeID = requestID
+            shard.authenticated(self)
+            shard.send(
+                .open(
+                    SessionOpening(session: id, user: user, shard: shard.index, info: info, status: state.status)))
+        case .acknowledge(let user):
+            if case .open = state.phase { welcome(user, requestID) } else { welcomeID = requestID }
+        case .refuse(let error):
+            throw error
+        }
+    }
+
+    func welcome(_ user: UserName, _ requestID: String?) {
+        let configuration = shard.configuration
+        send(
+            ServerMessage.welcome(
+                .init(
+                    session: id, user: user, node: configuration.name,
+                    heartbeatMilliseconds: configuration.heartbeat.nanoseconds / 1_000_000,
+                    messageLimitBytes: configuration.limits.messageBytes,
+                    messagesPerSecond: configuration.limits.messagesPerSecond,
+                    roomLimit: configuration.limits.roomsPerSession),
+                id: requestID))
+    }
+}

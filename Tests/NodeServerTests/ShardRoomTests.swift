@@ -1,0 +1,202 @@
+import ChatCore
+import NIOCore
+import Testing
+import WireProtocol
+
+@testable import NodeServer
+
+@Suite("G1, G6: the fan-out of one room")
+struct ShardRoomTests {
+    private final class Receiver: FrameReceiver {
+        let id: SessionID
+        var isBehind = false
+        var missed = 0
+        var sends: [String] = []
+        var text: String { sends.joined() }
+
+        init(_ number: Int) throws {
+            var random = FastRandom(seed: UInt64(number) + 1)
+            id = SessionID(using: &random)
+        }
+
+        func sendFrames(_ bytes: UnsafeRawBufferPointer) { sends.append(String(decoding: bytes, as: UTF8.self)) }
+        func missedPresence(of room: RoomName) { missed += 1 }
+    }
+
+    private let room: ShardRoom<Receiver>
+    private let receivers: [Receiver]
+
+    /// Ten may come; chunks have three members, and a tick of 20 bytes is sent at once.
+    init() throws {
+        room = ShardRoom(
+            name: try RoomName(validating: "r"), handle: RoomHandle(number: 1), chunk: 3, maximumTick: 20,
+            pool: TickPool())
+        receivers = try (0..<10).map { try Receiver($0) }
+    }
+
+    private func say(
+        _ text: String, _ kind: FrameKind = .message, from origin: Receiver? = nil, own: String = ""
+    ) {
+        let bytes = Array((text + own).utf8)
+        let frame = 0..<text.utf8.count
+        bytes.withUnsafeBytes {
+            room.append(
+                .init(
+                    room: room.handle, frame: frame, origin: origin?.id, own: frame.upperBound..<bytes.count, kind: kind
+                ),
+                in: $0)
+        }
+    }
+
+    private func enter(_ numbers: Range<Int>) {
+        for number in numbers { room.insert(receivers[number], echo: false) }
+    }
+
+    private func finish() {
+        while room.isSending { room.sendChunk() }
+    }
+
+    @Test("a small room is one send for each member, with the own ack in place of the own message")
+    func small() {
+        enter(0..<3)
+        say("1")
+        say("2", from: receivers[1], own: "a")
+        room.flush()
+        #expect(!room.isSending)
+        #expect(receivers[0].sends == ["12"] && receivers[1].sends == ["1a"] && receivers[2].sends == ["12"])
+        #expect(room.deliveries == 6)
+        room.flush()
+        #expect(receivers[0].sends.count == 1)
+    }
+
+    @Test("a large room goes in chunks; what comes meanwhile is one next tick, whatever it came in")
+    func coalescing() {
+        enter(0..<8)
+        say("1")
+        room.flush()
+        #expect(receivers.filter { !$0.sends.isEmpty }.count == 3)
+        for text in ["2", "3", "4"] {
+            say(text)
+            room.flush()
+        }
+        finish()
+        #expect(receivers[..<8].allSatisfy { $0.sends == ["1", "234"] })
+    }
+
+    @Test("whatever comes and goes meanwhile, each gets what was said while it was there, once and in order")
+    func comingAndGoing() {
+        enter(0..<7)
+        say("1")
+        room.flush()
+        // Behind the chunk that was sent: one that has it, and one that has not.
+        room.remove(receivers[6])
+        room.remove(receivers[0])
+        enter(7..<9)
+        say("2")
+        enter(0..<1)
+        enter(9..<10)
+        say("3")
+        room.flush()
+        finish()
+        room.flush()
+        finish()
+        #expect(receivers[6].text == "1")
+        #expect(receivers[0].text == "3" && receivers[9].text == "3")
+        #expect(receivers[7].text == "23" && receivers[8].text == "23")
+        #expect(receivers[1..<6].allSatisfy { $0.text == "123" })
+    }
+
+    @Test("members who leave in any order under way take nothing from those who stay", arguments: 0..<50)
+    func random(seed: Int) {
+        var random = FastRandom(seed: UInt64(seed))
+        enter(0..<10)
+        var present = Set(0..<10)
+        var expected = [String](repeating: "", count: 10)
+        for step in 0..<40 {
+            let number = Int.random(in: 0..<10, using: &random)
+            switch Int.random(in: 0..<5, using: &random) {
+            case 0 where present.contains(number):
+                room.catchUp(receivers[number])
+                room.remove(receivers[number])
+                present.remove(number)
+                #expect(receivers[number].text == expected[number])
+            case 1 where !present.contains(number):
+                enter(number..<number + 1)
+                present.insert(number)
+            case 2: room.catchUp(receivers[number])
+            case 3:
+                room.flush()
+                room.sendChunk()
+            default:
+                let text = String(UnicodeScalar(UInt8(65 + step % 26)))
+                say(text)
+                for number in present { expected[number] += text }
+            }
+        }
+        repeat {
+            room.flush()
+            finish()
+        } while room.isSending
+        #expect(receivers.map(\.text) == expected)
+    }
+
+    @Test("what is sent to one member next does not overtake what it is still to get")
+    func catchUp() {
+        enter(0..<5)
+        say("1")
+        room.flush()
+        say("2", from: receivers[0], own: "a")
+        let late = receivers[0]
+        #expect(late.sends.isEmpty)
+        room.catchUp(late)
+        #expect(late.text == "1a")
+        late.sends.append("(joined)")
+        say("3")
+        finish()
+        room.flush()
+        finish()
+        #expect(late.text == "1a(joined)3")
+        #expect(receivers[4].text == "123")
+        room.catchUp(late)
+        #expect(late.text == "1a(joined)3")
+    }
+
+    @Test("a tick that grows over its bound is sent at once")
+    func bounded() {
+        enter(0..<5)
+        say("1")
+        room.flush()
+        say(String(repeating: "x", count: 30))
+        #expect(!room.isSending)
+        #expect(receivers[..<5].allSatisfy { $0.text.count == 31 })
+    }
+
+    @Test("G6: who is slow gets messages without typing and presence, and is marked; the others get all")
+    func slow() {
+        enter(0..<3)
+        receivers[1].isBehind = true
+        say("m")
+        say("t", .typing, from: receivers[0])
+        room.flush()
+        #expect(receivers.prefix(3).map(\.text) == ["m", "m", "mt"])
+        #expect(receivers[1].missed == 0)
+        say("p", .presence)
+        say("g", .notice)
+        room.flush()
+        #expect(receivers.prefix(3).map(\.text) == ["mpg", "mg", "mtpg"])
+        #expect(receivers.prefix(3).map(\.missed) == [0, 1, 0])
+        receivers[1].isBehind = false
+        say("p", .presence)
+        room.flush()
+        #expect(receivers[1].text == "mgp")
+    }
+
+    @Test("who is slow and gets nothing but ephemeral frames is sent nothing")
+    func nothingLeft() {
+        enter(0..<1)
+        receivers[0].isBehind = true
+        say("t", .typing)
+        room.flush()
+        #expect(receivers[0].text.isEmpty)
+    }
+}
