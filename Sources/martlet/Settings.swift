@@ -80,7 +80,8 @@ extension Settings {
             "Messages that one session may send at once before the limit a second holds."),
         .integer(
             "MARTLET_LIMIT_MESSAGE_BYTES", \.limitMessageBytes, 256...16_777_216, .node,
-            "The largest message in bytes; a larger one closes its connection."),
+            "The largest message in bytes, at most a quarter of MARTLET_LIMIT_OUTBOUND_BYTES; a larger one closes its"
+                + " connection."),
         .integer(
             "MARTLET_LIMIT_ROOMS_PER_SESSION", \.limitRoomsPerSession, 1...100_000, .node,
             "Rooms that one session may be in."),
@@ -142,6 +143,16 @@ extension Settings {
                 try apply(row, text, name: row.key)
             }
         }
+        try checkMessageFitsOutbound()
+    }
+
+    /// Else one message would take the budget of everybody in its room.
+    private func checkMessageFitsOutbound() throws(Failure) {
+        guard limitMessageBytes > limitOutboundBytes / 4 else { return }
+        throw Failure(
+            .usage,
+            "MARTLET_LIMIT_MESSAGE_BYTES is \(limitMessageBytes), but must be at most a quarter of"
+                + " MARTLET_LIMIT_OUTBOUND_BYTES, which is \(limitOutboundBytes)")
     }
 
     /// For commands that read none of the settings: a name that is wrong for one process is wrong for all.

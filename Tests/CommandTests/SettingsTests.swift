@@ -69,6 +69,19 @@ struct SettingsTests {
         #expect(failure([key: value]) == Failure(.usage, "\(key) is “\(value)”, but must be \(allowed)"))
     }
 
+    @Test("one message may take at most a quarter of what may wait for a client")
+    func messageFitsOutbound() throws {
+        #expect(
+            failure(["MARTLET_LIMIT_MESSAGE_BYTES": "262145"])
+                == Failure(
+                    .usage,
+                    "MARTLET_LIMIT_MESSAGE_BYTES is 262145, but must be at most a quarter of"
+                        + " MARTLET_LIMIT_OUTBOUND_BYTES, which is 1048576"))
+        #expect(failure(["MARTLET_LIMIT_OUTBOUND_BYTES": "262143"]) != nil)
+        let environment = ["MARTLET_LIMIT_OUTBOUND_BYTES": "65536", "MARTLET_LIMIT_MESSAGE_BYTES": "16384"]
+        #expect(try Settings(environment: environment).limitMessageBytes == 16384)
+    }
+
     @Test("a Redis URL that cannot be used is refused with the reason, without its password")
     func redisURL() {
         let error = failure(["MARTLET_REDIS_URL": "redis://u:hunter2@h:99999"])
