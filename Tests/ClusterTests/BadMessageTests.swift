@@ -68,7 +68,7 @@ struct BadMessageTests {
             try await harmless(cluster) { session, room in
                 let other = try await cluster.connect(newUser("other"), to: 0)
                 try await other.join(room)
-                for number in 1...200 {
+                for number in 1...150 {
                     session.client.send([
                         "type": "message", "room": .string(room), "text": .string("m\(number)"),
                         "id": .string("m\(number)"),
@@ -76,7 +76,7 @@ struct BadMessageTests {
                 }
                 var acks: [String] = []
                 var errors: [JSON] = []
-                for number in 1...200 {
+                for number in 1...150 {
                     let answer = try await session.client.next("the answer to m\(number)") {
                         $0["id"]?.string == "m\(number)"
                     }
