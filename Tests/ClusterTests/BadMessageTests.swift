@@ -82,7 +82,8 @@ struct BadMessageTests {
                     }
                     if answer["type"]?.string == "ack" { acks.append("m\(number)") } else { errors.append(answer) }
                 }
-                #expect((40...100).contains(acks.count), "\(acks.count) taken")
+                // The join was one of the 40.
+                #expect((39...100).contains(acks.count), "\(acks.count) taken")
                 for error in errors {
                     expectError(error, 103, "rate_limited")
                     #expect((1...2000).contains(error["retry_ms"]?.int ?? 0), "\(error.text)")
