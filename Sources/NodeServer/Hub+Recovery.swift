@@ -7,13 +7,14 @@ import WireProtocol
 /// Those who come back with `since`: what they missed from the log, then live, without a hole or a repeat at the seam (G2).
 ///
 /// 1. All or nothing: what cannot be proven or is no longer there is a `gap` and the newest page.
-/// 2. A page at a time goes out as it is read, so that a long absence costs the node no more than a page.
+/// 2. A page at a time goes out, and the next when the client has taken it: a long absence costs the node no more than a
+///    page, and closes nobody who reads.
 /// 3. Clients that come back to one room at once share their reads, and only so many reads are under way in the node.
 extension Hub {
     /// More than this is not replayed.
     private static var recoveryLimit: Int64 { 1000 }
     private static var recoveryPage: Int { 300 }
-    private static var recoveriesAtOnce: Int { 64 }
+    private static var readsAtOnce: Int { 64 }
 
     private struct Recovery {
         let request: JoinRequest
@@ -26,29 +27,14 @@ extension Hub {
     }
 
     func recover(_ request: JoinRequest, _ since: ClientMessage.Position, _ room: HubRoom, _ answer: JoinResult) {
-        let recovery = Recovery(request: request, since: since, answer: answer, seq: since.seq)
-        guard recoveriesUnderWay < Self.recoveriesAtOnce else {
-            return waitingRecoveries.append { self.begin(recovery, room) }
-        }
-        begin(recovery, room)
-    }
-
-    private func begin(_ recovery: Recovery, _ room: HubRoom) {
-        recoveriesUnderWay += 1
-        proceed(recovery, room)
-    }
-
-    private func ended() {
-        recoveriesUnderWay -= 1
-        guard recoveriesUnderWay < Self.recoveriesAtOnce, !waitingRecoveries.isEmpty else { return }
-        waitingRecoveries.removeFirst()()
+        proceed(Recovery(request: request, since: since, answer: answer, seq: since.seq), room)
     }
 
     private func proceed(_ recovery: Recovery, _ room: HubRoom) {
         let request = recovery.request
         let since = recovery.since
         guard room.members[request.session]?.registration.wanted != nil, let position = room.sequencer.position else {
-            return ended()
+            return
         }
         guard since.epoch == position.epoch else { return refuse(recovery, room, isSameStory: false) }
         if !recovery.hasBegun, room.members[request.session]?.isDelivered == true, since.seq != position.seq {
@@ -65,12 +51,10 @@ extension Hub {
         }
         if recovery.seq == position.seq {
             if recovery.hasBegun {
-                insert(recovery, room)
-                return ended()
+                return insert(recovery, room)
             }
             if since.tag == nil || since.tag == position.tag || since.seq == 0 || position.tag.isEmpty {
-                deliver(request, room, recovery.answer, recovered: true, texts: [])
-                return ended()
+                return deliver(request, room, recovery.answer, recovered: true, texts: [])
             }
             return refuse(recovery, room, isSameStory: false)
         }
@@ -91,9 +75,19 @@ extension Hub {
             return
         }
         room.recoveryReads[from] = [completion]
+        guard recoveryReads < Self.readsAtOnce else {
+            return waitingRecoveryReads.append { self.read(room, from: from) }
+        }
+        read(room, from: from)
+    }
+
+    private func read(_ room: HubRoom, from: Int64) {
+        recoveryReads += 1
         metrics.recoveryReads += 1
         store.history(room: room.name, range: .range(from, .max), limit: Self.recoveryPage)
             .assumeIsolated().whenComplete { result in
+                self.recoveryReads -= 1
+                if !self.waitingRecoveryReads.isEmpty { self.waitingRecoveryReads.removeFirst()() }
                 for waiting in room.recoveryReads.removeValue(forKey: from) ?? [] { waiting(result) }
             }
     }
@@ -105,7 +99,7 @@ extension Hub {
         var recovery = recovery
         guard let member = room.members[request.session], member.registration.wanted != nil, let shard = member.shard,
             let position = room.sequencer.position
-        else { return ended() }
+        else { return }
         switch result {
         case .failure(let error):
             // The messages are in the log, and Redis is not there to give them: the client asks again.
@@ -129,8 +123,9 @@ extension Hub {
             }
             frames += missed.map { text(of: $0, in: room.name, for: member.user) }
             recovery.seq = missed.last?.seq ?? recovery.seq
-            for frame in frames { emit(.reply(request.session, text: frame), to: shard) }
-            proceed(recovery, room)
+            pageNumber += 1
+            pagesUnderWay[pageNumber] = { self.proceed(recovery, room) }
+            emit(.page(request.session, texts: frames, number: pageNumber), to: shard)
         }
     }
 
@@ -158,7 +153,6 @@ extension Hub {
     }
 
     private func failRecovery(_ recovery: Recovery, _ room: HubRoom, _ error: any Error) {
-        ended()
         let request = recovery.request
         if room.members[request.session]?.isDelivered == true {
             return reply(request.session, ServerMessage.error(wireError(error), id: request.id, room: room.name.string))
@@ -172,7 +166,6 @@ extension Hub {
     /// What is missing is said, and the newest page shown.
     private func refuse(_ recovery: Recovery, _ room: HubRoom, isSameStory: Bool = true) {
         store.history(room: room.name, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
-            self.ended()
             guard let position = room.sequencer.position else { return }
             // Of a client that knows another story, or a later one than Redis, nothing is proven.
             let from = isSameStory && recovery.seq <= position.seq ? recovery.seq + 1 : 1

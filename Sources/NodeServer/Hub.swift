@@ -84,8 +84,11 @@ final class Hub: @unchecked Sendable {
     var deafSince: NIODeadline?
     /// Numbers the commands about memberships and entries.
     var commandNumber: UInt64 = 0
-    var recoveriesUnderWay = 0
-    var waitingRecoveries: [() -> Void] = []
+    var recoveryReads = 0
+    /// What goes on when a session has taken a page of its recovery.
+    var pagesUnderWay: [Int: () -> Void] = [:]
+    var pageNumber = 0
+    var waitingRecoveryReads: [() -> Void] = []
 
     init(configuration: NodeConfiguration, redis: RedisClient, logger: Logger, seed: UInt64) {
         self.eventLoop = redis.eventLoop
@@ -148,6 +151,7 @@ final class Hub: @unchecked Sendable {
             case .status(let session, let status): setStatus(session, status)
             case .presence(let room, let session, let id): answerPresence(room, session, id)
             case .history(let request): answerHistory(request)
+            case .pageTaken(let number): pagesUnderWay.removeValue(forKey: number)?()
             }
         }
         endTurn()

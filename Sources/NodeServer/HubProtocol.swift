@@ -14,6 +14,8 @@ enum HubCommand: Sendable {
     case status(session: SessionID, status: PresenceStatus)
     case presence(room: RoomName, session: SessionID, id: String?)
     case history(HistoryRequest)
+    /// The session took a page (``ShardEvent/page(_:texts:number:)``) and has room for more, or is gone.
+    case pageTaken(number: Int)
 }
 
 struct SessionOpening: Sendable {
@@ -61,6 +63,8 @@ enum ShardEvent: Sendable {
     case refused(SessionID, WireError)
     /// One text for one session.
     case reply(SessionID, text: [UInt8])
+    /// A part of what a session missed; answered with `pageTaken` once no more than half of its outbound budget waits.
+    case page(SessionID, texts: [[UInt8]], number: Int)
     /// The session is in the room: it gets `texts`, and after them all that later batches bring.
     case joined(room: RoomName, handle: RoomHandle, session: SessionID, echo: Bool, texts: [[UInt8]])
     case joinFailed(room: RoomName, session: SessionID, id: String?, error: WireError)

@@ -25,6 +25,8 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     private(set) var ended: (code: CloseCode, reason: String)?
     private var drained: EventLoopPromise<Void>?
     var held: HeldMessages
+    /// Pages that are still to be answered.
+    private var pages: [Int] = []
     /// Rooms of which it was not sent every presence event, because too much waited for it.
     private var missedPresence: Set<RoomName> = []
     /// The rooms in which the shard delivers to this session.
@@ -86,11 +88,19 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
         for room in missed where state.rooms[room] == .joined {
             shard.send(.presence(room: room, session: id, id: nil))
         }
+        answerPages()
+    }
+
+    private func answerPages() {
+        let taken = pages
+        pages = []
+        for number in taken { shard.send(.pageTaken(number: number)) }
     }
 
     func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
         let rooms = state.rooms.count
         leaveEverything()
+        answerPages()
         shard.remove(self)
         self.connection = nil
         drained?.succeed(())
@@ -196,6 +206,13 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     func sendFrames(_ bytes: UnsafeRawBufferPointer) {
         guard ended == nil else { return }
         connection?.sendFrames(bytes)
+    }
+
+    /// Replayed messages are not hurried into a connection that has not taken the last of them.
+    func send(page texts: [[UInt8]], number: Int) {
+        for text in texts { send(text) }
+        pages.append(number)
+        if !isBehind || ended != nil { answerPages() }
     }
 
     var isBehind: Bool { connection?.isBehind ?? false }

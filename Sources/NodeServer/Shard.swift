@@ -142,6 +142,13 @@ final class Shard: @unchecked Sendable {
                 guard let session = sessions[session] else { continue }
                 catchUp(session)
                 session.send(text)
+            case .page(let session, let texts, let number):
+                guard let session = sessions[session] else {
+                    send(.pageTaken(number: number))
+                    continue
+                }
+                catchUp(session)
+                session.send(page: texts, number: number)
             case .joined(let name, let handle, let session, let echo, let texts):
                 insert(session, name, handle, echo: echo, texts)
             case .joinFailed(let room, let session, let id, let error):

@@ -63,6 +63,24 @@ struct RecoveryTests {
         }
     }
 
+    @Test("G2 G6: a long absence comes back whole, however much it weighs, to a client that reads")
+    func heavy() async throws {
+        let options = Cluster.Options(nodes: 2, environment: ["MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"])
+        try await Machine.with(options) { cluster in
+            let room = newRoom()
+            let talker = try await cluster.connect("talker", to: 0)
+            let epoch = try #require(try await talker.join(room)["epoch"])
+            let text = String(repeating: "x", count: 30_000)
+            for number in 1...400 { try await talker.say(text, in: room, id: "\(number)") }
+            let back = try await cluster.connect("back", to: 1)
+            let joined = try await back.join(room, ["since": ["epoch": epoch, "seq": 0]])
+            #expect(joined["recovered"]?.bool == true)
+            try await talker.say("and live", in: room)
+            _ = try await back.hears("and live", in: room, within: .seconds(60))
+            #expect(back.messages(in: room).compactMap { $0["seq"]?.int } == Array(1...401))
+        }
+    }
+
     @Test("G2: what cannot be recovered is said: another epoch, a fork, too long ago")
     func notRecovered() async throws {
         let options = Cluster.Options(
