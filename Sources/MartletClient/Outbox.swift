@@ -37,7 +37,7 @@ struct Outbox: Equatable {
     static let resendWindow: Int64 = 110_000
     /// Without an ack for so long on an open connection, it is sent again.
     static let ackPatience: Int64 = 10_000
-    /// In flight at most.
+    /// In flight at most, where the server does not count; where it does, ``Pace/burst``.
     static let window = (messages: 64, bytes: 256 * 1024)
 
     private(set) var entries: [Entry] = []
@@ -96,6 +96,7 @@ struct Outbox: Equatable {
         var waits: [Int64] = []
         var flying = (messages: 0, bytes: 0)
         var rooms: Set<String> = []
+        let most = pace.isLimited ? Int(Pace.burst) : Self.window.messages
         for index in entries.indices {
             let entry = entries[index]
             let isFirst = rooms.insert(entry.room).inserted
@@ -113,7 +114,7 @@ struct Outbox: Equatable {
             }
             guard
                 flying.messages == 0
-                    || flying.messages < Self.window.messages
+                    || flying.messages < most
                         && flying.bytes + entry.frame.count <= Self.window.bytes
             else { break }
             if let wait = pace.take(now: now) {

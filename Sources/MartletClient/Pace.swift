@@ -1,5 +1,5 @@
 /// How fast a client may send without a refusal: a token bucket a little slower than the server's, which counts every
-/// frame. A burst is small, so that it fits whatever burst the server grants.
+/// frame. No more than a burst is on its way at once: even a server that reads them all at one moment refuses none.
 struct Pace: Equatable {
     static let burst: Int64 = 20
     /// Above it a pace in milliseconds says nothing.
@@ -18,6 +18,8 @@ struct Pace: Equatable {
         credit = Self.capacity(self.perSecond)
         countedAt = now
     }
+
+    var isLimited: Bool { perSecond > 0 }
 
     private static func capacity(_ perSecond: Int64) -> Int64 { min(perSecond, burst) * message }
 

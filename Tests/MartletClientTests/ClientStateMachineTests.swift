@@ -165,12 +165,14 @@ struct ClientStateMachineTests {
         #expect((6000...7500).contains(now), "180 messages after the burst, 27 a second")
     }
 
-    @Test("Without a limit so many are on their way that a full queue ends no connection")
-    mutating func window() {
-        enter(at: 0)
+    @Test("Only so many are on their way at once, with a limit and without", arguments: [(Int64(0), 64), (100, 20)])
+    mutating func window(perSecond: Int64, most: Int) {
+        enter(at: 0, limits: .init(messagesPerSecond: perSecond))
         let sent = (1...100).flatMap { ids(machine.publish(Self.entry("p\($0)"), now: 0)) }
-        #expect(sent.count == Outbox.window.messages)
-        #expect(ids(machine.received(.ack(id: "p1", seq: 1, timestamp: 9, tag: "t"), now: 1)) == ["p65"])
+        #expect(sent.count == most)
+        #expect(machine.wake(now: 5000) == [])
+        let ack = machine.received(.ack(id: "p1", seq: 1, timestamp: 9, tag: "t"), now: 5000)
+        #expect(ids(ack) == ["p\(most + 1)"])
     }
 
     @Test("A message that was refused for certain may wait for ever; it was not stored")
