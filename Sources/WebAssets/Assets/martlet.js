@@ -13,8 +13,8 @@
  *
  * Events (each a CustomEvent, what is listed stands in `detail`):
  * - `state` {state, attempt, retryAt, code, reason}: "connecting", "online", "waiting" (until retryAt) or "closed"
- * - `joined` {room, recovered, first} · `left` {room, reason} · `gap` {room, from, to, turned}: those `seq`s are
- *   lost; `turned` says that the room counts from a new start, so an equal `seq` is another message
+ * - `joined` {room, recovered, first} · `left` {room, reason}: the server took this client out · `gap` {room, from, to,
+ *   turned}: those `seq`s are lost; `turned` says that the room counts from a new start, so an equal `seq` is another message
  * - `page` {room, messages, more}: the newest messages, behind a `gap` that a reconnect met
  * - `message` {room, seq, from, text, data, ts, id, own} · `sent` {room, id, status, seq, ts, error}: "acked",
  *   "failed" (it was not stored) or "unknown" (it may have been stored)
@@ -33,8 +33,8 @@ export const errors = {
   // </errors>
 };
 
-/** Milliseconds. An unacknowledged message is sent again after `ack`, but not after `resend`: the server knows an id
- * for two minutes. A message may wait `hole` for its predecessors. A member list is read again at the age of
+/** Milliseconds. An unanswered message is sent again after `ack`, but not after `resend`: the server knows an id for two
+ * minutes. A message may wait `hole` for its predecessors. A member list is read again at the age of
  * `presence`, should the last event be lost. Online for `stable`, the next backoff starts small. */
 const after = {
   connect: 10_000, pingEvery: 20_000, pong: 10_000, ack: 10_000, resend: 110_000, hole: 1000,
@@ -65,6 +65,104 @@ function clientInstance() {
   }
 }
 
+/** Messages on their way at once, where the server counts: even if it reads them all at one moment, it refuses none. */
+const burst = 20;
+
+/**
+ * Own messages without an ack, oldest first. They go in order and a little slower than the server counts, which counts
+ * every frame, so that it refuses none. If it does, the first of that room goes alone, until it is stored.
+ */
+class Outbox {
+  #messages = new Map();
+  #holds = new Map(); // room → until when nothing is sent there
+  #rate = 0; // messages in a millisecond; 0 is no limit
+  #credit = 0;
+  #countedAt = 0;
+
+  get(id) {
+    return this.#messages.get(id);
+  }
+
+  all() {
+    return [...this.#messages.values()];
+  }
+
+  /** `doubtfulSince` is when it was sent that it may be stored; 0 when it never was, or was refused each time. */
+  add(message) {
+    const { id, room, text, data } = message;
+    const frame = JSON.stringify({ type: "message", room, text, data, id });
+    const { length: bytes } = new TextEncoder().encode(frame);
+    this.#messages.set(id, { ...message, frame, bytes, sentAt: 0, doubtfulSince: 0, unanswered: 0, probe: false });
+  }
+
+  remove({ id, room, probe }) {
+    if (probe) this.#holds.delete(room);
+    return this.#messages.delete(id);
+  }
+
+  /** A session begins in which the server lets so many pass; 0 is no limit. */
+  begin(perSecond = 0) {
+    this.#rate = (0.9 * perSecond) / 1000;
+    this.#credit = burst;
+    this.#countedAt = Date.now();
+  }
+
+  /** What is to be sent now, and after how many milliseconds there may be more, unless an ack comes first. */
+  takeDue(now, isOpen) {
+    const due = [];
+    const rooms = new Set();
+    let wait = Infinity;
+    let flying = 0;
+    if (this.#rate) this.#credit = Math.min(burst, this.#credit + Math.max(0, now - this.#countedAt) * this.#rate);
+    this.#countedAt = now;
+    for (const message of this.#messages.values()) {
+      const { room, sentAt } = message;
+      const isFirst = !rooms.has(room);
+      rooms.add(room);
+      const hold = this.#holds.get(room);
+      if (sentAt && now - sentAt <= after.ack) {
+        flying += 1;
+        continue;
+      }
+      if (!isOpen(room) || (hold && !isFirst)) continue;
+      if (hold > now) {
+        wait = Math.min(wait, hold - now);
+        continue;
+      }
+      if (this.#rate && flying >= burst) break;
+      if (this.#rate && this.#credit < 1) {
+        wait = Math.min(wait, Math.ceil((1 - this.#credit) / this.#rate));
+        break;
+      }
+      this.#credit -= 1;
+      flying += 1;
+      message.sentAt = now;
+      message.doubtfulSince ||= now;
+      message.unanswered += 1;
+      message.probe = !!hold;
+      due.push(message);
+    }
+    return { due, wait };
+  }
+
+  /** The server refused it for now. Only one that could not reach its store may have stored it. */
+  putBack(message, reason, until) {
+    if (reason === "rate_limited") this.#credit = 0;
+    this.#holds.set(message.room, until);
+    this.#rest(message);
+    if (reason !== "unavailable" && !(message.unanswered -= 1)) message.doubtfulSince = 0;
+  }
+
+  connectionLost() {
+    this.#holds.clear();
+    this.all().forEach(this.#rest);
+  }
+
+  #rest(message) {
+    Object.assign(message, { sentAt: 0, probe: false });
+  }
+}
+
 export class Martlet extends EventTarget {
   state = "closed";
   /** From the last `welcome`: the serving node, this session, the user name and the server's limits. */
@@ -78,18 +176,21 @@ export class Martlet extends EventTarget {
   #options;
   #socket = null;
   #rooms = new Map();
-  #pending = new Map(); // own messages without an ack, oldest first
+  #outbox = new Outbox();
+  #leaving = new Set(); // rooms; until the answer, what is said of one is about the time before
   #requests = new Map();
   #prefix = token(); // of ids: a reload must not use an id again
   #counter = 0;
   #attempt = 0;
+  #listeners; // to the page's events, while this is not closed
   #timer;
   #ticker;
+  #waker;
   #openedAt = 0;
   #welcomedAt = 0;
   #heardAt = 0;
   #pingAt = 0;
-  #reconnectAt = 0;
+  #isToldToMove = false;
   #pongDue = false;
 
   /**
@@ -106,29 +207,17 @@ export class Martlet extends EventTarget {
       ...options,
       client: options.client ?? clientInstance(),
     };
-    globalThis.addEventListener?.("online", () => this.retryNow());
-    globalThis.addEventListener?.("visibilitychange", () => {
-      if (globalThis.document?.hidden) return;
-      this.retryNow();
-      this.#ping();
-    });
-    // A browser may keep a page that was left, and its socket with it: others would go on seeing this user.
-    globalThis.addEventListener?.("pagehide", () => {
-      if (this.state === "closed") return;
-      this.#drop(1000);
-      this.#setState("waiting", { attempt: 0, retryAt: Date.now(), code: 1000, reason: "the page was left" });
-    });
-    globalThis.addEventListener?.("pageshow", () => this.retryNow());
   }
 
   connect() {
-    if (this.state === "closed") this.#open();
+    if (this.state !== "closed") return;
+    this.#listen();
+    this.#open();
   }
 
-  /** Ends for good; `connect()` starts again. */
+  /** Messages without an ack fail, or are unknown where they were sent. `connect()` starts again, in the same rooms. */
   close() {
-    this.#drop(1000);
-    this.#setState("closed", { code: 1000, reason: "" });
+    this.#end(1000, "");
   }
 
   /** Does not wait for the backoff. */
@@ -140,28 +229,29 @@ export class Martlet extends EventTarget {
     const room = this.#room(name);
     if (room.wanted) return;
     room.wanted = true;
-    if (this.state === "online") this.#sendJoins([room]);
+    this.#sendJoins([room]);
   }
 
   leave(name) {
     const room = this.#rooms.get(name);
     if (!room?.wanted) return;
-    this.#transmit({ type: "leave", room: name });
+    if (room.joinID) this.#sendLeave(name);
     this.#forget(room);
   }
 
   /**
-   * Sends as soon as the room is joined, and again until it is acknowledged.
+   * Sends as soon as the room is joined, in order and as fast as the server allows, and again until it is acknowledged.
    * @returns {{id: string, done: Promise<{seq: number, ts: number}>}}
    */
   send(name, text, data) {
     const id = `${this.#prefix}-${++this.#counter}`;
-    const message = { id, room: name, text, data, inFlight: false, firstSentAt: 0, sentAt: 0 };
-    const done = new Promise((resolve, reject) => Object.assign(message, { resolve, reject }));
+    let settle;
+    const done = new Promise((resolve, reject) => (settle = { resolve, reject }));
     done.catch(() => {}); // who does not look at it has the `sent` event
-    this.#pending.set(id, message);
+    this.#outbox.add({ id, room: name, text, data, ...settle });
     this.#room(name).typedAt = 0;
-    this.#flush(this.#room(name));
+    queueMicrotask(() => this.#refuseTooLarge()); // who called knows the id first
+    this.#flush();
     return { id, done };
   }
 
@@ -194,6 +284,32 @@ export class Martlet extends EventTarget {
 
   // Connection
 
+  #listen() {
+    this.#listeners = new AbortController();
+    const { signal } = this.#listeners;
+    const on = (type, handler) => globalThis.addEventListener?.(type, handler, { signal });
+    on("online", () => this.retryNow());
+    on("visibilitychange", () => {
+      if (globalThis.document?.hidden) return;
+      this.retryNow();
+      this.#ping();
+    });
+    // A browser may keep a page that was left, and its socket with it: others would go on seeing this user.
+    on("pagehide", () => {
+      this.#drop(1000);
+      this.#setState("waiting", { attempt: 0, retryAt: Date.now(), code: 1000, reason: "the page was left" });
+    });
+    on("pageshow", () => this.retryNow());
+  }
+
+  #end(code, reason) {
+    this.#listeners?.abort();
+    this.#drop(1000);
+    this.#attempt = this.#welcomedAt = 0;
+    for (const message of this.#outbox.all()) this.#giveUp(message, "the client is closed");
+    this.#setState("closed", { code, reason });
+  }
+
   #open() {
     this.#drop();
     const { url, user, token, client, key, WebSocket } = this.#options;
@@ -204,6 +320,7 @@ export class Martlet extends EventTarget {
     this.#setState("connecting");
     const socket = (this.#socket = new WebSocket(address.href, "martlet.v1.json"));
     this.#openedAt = this.#heardAt = Date.now();
+    this.#isToldToMove = false;
     const mine = (handler) => (event) => socket === this.#socket && handler(event);
     socket.onopen = mine(async () => {
       if (!token) return;
@@ -222,13 +339,15 @@ export class Martlet extends EventTarget {
   /** Lets go of the socket without waiting for its close handshake: a dead network would not answer it. */
   #drop(code) {
     clearTimeout(this.#timer);
+    clearTimeout(this.#waker);
     clearInterval(this.#ticker);
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(code);
     this.#pongDue = false;
-    for (const room of this.#rooms.values()) room.joined = false;
-    for (const message of this.#pending.values()) message.inFlight = false;
+    for (const room of this.#rooms.values()) Object.assign(room, { joined: false, joinID: null, retryAt: 0 });
+    this.#leaving.clear();
+    this.#outbox.connectionLost();
     for (const request of this.#requests.values()) request.reject(new Error("the connection is gone"));
     this.#requests.clear();
   }
@@ -236,14 +355,18 @@ export class Martlet extends EventTarget {
   #lost(code, reason) {
     const now = Date.now();
     if (this.#welcomedAt && now - this.#welcomedAt > after.stable) this.#attempt = 0;
-    this.#drop();
     const action = closeAction(code);
-    if (action === "stop") return this.#setState("closed", { code, reason });
+    if (action === "stop") return this.#end(code, reason);
+    if (code === 1009) {
+      const [largest] = this.#outbox.all().filter(({ sentAt }) => sentAt).sort((a, b) => b.bytes - a.bytes);
+      if (largest) this.#refuse(largest, "fewer");
+    }
+    if (code === 4000 && this.#isToldToMove) return this.#open();
+    this.#drop();
     if (action === "backoff") this.#attempt = Math.max(this.#attempt, 3);
-    const asked = this.#reconnectAt - now;
-    const delay = asked > 0 ? asked : backoff(this.#attempt) + (action === "backoff" ? 2000 : 0);
+    const delay = backoff(this.#attempt) + (action === "backoff" ? 2000 : 0);
     this.#attempt += 1;
-    this.#welcomedAt = this.#reconnectAt = 0;
+    this.#welcomedAt = 0;
     for (const room of this.#rooms.values()) this.#endTyping(room, () => true);
     this.#timer = setTimeout(() => this.#open(), delay);
     this.#setState("waiting", { attempt: this.#attempt, retryAt: now + delay, code, reason });
@@ -254,16 +377,15 @@ export class Martlet extends EventTarget {
       if (now - this.#openedAt > after.connect) this.#lost(1006, "no answer");
       return;
     }
-    if (this.#reconnectAt && now >= this.#reconnectAt) return this.#open();
     if (this.#pongDue && now - this.#pingAt > after.pong) return this.#lost(1006, "no answer to ping");
     if (now - Math.max(this.#heardAt, this.#pingAt) > after.pingEvery) this.#ping();
     for (const room of this.#rooms.values()) {
-      this.#flush(room, now);
-      if (room.wanted && !room.joined && room.retryAt && now >= room.retryAt) this.#sendJoins([room]);
-      if (room.holeSince && now - room.holeSince > after.hole) this.#fillHole(room);
+      if (room.wanted && room.retryAt && now >= room.retryAt) this.#sendJoins([room]);
+      if (room.joined && room.holeSince && now - room.holeSince > after.hole) this.#fillHole(room);
       if (room.joined && now - room.listedAt > after.presence) this.#askPresence(room);
       this.#endTyping(room, (until) => until <= now);
     }
+    this.#flush(now);
   }
 
   #ping() {
@@ -274,7 +396,7 @@ export class Martlet extends EventTarget {
   }
 
   #transmit(frame) {
-    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(frame));
+    if (this.#socket?.readyState === 1) this.#socket.send(typeof frame === "string" ? frame : JSON.stringify(frame));
   }
 
   #request(frame) {
@@ -286,13 +408,18 @@ export class Martlet extends EventTarget {
     });
   }
 
+  #answer(frame) {
+    this.#requests.get(frame.id)?.resolve(frame);
+    this.#requests.delete(frame.id);
+  }
+
   // Rooms
 
   #room(name) {
     let room = this.#rooms.get(name);
     if (!room) {
-      room = { name, wanted: false, joined: false, retryAt: 0, holdUntil: 0, typedAt: 0, typing: new Map() };
-      Object.assign(room, { epoch: null, seq: 0, tag: undefined, held: new Map(), holeSince: 0, target: 0 });
+      room = { name, wanted: false, joined: false, joinID: null, retryAt: 0, typedAt: 0, typing: new Map() };
+      Object.assign(room, { epoch: null, seq: 0, tag: undefined, held: new Map(), holeSince: 0, target: 0, turns: 0 });
       Object.assign(room, { members: new Map(), count: 0, pv: 0, listedAt: 0 });
       this.#rooms.set(name, room);
     }
@@ -301,35 +428,69 @@ export class Martlet extends EventTarget {
 
   #forget(room) {
     this.#rooms.delete(room.name);
-    for (const message of [...this.#pending.values()]) {
-      if (message.room === room.name) this.#settle(message, message.firstSentAt ? "unknown" : "failed");
-    }
+    for (const message of this.#outbox.all()) if (message.room === room.name) this.#giveUp(message, "the room was left");
   }
 
+  /** One frame for all of them that may be joined now. */
   #sendJoins(rooms) {
-    for (const room of rooms) room.retryAt = 0;
-    const list = rooms.map(({ name, epoch, seq, tag }) => ({ room: name, since: epoch ? { epoch, seq, tag } : undefined }));
-    if (list.length) this.#transmit({ type: "join", id: `j-${++this.#counter}`, rooms: list });
+    const free = rooms.filter(({ name }) => !this.#leaving.has(name));
+    if (this.state !== "online" || !free.length) return;
+    const id = `j-${++this.#counter}`;
+    for (const room of free) Object.assign(room, { joinID: id, retryAt: 0 });
+    const list = free.map(({ name, epoch, seq, tag }) => ({ room: name, since: epoch ? { epoch, seq, tag } : undefined }));
+    this.#transmit({ type: "join", id, rooms: list });
   }
 
-  /** Sends what waits in a room, oldest first, unless the server asked for a pause. */
-  #flush(room, now = Date.now()) {
-    for (const message of this.#pending.values()) {
-      const { id, text, data, inFlight, sentAt, firstSentAt } = message;
-      if (message.room !== room.name) continue;
-      if (firstSentAt && now - firstSentAt > after.resend) this.#settle(message, "unknown");
-      else if (room.joined && now >= room.holdUntil && !(inFlight && now - sentAt <= after.ack)) {
-        Object.assign(message, { inFlight: true, sentAt: now, firstSentAt: firstSentAt || now });
-        this.#transmit({ type: "message", room: room.name, text, data, id });
-      }
+  /** Again until it is answered; a new join of the room waits for that. */
+  async #sendLeave(name) {
+    const socket = this.#socket;
+    this.#leaving.add(name);
+    let wait;
+    do {
+      wait = await this.#request({ type: "leave", room: name }).then(() => 0, ({ retry_ms: retry = 0 }) => retry);
+      if (wait) await new Promise((resolve) => setTimeout(resolve, wait));
+      if (socket !== this.#socket) return; // the next session is in no room but those that it joins
+    } while (wait);
+    this.#leaving.delete(name);
+    const room = this.#rooms.get(name);
+    if (room?.wanted) this.#sendJoins([room]);
+  }
+
+  // Own messages
+
+  #flush(now = Date.now()) {
+    clearTimeout(this.#waker);
+    for (const message of this.#outbox.all()) {
+      if (message.doubtfulSince && now - message.doubtfulSince > after.resend) this.#settle(message, "unknown");
     }
+    if (this.state !== "online") return;
+    const { due, wait } = this.#outbox.takeDue(now, (name) => this.#rooms.get(name)?.joined);
+    for (const { frame } of due) this.#transmit(frame);
+    if (wait < Infinity) this.#waker = setTimeout(() => this.#flush(), wait);
   }
 
   #settle(message, status, detail = {}) {
-    this.#pending.delete(message.id);
+    if (!this.#outbox.remove(message)) return;
     if (status === "acked") message.resolve(detail);
     else message.reject(Object.assign(new Error(detail.error?.message ?? status), { status, ...detail.error }));
     this.#emit("sent", { room: message.room, id: message.id, status, ...detail });
+  }
+
+  /** What was sent may be stored; what was not is not. */
+  #giveUp(message, why) {
+    if (message.doubtfulSince) this.#settle(message, "unknown");
+    else this.#settle(message, "failed", { error: { message: why } });
+  }
+
+  /** A message over the limit would end the connection, each time it is sent. */
+  #refuseTooLarge() {
+    const limit = this.limits.message_bytes;
+    for (const message of this.#outbox.all()) if (message.bytes > limit) this.#refuse(message, `at most ${limit}`);
+  }
+
+  #refuse(message, limit) {
+    const text = `the message has ${message.bytes} bytes; this server takes ${limit}`;
+    this.#settle(message, "failed", { error: { code: 104, reason: errors[104][0], message: text } });
   }
 
   // Frames
@@ -338,28 +499,29 @@ export class Martlet extends EventTarget {
     const room = frame.room && this.#rooms.get(frame.room);
     switch (frame.type) {
       case "welcome": return this.#welcome(frame);
-      case "joined": return room && this.#joined(room, frame);
+      case "joined": return room?.wanted && !this.#leaving.has(room.name) && this.#joined(room, frame);
       case "left":
-        if (room) this.#forget(room);
+        if (frame.id !== undefined) return this.#answer(frame);
+        if (!room || this.#leaving.has(room.name)) return;
+        this.#forget(room);
         return this.#emit("left", frame);
-      case "message": return this.#place(room ?? this.#room(frame.room), frame);
+      case "message": return this.#place(room, frame);
       case "ack": return this.#ack(frame);
-      case "gap": return room && this.#gap(room, frame);
-      case "presence": return room && this.#presence(room, frame);
+      case "gap": return room?.epoch && this.#gap(room, frame);
+      case "presence": return room?.joined && this.#presence(room, frame);
       case "typing":
-        if (!room || frame.from === this.user) return;
+        if (!room?.joined || frame.from === this.user) return;
         if (frame.typing === false) room.typing.delete(frame.from);
         else room.typing.set(frame.from, Date.now() + after.typing);
         return this.#emitTyping(room);
       case "history":
-        if (frame.id === undefined) return this.#emit("page", frame);
-        this.#requests.get(frame.id)?.resolve(frame);
-        return this.#requests.delete(frame.id);
+        if (frame.id !== undefined) return this.#answer(frame);
+        return room?.joined && this.#emit("page", frame);
       case "pong":
         if (frame.id === "ping") this.roundTrip = Date.now() - this.#pingAt;
         return;
       case "reconnect":
-        this.#reconnectAt = Date.now() + (frame.delay_ms ?? 0);
+        this.#isToldToMove = true; // once the node closes; until then all goes on
         return;
       case "error": return this.#error(frame, room);
     }
@@ -368,8 +530,9 @@ export class Martlet extends EventTarget {
   #welcome({ session, user, node, limits: serverLimits }) {
     Object.assign(this, { session, user, node, limits: serverLimits ?? {} });
     this.#welcomedAt = Date.now();
-    this.#reconnectAt = 0;
+    this.#outbox.begin(this.limits.messages_per_second);
     this.#setState("online");
+    this.#refuseTooLarge();
     const { status } = this.#options;
     if (status && status !== "online") this.status(status);
     this.#sendJoins([...this.#rooms.values()].filter((room) => room.wanted));
@@ -381,8 +544,7 @@ export class Martlet extends EventTarget {
     Object.assign(room, { joined: true, pv: 0 });
     if (first || (!frame.recovered && (frame.epoch !== room.epoch || frame.seq < room.seq))) {
       const lost = !first; // Redis forgot what this client has seen
-      Object.assign(room, { epoch: frame.epoch, seq: frame.seq, tag: frame.tag, holeSince: 0, target: 0 });
-      room.held.clear();
+      this.#turn(room, frame);
       if (lost) this.#emit("gap", { room: room.name, to: frame.seq, turned: true });
     } else if (frame.seq > room.seq) {
       // The missed messages follow as `message` frames, or a `gap` says which do not.
@@ -390,14 +552,20 @@ export class Martlet extends EventTarget {
     }
     this.#emit("joined", { room: room.name, recovered: frame.recovered, first });
     this.#list(room, frame);
-    this.#flush(room);
+    this.#flush();
+  }
+
+  /** The room counts from a new start: what was promised, held or asked for is of the time before. */
+  #turn(room, { epoch, seq, tag }) {
+    Object.assign(room, { epoch, seq, tag, holeSince: 0, target: 0, turns: room.turns + 1 });
+    room.held.clear();
   }
 
   #gap(room, { epoch, from, to }) {
     const turned = epoch !== undefined && epoch !== room.epoch;
-    if (turned) room.held.clear();
+    if (turned) this.#turn(room, { epoch, seq: to });
     else if (to <= room.seq) return;
-    Object.assign(room, { epoch: epoch ?? room.epoch, seq: to, tag: undefined });
+    else Object.assign(room, { seq: to, tag: undefined });
     this.#emit("gap", { room: room.name, from, to, turned });
     this.#drain(room);
   }
@@ -405,19 +573,22 @@ export class Martlet extends EventTarget {
   /** Delivers a message in its place: once, and not before its predecessors. */
   #place(room, message) {
     const { seq, id } = message;
-    const mine = id !== undefined && message.from === this.user && this.#pending.get(id);
+    const mine = id !== undefined && message.from === this.user && this.#outbox.get(id);
     if (mine) this.#settle(mine, "acked", { seq, ts: message.ts });
     if (mine) message.own = true;
-    if (room.wanted && seq <= room.seq) return;
-    if (!room.wanted) room.seq = Math.max(room.seq, seq - 1); // a direct message needs no join
-    if (seq > room.seq) room.held.set(seq, message);
-    this.#drain(room);
+    if (room?.epoch) {
+      if (seq > room.seq) room.held.set(seq, message);
+      this.#drain(room);
+    } else if (message.room.startsWith("dm:")) {
+      this.#emitMessage(message); // a private room needs no join, and has no place to be compared with
+    }
+    this.#flush();
   }
 
   #drain(room) {
     for (let next; (next = room.held.get(room.seq + 1)); ) {
       Object.assign(room, { seq: next.seq, tag: next.tag, holeSince: 0 });
-      this.#emit("message", { ...next, own: next.own ?? next.from === this.user });
+      this.#emitMessage(next);
       if (room.typing.delete(next.from)) this.#emitTyping(room);
     }
     for (const seq of room.held.keys()) if (seq <= room.seq) room.held.delete(seq);
@@ -428,30 +599,35 @@ export class Martlet extends EventTarget {
   /** Reads what is missing before the first held message; what even the history does not have is a gap. */
   async #fillHole(room) {
     room.holeSince = Infinity; // one question at a time
-    const end = Math.min(room.target || Infinity, ...[...room.held.keys()].map((seq) => seq - 1));
+    const { turns } = room;
+    const isOver = () => room.turns !== turns || this.#rooms.get(room.name) !== room;
     try {
-      const { messages } = await this.history(room.name, { after: room.seq, limit: 100 });
-      room.holeSince = 0;
+      const { messages, epoch = room.epoch } = await this.history(room.name, { after: room.seq, limit: 100 });
+      if (isOver()) return;
+      room.holeSince = epoch === room.epoch ? 0 : Date.now();
+      if (room.holeSince) return; // a gap will say that the room has turned
       const found = messages.filter((message) => message.seq > room.seq);
+      const end = Math.min(room.target || Infinity, ...[...room.held.keys()].map((seq) => seq - 1));
       const known = found.length ? found[0].seq - 1 : end;
-      if (known > room.seq) this.#gap(room, { from: room.seq + 1, to: known });
+      if (known > room.seq && known < Infinity) this.#gap(room, { from: room.seq + 1, to: known });
       for (const message of found) this.#place(room, { ...message, room: room.name });
       this.#drain(room);
     } catch {
-      room.holeSince = Date.now();
+      if (!isOver()) room.holeSince = Date.now();
     }
   }
 
   /** The ack stands where the own message would stand. */
   #ack({ id, room: name, seq, ts, tag }) {
-    const message = this.#pending.get(id);
+    const message = this.#outbox.get(id);
     if (!message) return;
     const room = this.#room(name ?? message.room);
     const placed = { room: room.name, seq, ts, tag, id, from: this.user, text: message.text, data: message.data };
     const before = seq <= room.seq; // stored by an earlier attempt, and that place is past
     this.#settle(message, "acked", { seq, ts });
-    if (before) this.#emit("message", { ...placed, own: true });
+    if (before) this.#emitMessage({ ...placed, own: true });
     else this.#place(room, { ...placed, own: true });
+    this.#flush();
   }
 
   #error(frame, room) {
@@ -459,16 +635,15 @@ export class Martlet extends EventTarget {
     const isFinal = ["authentication_failed", "not_authenticated", "invalid_user"].includes(frame.reason);
     if (this.state === "connecting" && isFinal) return this.#lost(4201, frame.message);
     const retryable = frame.retry_ms !== undefined || errors[frame.code]?.[1];
-    const wait = Date.now() + (frame.retry_ms ?? 2000);
-    const message = this.#pending.get(frame.id);
+    const again = Date.now() + (frame.retry_ms ?? 2000);
+    const message = this.#outbox.get(frame.id);
     if (message) {
       const target = this.#room(message.room);
       const rejoin = frame.reason === "not_in_room" && target.wanted;
-      if (!retryable && !rejoin) return this.#settle(message, "failed", { error: frame });
-      message.inFlight = false;
-      target.holdUntil = wait;
-      if (rejoin) this.#sendJoins([target]);
-      return;
+      if (retryable || rejoin) this.#outbox.putBack(message, frame.reason, again);
+      else this.#settle(message, "failed", { error: frame });
+      if (rejoin) Object.assign(target, { joined: false, retryAt: again });
+      return this.#flush();
     }
     const request = this.#requests.get(frame.id);
     if (request) {
@@ -477,8 +652,8 @@ export class Martlet extends EventTarget {
     }
     if (frame.id?.startsWith("j-")) {
       for (const each of room ? [room] : this.#rooms.values()) {
-        if (!each.wanted || each.joined) continue;
-        if (retryable) each.retryAt = wait;
+        if (each.joinID !== frame.id || each.joined) continue;
+        if (retryable) each.retryAt = again;
         else this.#forget(each);
       }
       if (retryable) return;
@@ -530,6 +705,10 @@ export class Martlet extends EventTarget {
   #setState(state, detail = {}) {
     this.state = state;
     this.#emit("state", { state, ...detail });
+  }
+
+  #emitMessage(message) {
+    this.#emit("message", { ...message, own: message.own ?? message.from === this.user });
   }
 
   #emit(type, detail) {
