@@ -44,6 +44,19 @@ def say(window, text):
     window.press("enter")
 
 
+def write_many(room, word, count):
+    with connect(f"{shared.cluster.ws}?user=writer") as writer:
+        writer.recv()  # welcome
+        writer.send(json.dumps({"type": "join", "room": room}))
+        while json.loads(writer.recv())["type"] != "joined":
+            pass
+        for number in range(count):
+            writer.send(json.dumps({"type": "message", "room": room, "text": f"{word} {number}", "id": f"{number}"}))
+        acks = 0
+        while acks < count:
+            acks += json.loads(writer.recv(timeout=20))["type"] == "ack"
+
+
 def shows(window, text, seconds=15):
     window.wait(f"the window shows “{text}”", "[...document.querySelectorAll('.messages .text')].filter((line) => "
                 "line.textContent === arguments[0]).length === 1", seconds, text)
@@ -213,16 +226,7 @@ class ChatPage(unittest.TestCase):
         self.check_lines(["one", "two", "three"])
 
     def test_older_messages_come_when_the_window_is_scrolled_up(self):
-        with connect(f"{self.cluster.ws}?user=writer") as writer:
-            writer.recv()  # welcome
-            writer.send(json.dumps({"type": "join", "room": self.room}))
-            while json.loads(writer.recv())["type"] != "joined":
-                pass
-            for number in range(130):
-                writer.send(json.dumps({"type": "message", "room": self.room, "text": f"old {number}", "id": f"{number}"}))
-            acks = 0
-            while acks < 130:
-                acks += json.loads(writer.recv(timeout=20))["type"] == "ack"
+        write_many(self.room, "old", 130)
         enter(self.one, self.alice, self.room)
         self.one.wait("the newest page is read", f"({LINES}).length === 50")
         for count in (100, 130):
@@ -231,6 +235,31 @@ class ChatPage(unittest.TestCase):
             self.assertGreater(self.one.script("return document.querySelector('#log').scrollTop"), 100)
         self.assertEqual(self.one.script(f"return {LINES}"), [[n + 1, f"old {n}"] for n in range(130)])
         self.one.wait("the beginning is said", "document.querySelector('.beginning h2')")
+
+    def test_a_window_that_nobody_looks_at_keeps_no_more_than_the_newest_lines(self):
+        self.two.type("#new-room", f"{self.room}-other")
+        self.two.press("enter")
+        self.two.wait("the other room is open", "document.querySelector('#room-name').textContent === arguments[0]", 10,
+                      f"{self.room}-other")
+        write_many(self.room, "news", 1000)
+        self.two.wait("all are counted", "document.title.startsWith('(1000) ')", 20)
+        self.two.press("alt", "down")
+        lines = self.two.script(f"return {LINES}")
+        self.assertEqual(lines[-1], [1000, "news 999"])
+        self.assertLessEqual(len(lines), 701)
+        self.assertEqual(lines, [[seq, f"news {seq - 1}"] for seq, _ in lines])
+
+    def test_a_room_that_was_left_can_be_entered_again_at_once(self):
+        self.one.type("#new-room", f"{self.room}-other")
+        self.one.press("enter")
+        self.one.script("document.querySelector(`[aria-label='Leave ${arguments[0]}']`).click();"
+                        "document.querySelector('#new-room').value = arguments[0];"
+                        "document.querySelector('#add-room').requestSubmit()", self.room)
+        self.one.wait("the room is open", "document.querySelector('#room-name').textContent === arguments[0]", 10, self.room)
+        say(self.two, "are you back?")
+        shows(self.one, "are you back?")
+        say(self.one, "I am")
+        shows(self.two, "I am")
 
     def test_a_redis_that_forgot_everything_is_said_and_the_chat_goes_on(self):
         say(self.one, "forgotten soon")
@@ -312,7 +341,7 @@ class TokenPage(unittest.TestCase):
         base = f"http://127.0.0.1:{shared.cluster.ports['token-node']}"
         window.open(base)
         window.script("sessionStorage.clear(); localStorage.clear()")
-        window.open(f"{base}/?user=ada&room=private")
+        window.open(f"{base}/?user=somebody&room=private")
         window.press("enter")
         window.wait("the page asks for a token", "document.querySelector('#token')?.checkVisibility()", 15)
         window.screenshot(shared.SHOTS / "token.png")
@@ -320,4 +349,10 @@ class TokenPage(unittest.TestCase):
         window.press("enter")
         window.wait("the token is accepted", "document.documentElement.dataset.connection === 'online'")
         say(window, "with a token")
+        shows(window, "with a token")
+        self.assertEqual(window.text("#my-name"), "ada")
+        self.assertEqual(window.script("return [...document.querySelectorAll('.messages .who')].map((who) => who.textContent)"),
+                         ["ada"])
+        self.assertEqual(window.script("return document.querySelectorAll('.messages .own, .messages .pending').length"), 1)
+        window.call("POST", "/refresh")
         shows(window, "with a token")

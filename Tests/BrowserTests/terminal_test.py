@@ -14,7 +14,7 @@ import unittest
 
 import shared
 from chat_page_test import node_of, two_users_on_two_nodes
-from cluster import MARTLET, clean_environment, wait_until
+from cluster import MARTLET, clean_environment, free_port, http, wait_until
 
 
 class Piped:
@@ -53,6 +53,14 @@ class TerminalChat(unittest.TestCase):
     def setUp(self):
         shared.cluster.settle()
 
+    def read(self, terminal, shown, until, seconds=15):
+        """Adds to `shown` what comes on the terminal, until it has `until`."""
+        end = time.monotonic() + seconds
+        while until not in shown.decode(errors="replace"):
+            self.assertLess(time.monotonic(), end, f"not shown: {until!r} in {shown.decode(errors='replace')!r}")
+            if select.select([terminal], [], [], 0.1)[0]:
+                shown.extend(os.read(terminal, 65536))
+
     def tearDown(self):
         for name, process in shared.cluster.processes.items():
             if name.startswith("node-") and process.poll() is not None:
@@ -71,6 +79,47 @@ class TerminalChat(unittest.TestCase):
         self.assertIn("+ talker is here\n", listener.lines)
         listener.expect_line("- talker left")
         self.assertEqual(listener.end(), 0)
+
+    def test_many_lines_in_a_pipe_keep_their_order_and_the_pace_that_the_server_asks_for(self):
+        shared.cluster.start_node("slow-node", MARTLET_LIMIT_MESSAGES_PER_SECOND="100", MARTLET_LIMIT_MESSAGES_BURST="30")
+        self.addCleanup(shared.cluster.kill, "slow-node")
+        port = shared.cluster.ports["slow-node"]
+        lines = [f"line {number}" for number in range(600)]
+        talker = subprocess.run(
+            [MARTLET, "chat", "--url", f"ws://127.0.0.1:{port}/ws", "--user", "talker", "many"], env=clean_environment(),
+            input="\n".join(lines), capture_output=True, text=True, timeout=60)
+        self.assertEqual((talker.returncode, talker.stderr), (0, ""))
+        self.assertEqual(re.findall(r"talker: (line \d+)\n", talker.stdout), lines)
+        metrics = http(f"http://127.0.0.1:{port}/metrics")[1].decode()
+        self.assertRegex(metrics, r"(?m)^martlet_rate_limited_total\S* 0$")
+
+    def test_in_a_pipe_every_line_is_a_message_also_the_last_one_and_one_with_a_slash(self):
+        talker = subprocess.run([MARTLET, "chat", "--url", shared.cluster.ws, "--user", "talker", "slash"],
+                                env=clean_environment(), input="/quit\n//x\n\n/etc is full", capture_output=True,
+                                text=True, timeout=60)
+        self.assertEqual((talker.returncode, talker.stderr), (0, ""))
+        self.assertEqual(re.findall(r"talker: (.*)\n", talker.stdout), ["/quit", "//x", "/etc is full"])
+
+    def test_ctrl_c_ends_a_chat_without_a_connection_at_once_and_says_what_is_not_stored(self):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            for key in [key for key in os.environ if key.startswith("MARTLET_")]:
+                del os.environ[key]
+            os.execv(MARTLET, ["martlet", "chat", "--url", f"ws://127.0.0.1:{free_port()}/ws", "--user", "typist", "tty"])
+        shown = bytearray()
+
+        def read(until):
+            self.read(terminal, shown, until)
+
+        read("There is no connection")
+        os.write(terminal, b"hello\r\x04")
+        read("1 message waits")
+        started = time.monotonic()
+        os.write(terminal, b"\x03")
+        read("martlet: 1 message was not acknowledged as stored")
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 1)
+        self.assertLess(time.monotonic() - started, 5)
+        os.close(terminal)
 
     def test_a_killed_node_is_said_and_nothing_is_lost_or_doubled(self):
         alice, bob = two_users_on_two_nodes()
@@ -104,12 +153,8 @@ class TerminalChat(unittest.TestCase):
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 72, 0, 0))
         shown = bytearray()
 
-        def read(until, seconds=15):
-            end = time.monotonic() + seconds
-            while until not in shown.decode(errors="replace"):
-                self.assertLess(time.monotonic(), end, f"not shown: {until!r} in {shown.decode(errors='replace')!r}")
-                if select.select([terminal], [], [], 0.1)[0]:
-                    shown.extend(os.read(terminal, 65536))
+        def read(until):
+            self.read(terminal, shown, until)
 
         read("1 here")
         os.write(terminal, "hallo\x1b[D\x1b[D\x1b[D\x7fe zoë 日\r".encode())
@@ -137,7 +182,7 @@ class TerminalChat(unittest.TestCase):
             return subprocess.run([MARTLET, "chat", *options], env=clean_environment(), input="", capture_output=True,
                                   text=True, timeout=30)
 
-        for options in (["--url", "http://x"], ["--user", "a\x01"], ["--user", ""], ["--nonsense"], ["no room"]):
+        for options in (["--url", "http://x"], ["--url", "wss://x/ws"], ["--user", "a\x01"], ["--user", ""], ["--nonsense"], ["no room"]):
             result = run(*options)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertRegex(result.stderr, r"\Amartlet: [^\n]+\n\Z")

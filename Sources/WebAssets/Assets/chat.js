@@ -57,9 +57,8 @@ function signIn(name, room, token) {
   root.dataset.view = "chat";
   byId("sign-in").hidden = true;
   byId("chat").hidden = false;
-  byId("my-name").textContent = name;
-  paintAvatar(byId("my-avatar"), name, "online");
   byId("my-status").value = "online";
+  showMe();
   rooms = new Map();
   current = undefined;
   chat = new Martlet({ user: name, token });
@@ -69,6 +68,21 @@ function signIn(name, room, token) {
   show(room);
   chat.connect();
   input.focus();
+}
+
+function showMe() {
+  byId("my-name").textContent = user;
+  paintAvatar(byId("my-avatar"), user, byId("my-status").value);
+}
+
+/** The server knows who this is; with a token it is not who was typed. */
+function adoptName() {
+  if (chat.user === user) return;
+  user = chat.user;
+  remembered.set("user", user);
+  saveRooms();
+  saveSession();
+  showMe();
 }
 
 function signOut(problem) {
@@ -81,7 +95,7 @@ function signOut(problem) {
 byId("sign-out").addEventListener("click", () => signOut());
 byId("my-status").addEventListener("change", ({ target }) => {
   chat.status(target.value);
-  paintAvatar(byId("my-avatar"), user, target.value);
+  showMe();
 });
 
 // What the connection tells
@@ -95,6 +109,7 @@ function listen(source) {
       byId("token-field").hidden = false;
       return signOut(secret ? `The token was not accepted: ${detail.reason}.` : "This server asks for a token.");
     }
+    if (detail.state === "online") adoptName();
     connection.update(detail, source);
     for (const room of rooms.values()) room.timeline.sayPending(pendingText());
   });
@@ -117,8 +132,9 @@ function listen(source) {
   });
   on("page", ({ room: name, messages }) => {
     const room = rooms.get(name);
-    for (const message of room ? messages : []) room.timeline.put({ ...message, room: name });
-    if (room) keepScroll(room);
+    if (!room) return;
+    putPage(room, messages);
+    keepScroll(room);
   });
   on("presence", ({ room: name, members, count }) => {
     const room = rooms.get(name);
@@ -154,8 +170,12 @@ function receive(room, message) {
     room.unread += 1;
     showUnread();
   }
-  if (isRead(room) && room.timeline.prune()) room.more = true;
+  if (isAtNewest(room) && room.timeline.prune()) room.more = true;
   keepScroll(room);
+}
+
+function putPage(room, messages) {
+  for (const message of messages) room.timeline.put({ ...message, room: room.name, own: message.from === user });
 }
 
 /** The newest page, or what is older than the oldest line. */
@@ -166,7 +186,7 @@ async function readLatest(room, before) {
   try {
     const { messages, more } = await chat.history(room.name, { before, limit: 50 });
     const height = log.scrollHeight;
-    for (const message of messages) room.timeline.put({ ...message, room: room.name });
+    putPage(room, messages);
     Object.assign(room, { more, read: true });
     room.reading = false;
     showBeginning(room);
@@ -181,7 +201,7 @@ async function readLatest(room, before) {
 
 function addRoom(name) {
   if (rooms.has(name)) return;
-  const timeline = new Timeline(user, {
+  const timeline = new Timeline({
     retry: ({ text }) => send(rooms.get(name), text),
     discard: () => input.focus(),
   });
@@ -204,6 +224,12 @@ function removeRoom(name) {
   else signOut();
 }
 
+function saveSession() {
+  history.replaceState(null, "", `?${new URLSearchParams({ user, room: current.name })}`);
+  const session = JSON.stringify({ name: user, room: current.name, token: secret });
+  try { sessionStorage.setItem("martlet.in", session); } catch { /* asks again after a reload */ }
+}
+
 const saveRooms = () => remembered.set(`rooms.${user}`, [...rooms.keys()].join(" "));
 
 function show(name) {
@@ -218,10 +244,8 @@ function show(name) {
   input.placeholder = `Message #${name}`;
   input.value = current.draft;
   fitInput();
-  history.replaceState(null, "", `?${new URLSearchParams({ user, room: name })}`);
   remembered.set("room", name);
-  const session = JSON.stringify({ name: user, room: name, token: secret });
-  try { sessionStorage.setItem("martlet.in", session); } catch { /* asks again after a reload */ }
+  saveSession();
   showBeginning(current);
   showPeople(current, user);
   showTyping(current);
@@ -287,6 +311,7 @@ function showBeginning(room) {
 
 // Reading
 
+const isAtNewest = (room) => (room === current ? stuck : room.scroll === null);
 const isRead = (room) => room === current && stuck && !document.hidden;
 
 function markRead() {
@@ -336,7 +361,7 @@ byId("latest").addEventListener("click", () => {
 
 function send(room, text) {
   const { id } = chat.send(room.name, text);
-  room.timeline.putPending({ id, from: user, text, ts: Date.now() });
+  room.timeline.putPending({ id, from: user, own: true, text, ts: Date.now() });
   room.timeline.sayPending(pendingText());
   if (room === current) toNewest();
 }

@@ -12,12 +12,13 @@ export class Timeline {
   #byOrder = new Map();
   #pending = new Map();
   #era = 0; // rises when the room counts from a new start
-  #user;
   #actions;
 
-  /** @param {{retry: (id: string, text: string) => void, discard: (id: string) => void}} actions */
-  constructor(user, actions) {
-    this.#user = user;
+  /**
+   * Messages are those of the client, with `own` for those of this user.
+   * @param {{retry: (message: object) => void, discard: (message: object) => void}} actions
+   */
+  constructor(actions) {
     this.#actions = actions;
   }
 
@@ -34,7 +35,7 @@ export class Timeline {
   /** @returns the line when it is new here, undefined for one that stands already. */
   put(message, { arrived = false } = {}) {
     const order = this.#order(message.seq);
-    const pending = message.id !== undefined && message.from === this.#user ? this.#pending.get(message.id) : undefined;
+    const pending = message.id !== undefined && message.own ? this.#pending.get(message.id) : undefined;
     if (pending) this.#remove(pending);
     if (this.#byOrder.has(order)) return undefined;
     const line = { order, kind: "message", message, item: this.#messageItem(message) };
@@ -111,9 +112,12 @@ export class Timeline {
   /** Lets go of the oldest lines. @returns whether there were any. */
   prune() {
     if (this.#lines.length <= kept + 100) return false;
-    for (const line of this.#lines.slice(0, this.#lines.length - kept)) {
-      if (line.order !== Infinity) this.#remove(line);
+    const old = this.#lines.splice(0, Math.min(this.#lines.length - kept, this.#lines.length - this.#pending.size));
+    for (const { order, item } of old) {
+      this.#byOrder.delete(order);
+      item.remove();
     }
+    this.#regroup(0);
     return true;
   }
 
@@ -163,8 +167,7 @@ export class Timeline {
   }
 
   #messageItem(message) {
-    const { from, text, data, ts } = message;
-    const own = from === this.#user;
+    const { from, text, data, ts, own } = message;
     const when = new Date(ts).toISOString();
     const head = element("div", { className: "head" }, element("span", { className: "who", textContent: from }));
     if (own) head.append(element("span", { className: "you", textContent: "you" }));
