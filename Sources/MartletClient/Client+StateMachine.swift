@@ -192,6 +192,8 @@ struct ClientStateMachine {
             for (name, leave) in leaving.sorted(by: { $0.key < $1.key }) where now >= leave.sendAgainAt {
                 effects.append(sendLeave(name, id: leave.id, now: now))
             }
+            effects += sendJoin(
+                rooms.keys.sorted().filter { name in rooms[name]?.joinAgainAt.map { now >= $0 } ?? false })
             for name in rooms.keys.sorted() { effects += tick(name, now: now) }
             return effects + flush(now: now)
         }
@@ -207,10 +209,8 @@ struct ClientStateMachine {
     }
 
     private mutating func tick(_ name: String, now: Int64) -> [Effect] {
-        guard rooms[name] != nil else { return [] }
+        guard var room = rooms[name] else { return [] }
         var effects: [Effect] = []
-        if let time = rooms[name]?.joinAgainAt, now >= time { effects += sendJoin([name]) }
-        guard var room = rooms[name] else { return effects }
         if room.isJoined, let after = room.sequence.overdue(now: now) {
             let id = nextID(Self.fillPrefix)
             reads.insert(id)

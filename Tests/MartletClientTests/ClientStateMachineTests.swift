@@ -361,6 +361,17 @@ struct ClientStateMachineTests {
         #expect(machine.rooms.isEmpty)
     }
 
+    @Test("Rooms whose join was refused for now are joined again in one frame")
+    mutating func refusedRejoin() {
+        _ = machine.start(now: 0)
+        for room in ["a", "b"] { _ = machine.join(room) }
+        _ = machine.received(Self.welcome, now: 0)
+        #expect(machine.received(Self.tooFast("join-1", wait: 300), now: 0) == [])
+        #expect(
+            sent(machine.tick(now: 300, random: 0))
+                == [#"{"type":"join","id":"join-2","rooms":[{"room":"a"},{"room":"b"}]}"#])
+    }
+
     @Test("A presence is told again to the next node, before the join")
     mutating func presence() {
         enter(at: 0)

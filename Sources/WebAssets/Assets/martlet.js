@@ -379,8 +379,8 @@ export class Martlet extends EventTarget {
     }
     if (this.#pongDue && now - this.#pingAt > after.pong) return this.#lost(1006, "no answer to ping");
     if (now - Math.max(this.#heardAt, this.#pingAt) > after.pingEvery) this.#ping();
+    this.#sendJoins([...this.#rooms.values()].filter(({ retryAt }) => retryAt && now >= retryAt));
     for (const room of this.#rooms.values()) {
-      if (room.wanted && room.retryAt && now >= room.retryAt) this.#sendJoins([room]);
       if (room.joined && room.holeSince && now - room.holeSince > after.hole) this.#fillHole(room);
       if (room.joined && now - room.listedAt > after.presence) this.#askPresence(room);
       this.#endTyping(room, (until) => until <= now);
