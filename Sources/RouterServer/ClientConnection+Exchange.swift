@@ -74,7 +74,7 @@ extension ClientConnection {
     private func send(_ exchange: Exchange, to node: RoutedNode, over connection: NodeConnection) {
         exchange.node = connection
         exchange.lastProgress = .now()
-        connection.clientIsWritable = context?.channel.isWritable ?? true
+        connection.clientIsWritable = isWritable
         connection.begin(
             exchange.request.headForNode(address: node.address, peer: peer),
             method: exchange.request.head.method,

@@ -3,7 +3,8 @@ import NIOCore
 
 /// The router's end of a client's connection while HTTP is spoken.
 ///
-/// 1. Reads one head at a time, with a limit and a deadline; refuses what is not plainly HTTP/1.1.
+/// 1. Reads one head at a time, with a limit and a deadline; refuses what is not plainly HTTP/1.1. While answers pile
+///    up that the client does not read, it takes no further request off it.
 /// 2. Sends each request to a node (`ClientConnection+Exchange.swift`), and reads on only as fast as the node takes it.
 /// 3. Gives way to a `TunnelEnd` when a node accepts an upgrade.
 /// 4. After the last answer ends its own direction and waits a little for the client to end the other, so that bytes
@@ -91,9 +92,16 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        guard case .exchange(let exchange) = state else { return }
-        exchange.lastProgress = .now()
-        exchange.node?.clientIsWritable = context.channel.isWritable
+        switch state {
+        case .exchange(let exchange):
+            exchange.lastProgress = .now()
+            exchange.node?.clientIsWritable = isWritable
+        case .head:
+            process()
+            resumeReading()
+        case .lingering, .ended:
+            break
+        }
     }
 
     // MARK: Requests
@@ -115,6 +123,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         while true {
             switch state {
             case .head(var scanner):
+                guard isWritable else { return }
                 do throws(HTTPFault) {
                     guard let bytes = try scanner.scan(&inbound) else {
                         state = .head(scanner)
@@ -151,7 +160,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     private func headIsLate() {
         guard case .head = state else { return }
-        if inbound.readableBytes > 0 { refuse(.headTimeout) } else { close() }
+        if inbound.readableBytes > 0, isWritable { refuse(.headTimeout) } else { close() }
     }
 
     private func begin(_ head: RequestHead) throws(HTTPFault) {
@@ -239,13 +248,17 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     // MARK: Pieces
 
+    /// What the client has not taken is below the high-water mark.
+    var isWritable: Bool { context?.channel.isWritable ?? true }
+
     func write(_ buffer: ByteBuffer) {
         context?.write(wrapOutboundOut(buffer), promise: nil)
     }
 
     private var wantsBytes: Bool {
         switch state {
-        case .head, .lingering: true
+        case .head: isWritable
+        case .lingering: true
         case .exchange(let exchange): exchange.takesRequestBytes
         case .ended: false
         }

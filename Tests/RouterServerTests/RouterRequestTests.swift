@@ -1,5 +1,6 @@
 import Logging
 import NIOCore
+import NIOEmbedded
 import Synchronization
 import Testing
 
@@ -110,6 +111,51 @@ struct RouterRequestTests {
             try await wire.closeOutput()
             await wire.closed()
         }
+    }
+
+    /// Counts the reads that reach the channel.
+    private final class Reads: ChannelOutboundHandler, Sendable {
+        typealias OutboundIn = ByteBuffer
+        let count = Mutex(0)
+
+        func read(context: ChannelHandlerContext) {
+            count.withLock { $0 += 1 }
+            context.read()
+        }
+    }
+
+    @Test("a client that leaves its answers unread is neither read from nor answered until it reads")
+    func neverReads() throws {
+        let reads = Reads()
+        let core = RouterCore(
+            configuration: RouterConfiguration(host: "", port: 0, affinityKey: (1, 2)),
+            logger: Logger(label: "test", factory: { _ in NoLog() })
+        )
+        let peer = try #require(IPAddress("192.0.2.7"))
+        let channel = EmbeddedChannel(handlers: [reads, ClientConnection(core: core, peer: peer)])
+        try channel.connect(to: SocketAddress(ipAddress: "192.0.2.1", port: 1)).wait()
+        func answers() throws -> Int {
+            var count = 0
+            while let answer = try channel.readOutbound(as: ByteBuffer.self), answer.readableBytes > 0 { count += 1 }
+            return count
+        }
+        let pair = "GET /_router/healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n"
+        try channel.writeInbound(ByteBuffer(string: pair))
+        #expect(try answers() == 2)
+
+        channel.isWritable = false
+        channel.pipeline.fireChannelWritabilityChanged()
+        try channel.writeInbound(ByteBuffer(string: pair + pair + "GET"))
+        let before = reads.count.withLock { $0 }
+        channel.read()
+        #expect(try answers() == 0)
+        #expect(reads.count.withLock { $0 } == before)
+
+        channel.isWritable = true
+        channel.pipeline.fireChannelWritabilityChanged()
+        #expect(try answers() == 4)
+        #expect(reads.count.withLock { $0 } == before + 1)
+        _ = try channel.finish(acceptAlreadyClosed: true)
     }
 
     @Test("a client that has ended its side still gets its answer")
