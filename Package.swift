@@ -50,7 +50,8 @@ let package = Package(
         .target(
             name: "RouterServer",
             dependencies: [
-                "Affinity", "ClusterState", "RedisClient", "TokenAuth", "WireProtocol", logging, nioCore, nioPosix,
+                "Affinity", "ClusterState", "RedisClient", "TokenAuth", "WebSocketTransport", "WireProtocol", logging,
+                nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

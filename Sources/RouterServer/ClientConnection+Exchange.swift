@@ -60,8 +60,8 @@ extension ClientConnection {
                     let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
                 else { return channel.close(promise: nil) }
                 self.send(exchange, to: node, over: connection)
-            case .failure:
-                self.core.failed(node)
+            case .failure(let error):
+                self.core.failed(node, error)
                 if isCurrent { self.perform(exchange.attempt.connectFailed(), exchange) }
             }
         }

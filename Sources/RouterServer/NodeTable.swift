@@ -49,6 +49,8 @@ package struct RoutedNode: Sendable, Equatable {
 /// 1. The order is that of the hash over all nodes that take clients; it does not depend on what this router met.
 /// 2. A node that failed is left out of it for a while that doubles from 1 s to 30 s with each failure, until it
 ///    answers or starts anew.
+/// 3. When all have failed, none is left out: it is then rather the network or this router that fails, and a node that
+///    is back serves at once.
 package struct NodeTable: Sendable {
     private let hash: RendezvousHash
     private var all: [RoutedNode] = []
@@ -81,10 +83,12 @@ package struct NodeTable: Sendable {
         ejections = ejections.filter { known.contains($0.key) }
     }
 
-    /// The nodes to try for the key, first choice first, without the ejected.
+    /// The nodes to try for the key, first choice first, without the ejected; with all of them when all are.
     package func order(for key: String, now: NIODeadline) -> [RoutedNode] {
         let order = hash.order(of: candidates, for: key.utf8).map { takers[$0] }
-        return ejections.isEmpty ? order : order.filter { ejected($0, now: now) == nil }
+        guard !ejections.isEmpty else { return order }
+        let admitted = order.filter { ejected($0, now: now) == nil }
+        return admitted.isEmpty ? order : admitted
     }
 
     /// The first choice for the key, ejected or not; nil without nodes.

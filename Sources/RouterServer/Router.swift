@@ -2,6 +2,7 @@ import Glibc
 package import Logging
 package import NIOCore
 import NIOPosix
+import WebSocketTransport
 
 /// A reverse proxy that keeps each affinity key to one node.
 ///
@@ -24,6 +25,11 @@ package final class Router: Sendable {
         return ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 1024)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptBackoff())
+                }
+            }
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.socketOption(.so_keepalive), value: 1)

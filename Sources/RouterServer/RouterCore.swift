@@ -54,6 +54,15 @@ final class RouterCore: Sendable {
         )
     }
 
+    /// A connection to the node was not made.
+    func failed(_ node: RoutedNode, _ error: any Error) {
+        guard !ConnectFailure.isOfNode(error) else { return failed(node) }
+        logger.error(
+            "this router cannot make a connection",
+            metadata: ["address": "\(node.address)", "error": "\(error)"]
+        )
+    }
+
     func answered(_ node: RoutedNode) {
         table.withLock { $0.answered(node) }
     }

@@ -127,34 +127,3 @@ final class ServerLoop: @unchecked Sendable {
         return dateText
     }
 }
-
-/// Out of descriptors or memory, accept(2) fails while the listening socket stays readable: NIO would spin. Waits 100 ms
-/// before it tries again, and keeps the listening socket.
-final class AcceptBackoff: ChannelDuplexHandler {
-    typealias InboundIn = any Channel
-    typealias OutboundIn = Never
-
-    private var isWaiting = false
-    private var readIsDue = false
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard error is IOError else { return context.fireErrorCaught(error) }
-        guard !isWaiting else { return }
-        isWaiting = true
-        context.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(100)) {
-            self.isWaiting = false
-            if self.readIsDue {
-                self.readIsDue = false
-                context.read()
-            }
-        }
-    }
-
-    func read(context: ChannelHandlerContext) {
-        if isWaiting {
-            readIsDue = true
-        } else {
-            context.read()
-        }
-    }
-}

@@ -81,6 +81,18 @@ struct NodeTableTests {
         #expect(table.ejected(node("a"), now: now) == .seconds(1))
     }
 
+    @Test("when every node has failed none is left out, and one that answers is the only one again")
+    func allFailed() {
+        var table = table([node("a"), node("b")])
+        let order = table.order(for: "k", now: start)
+        table.failed(node("a"), now: start)
+        table.failed(node("b"), now: start)
+        #expect(table.order(for: "k", now: start) == order)
+        #expect(table.retryAfter(now: start) == 1)
+        table.answered(node("b"))
+        #expect(table.order(for: "k", now: start).map(\.name) == ["b"])
+    }
+
     @Test("a new start of the node is not punished for the last")
     func restart() {
         var table = table([node("a"), node("b")])

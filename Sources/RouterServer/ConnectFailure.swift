@@ -1,0 +1,21 @@
+import Glibc
+import NIOCore
+import NIOPosix
+
+/// Whose fault it is that a connection to a node was not made.
+enum ConnectFailure {
+    /// The node, or the way to it: it refused, did not answer in time, cannot be reached, or its name is unknown. False
+    /// when this machine could not even try: no descriptor, port or memory was left, or something forbade it.
+    static func isOfNode(_ error: any Error) -> Bool {
+        switch error {
+        case let error as NIOConnectionError:
+            // Without addresses to try the name was not found.
+            error.connectionErrors.isEmpty || error.connectionErrors.contains { isOfNode($0.error) }
+        case let error as IOError:
+            [ECONNREFUSED, ECONNRESET, ECONNABORTED, ETIMEDOUT, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH, ENETDOWN]
+                .contains(error.errnoCode)
+        case ChannelError.connectTimeout: true
+        default: false
+        }
+    }
+}
