@@ -259,7 +259,11 @@ extension ClientConnection: NodeConnectionDelegate {
         }
         context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
         nodeContext.pipeline.syncOperations.removeHandler(context: nodeContext, promise: nil)
-        client.start(sending: toClient, inputEnded: inputEnded)
-        server.start(sending: toNode, inputEnded: node.inputEnded)
+        TunnelEnd.start(
+            client,
+            TunnelEnd.Beginning(first: toClient, inputEnded: inputEnded),
+            server,
+            TunnelEnd.Beginning(first: toNode, inputEnded: node.inputEnded)
+        )
     }
 }

@@ -15,10 +15,13 @@ import NIOPosix
 /// write that NIO was given and has not finished, the answer to the upgrade and all before it included.
 ///
 /// A descriptor's number is given to the next accept(2) of any thread, so `socket` must be -1 before NIO has closed it and
-/// code that sends can run. Both ends are on one loop, and `send` is only called by the other end's `channelRead` and by
-/// `start`. NIO closes a descriptor either in our own `close`, before which we set -1, or by itself in one call of
+/// code that sends can run. Both ends are on one loop, and `send` is only called by the other end's `channelRead`. NIO closes a descriptor either in our own `close`, before which we set -1, or by itself in one call of
 /// `BaseSocketChannel.close0` on this loop, which afterwards fails queued writes (`wrote` sends nothing), fires the error
-/// (ignored) and fires `channelInactive`, which sets -1. No `channelRead` of the other end can come in between.
+/// (ignored) and fires `channelInactive`, which sets -1. No `channelRead` of the other end can come in between. The same
+/// holds for `RouterCore.closeAll`, the only other holder of the channel: its close runs as a task of this loop, or out of
+/// one, as one call of `close0`; and it gives no promise that could run anything in between.
+///
+/// Checked against swift-nio 2.101.2.
 final class TunnelEnd: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = ByteBuffer
@@ -56,12 +59,25 @@ final class TunnelEnd: ChannelDuplexHandler {
         return pair
     }
 
-    /// Both are in their pipelines.
-    ///
-    /// - Parameters:
-    ///   - first: goes out before anything the other end reads.
-    ///   - inputEnded: the end of input was seen before this handler came.
-    func start(sending first: ByteBuffer, inputEnded: Bool) {
+    /// What an end finds when it takes over.
+    struct Beginning {
+        /// Goes out there before anything the other end reads.
+        let first: ByteBuffer
+        /// The end of input was seen before this handler came.
+        let inputEnded: Bool
+    }
+
+    /// Both are in their pipelines. An end of input is passed on once both have their first bytes, which it stands behind.
+    static func start(_ one: TunnelEnd, _ its: Beginning, _ two: TunnelEnd, _ others: Beginning) {
+        one.begin(its.first)
+        two.begin(others.first)
+        if its.inputEnded { one.endOfInput() }
+        if others.inputEnded { two.endOfInput() }
+        one.context?.read()
+        two.context?.read()
+    }
+
+    private func begin(_ first: ByteBuffer) {
         guard let context else { return lost() }
         write(first, context)
         let descriptor = try? context.pipeline.syncOperations
@@ -70,8 +86,6 @@ final class TunnelEnd: ChannelDuplexHandler {
         isWritable = context.channel.isWritable
         let allocator = TunnelReadAllocator(buffers: buffers)
         try? context.channel.syncOptions?.setOption(.recvAllocator, value: allocator)
-        if inputEnded { endOfInput() }
-        context.read()
     }
 
     // MARK: Reading here

@@ -114,6 +114,43 @@ struct RouterTunnelTests {
         }
     }
 
+    @Test("what a client sends behind its upgrade reaches the node, also when the client ends its side at once")
+    func halfClosedUpgrade() async throws {
+        let node = try await FakeNode.start("a")
+        try await withRouter(over: [node.node]) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            try await client.send(upgrade() + "early frames")
+            try await client.closeOutput()
+            let server = try await node.connection()
+            _ = try await server.receiveHead()
+            try await server.send(accepted)
+            #expect(try await client.receiveHead() == accepted)
+            #expect(try await server.receiveAll() == "early frames")
+            try await server.send("late answer")
+            #expect(try await client.receiveText(11) == "late answer")
+            server.close()
+            await client.closed()
+        }
+        try await node.stop()
+    }
+
+    @Test("what a node sends behind its 101 reaches the client, also when both end their sides at once")
+    func halfClosedAcceptance() async throws {
+        let node = try await FakeNode.start("a")
+        try await withRouter(over: [node.node]) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            try await client.send(upgrade() + "early frames")
+            try await client.closeOutput()
+            let server = try await node.connection()
+            _ = try await server.receiveHead()
+            server.post(Array((accepted + "only words").utf8))
+            try await server.closeOutput()
+            #expect(try await client.receiveAll() == accepted + "only words")
+            #expect(try await server.receiveAll() == "early frames")
+        }
+        try await node.stop()
+    }
+
     @Test("a half-closed tunnel in which nothing moves ends, and one that moves does not")
     func idleHalfClosed() async throws {
         var limits = RouterLimits()
