@@ -101,8 +101,8 @@ package struct HTTPServer: Sendable {
     /// Where it listens, or listened.
     package var localAddress: SocketAddress? { core.localAddress }
 
-    /// Closes the listening socket. Open WebSockets go on until they are closed; answers to HTTP requests close their
-    /// connection. Succeeds when the port is free; may be called again.
+    /// Closes the listening socket. Open WebSockets go on until they are closed, new ones are refused with 503; answers to
+    /// HTTP requests close their connection. Succeeds when the port is free; may be called again.
     @discardableResult
     package func stopAccepting() -> EventLoopFuture<Void> { core.stopAccepting() }
 

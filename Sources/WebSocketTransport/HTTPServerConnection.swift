@@ -131,6 +131,10 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         if let refusal = WebSocketHandshake.refusal(for: head) {
             return write(refusal, head, context)
         }
+        guard !server.isStopping else {
+            let message = "This server is stopping; connect again."
+            return write(.error(.serviceUnavailable, reason: "stopping", message: message), head, context)
+        }
         switch server.settings.onUpgrade(request, context.eventLoop) {
         case .refuse(let response):
             write(response, head, context)
@@ -242,10 +246,11 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         }
         phase = .upgraded
         loop.clearDeadline(for: self)
-        server.remove(self)
         connection.sendHandshake(acceptance, allowsDirectSend: true)
         connection.attach(delegate(connection))
+        // Added before the other is removed: the server must not count as empty in between.
         if connection.phase != .closed { server.add(connection) }
+        server.remove(self)
         let removed = context.eventLoop.makePromise(of: Void.self)
         removed.futureResult.assumeIsolated().whenSuccess { self.leave() }
         pipeline.removeHandler(decoder, promise: removed)

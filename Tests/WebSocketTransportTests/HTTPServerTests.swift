@@ -255,6 +255,25 @@ struct HTTPServerTests {
         try server.stop()
     }
 
+    @Test("a server that is being closed takes no upgrade that was still arriving")
+    func upgradeWhileClosing() throws {
+        let server = try TestServer()
+        let socket = try RawSocket(port: server.port)
+        socket.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        #expect(socket.receiveResponse().body == "hello")
+        // The body keeps it from being over.
+        socket.send(Self.request("GET /ws HTTP/1.1", Self.upgrade + ["Content-Length: 1", "Expect: 100-continue"]))
+        #expect(socket.receiveHead() == "HTTP/1.1 100 Continue\r\n\r\n")
+        let closed = server.server.close()
+        try server.server.stopAccepting().wait()
+        socket.send("x")
+        let (head, body) = socket.receiveResponse()
+        #expect(head.hasPrefix("HTTP/1.1 503 "))
+        #expect(body.contains("\"stopping\""))
+        #expect(socket.receiveAll() == [])
+        try closed.wait()
+    }
+
     @Test("stopAccepting frees the port and leaves open connections alone; close ends them")
     func stopping() throws {
         let server = try TestServer()
