@@ -181,7 +181,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["martlet", "MartletClient", "WireProtocol"],
+            dependencies: ["martlet", "MartletClient", "RouterServer", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(

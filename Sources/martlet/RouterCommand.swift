@@ -36,7 +36,7 @@ struct RouterCommand: AsyncParsableCommand {
             host: settings.host,
             port: port,
             affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
-            trustedProxies: TrustedProxies(settings.trustedProxies.compactMap { AddressBlock($0) })
+            trustedProxies: TrustedProxies(settings.trustedProxies)
         )
         Descriptors.raiseLimit()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)

@@ -56,24 +56,8 @@ extension SettingSyntax {
         return .microseconds(Int64((number * 1_000_000).rounded()))
     }
 
-    /// An IPv4 or IPv6 address, alone or followed by `/` and a number of bits.
-    static func isAddressBlock(_ text: String) -> Bool {
-        let parts = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
-        guard (1...2).contains(parts.count) else { return false }
-        let isFour = isIPv4(parts[0])
-        guard isFour || isIPv6(parts[0]) else { return false }
-        guard parts.count == 2 else { return true }
-        guard let bits = wholeNumber(parts[1]) else { return false }
-        return bits <= (isFour ? 32 : 128)
-    }
-
     static func trim(_ text: Substring) -> String {
         String(text.drop { $0 == " " }.reversed().drop { $0 == " " }.reversed())
-    }
-
-    private static func isIPv4(_ text: String) -> Bool {
-        var address = in_addr()
-        return inet_pton(AF_INET, text, &address) == 1
     }
 
     private static func isIPv6(_ text: String) -> Bool {

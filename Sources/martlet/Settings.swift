@@ -1,6 +1,7 @@
 import Glibc
 import Logging
 import NIOCore
+import RouterServer
 
 /// What a process is told from outside: the defaults below, then the environment, then flags.
 ///
@@ -31,7 +32,7 @@ struct Settings: Sendable, Equatable {
     var drain: TimeAmount = .seconds(30)
     var historyMessages = 1000
     var history: TimeAmount = .hours(24)
-    var trustedProxies: [String] = []
+    var trustedProxies: [AddressBlock] = []
     var logLevel = Logger.Level.info
 }
 
@@ -112,8 +113,9 @@ extension Settings {
             doc: "Proxies in front of the router whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1.",
             defaultText: nil, unset: "none",
             apply: { settings, text in
-                let blocks = text.split(separator: ",").map { SettingSyntax.trim($0) }
-                guard blocks.allSatisfy(SettingSyntax.isAddressBlock) else { return false }
+                let parts = text.split(separator: ",")
+                let blocks = parts.compactMap { AddressBlock(SettingSyntax.trim($0)) }
+                guard blocks.count == parts.count else { return false }
                 settings.trustedProxies = blocks
                 return true
             }),

@@ -1,5 +1,6 @@
 import Logging
 import NIOCore
+import RouterServer
 import Testing
 
 @testable import martlet
@@ -64,6 +65,8 @@ struct SettingsTests {
             ("MARTLET_ADVERTISE", "host", "host:port, with [ ] around an IPv6 address"),
             ("MARTLET_ADVERTISE", "host:0", "host:port, with [ ] around an IPv6 address"),
             ("MARTLET_TRUSTED_PROXIES", "10.0.0.0/33", "a comma-separated list of addresses or CIDR blocks"),
+            ("MARTLET_TRUSTED_PROXIES", "::1,10.0.0.0/0008", "a comma-separated list of addresses or CIDR blocks"),
+            ("MARTLET_TRUSTED_PROXIES", "::ffff:10.0.0.0/8", "a comma-separated list of addresses or CIDR blocks"),
         ])
     func badValue(key: String, value: String, allowed: String) {
         #expect(failure([key: value]) == Failure(.usage, "\(key) is “\(value)”, but must be \(allowed)"))
@@ -110,7 +113,7 @@ struct SettingsTests {
             "MARTLET_TRUSTED_PROXIES": "10.0.0.0/8, ::1", "MARTLET_ADVERTISE": "[::1]:8081",
             "MARTLET_REDIS_URL": "unix:///run/redis.sock?db=2",
         ])
-        #expect(settings.trustedProxies == ["10.0.0.0/8", "::1"])
+        #expect(settings.trustedProxies == ["10.0.0.0/8", "::1"].compactMap { AddressBlock($0) })
         #expect(settings.advertise == "[::1]:8081")
     }
 
