@@ -39,6 +39,7 @@ struct NodeCommand: AsyncParsableCommand {
             logger.warning(
                 "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
         }
+        Descriptors.raiseLimit()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
         let node: Node

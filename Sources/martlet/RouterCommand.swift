@@ -91,7 +91,8 @@ struct RouterCommand: AsyncParsableCommand {
 }
 
 enum Descriptors {
-    /// Each proxied connection takes two; the soft limit of a shell is often 1024.
+    /// Lifts the soft limit to the hard one. A connection takes one descriptor at a node and two at a router; the soft
+    /// limit of a shell is often 1024.
     static func raiseLimit() {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
