@@ -13,6 +13,9 @@ package struct ProxiedRequest: Sendable {
     package let keepsAlive: Bool
     package let client: IPAddress
     package let peerIsTrusted: Bool
+    /// From this machine or a trusted proxy's network, as far as can be known: not when a proxy asks for somebody whom
+    /// it does not name in X-Forwarded-For, or is not trusted itself.
+    package let isFromInside: Bool
     package let id: String
     package let affinity: AffinityKey
 
@@ -38,8 +41,13 @@ package struct ProxiedRequest: Sendable {
         if isUpgrade, body != .none { throw .malformed("an upgrade cannot have a body") }
 
         peerIsTrusted = trusted.contains(peer)
-        let chain = head.fields.values("x-forwarded-for").map { String(buffer: $0) }
-        client = peerIsTrusted ? trusted.client(of: peer, chain: chain.flatMap { $0.split(separator: ",") }) : peer
+        let chain = head.fields.values("x-forwarded-for").flatMap { String(buffer: $0).split(separator: ",") }
+        client = peerIsTrusted ? trusted.client(of: peer, chain: chain) : peer
+        let passedOn = head.fields.contains { HopByHop.forwarding.contains($0.key) }
+        let isNamed =
+            peerIsTrusted && !chain.isEmpty && chain.allSatisfy { IPAddress($0.trimmedBlanks) != nil }
+            && head.fields.first("forwarded") == nil
+        isFromInside = (client.isLoopback || trusted.contains(client)) && (!passedOn || isNamed)
         let given = peerIsTrusted ? head.fields.first("x-request-id") : nil
         id = given.flatMap { Self.isRequestID($0) ? $0 : nil } ?? newID
         affinity = AffinityKey(of: head, subject: subject, client: client)

@@ -62,6 +62,10 @@ struct RouterResponse {
         }
     }
 
+    static let forbidden = failure(
+        403, "Forbidden", "forbidden",
+        "this path is for this machine and for the networks of MARTLET_TRUSTED_PROXIES")
+
     static let notFound = failure(404, "Not Found", "not_found", "there is nothing at this path")
 
     static var methodNotAllowed: RouterResponse {
@@ -98,6 +102,8 @@ enum RouterEndpoints {
         guard isNodes || request.path == "/_router/healthz" else { return .notFound }
         guard request.head.method == "GET" || request.head.method == "HEAD" else { return .methodNotAllowed }
         if isNodes {
+            // Who may ask for the order of keys could find many that meet on one node.
+            guard request.isFromInside else { return .forbidden }
             return RouterResponse(
                 status: 200, reason: "OK", type: "application/json",
                 body: nodes(table, key: QueryItems(target: request.target)["key"], now: now))

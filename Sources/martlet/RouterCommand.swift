@@ -14,7 +14,8 @@ struct RouterCommand: AsyncParsableCommand {
         abstract: "Run one router: it keeps each user, token or key to one node.",
         discussion: """
             /_router/healthz answers 200 while it lives, /_router/nodes lists the nodes as it sees them (with ?key=K also \
-            their order for that key); everything else goes to a node.
+            their order for that key), for this machine and the networks of MARTLET_TRUSTED_PROXIES alone; everything \
+            else goes to a node.
             """
     )
 

@@ -110,7 +110,9 @@ extension Settings {
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
             readers: [.router],
-            doc: "Proxies in front of the router whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1.",
+            doc:
+                "Proxies in front of the router whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1; their networks"
+                + " may also read /_router/nodes.",
             defaultText: nil, unset: "none",
             apply: { settings, text in
                 let parts = text.split(separator: ",")

@@ -158,6 +158,23 @@ struct RouterRequestTests {
         _ = try channel.finish(acceptAlreadyClosed: true)
     }
 
+    @Test("what the nodes are is not told to a client from outside, nor to one that a proxy leaves in the dark")
+    func inside() async throws {
+        try await withRouter(over: [], trusted: ["127.0.0.0/8"]) { _, port, _ in
+            let wire = try await Wire.connect(port: port)
+            func ask(_ path: String, _ field: String) async throws -> (head: String, body: String) {
+                try await wire.send("GET \(path) HTTP/1.1\r\nHost: a\r\n\(field)\r\n\r\n")
+                return try await wire.receiveMessage()
+            }
+            let (head, body) = try await ask("/_router/nodes?key=k", "X-Forwarded-For: 203.0.113.9")
+            #expect(head.hasPrefix("HTTP/1.1 403 Forbidden\r\n"))
+            #expect(body.hasPrefix(#"{"error":{"code":403,"reason":"forbidden","message":"#))
+            #expect(try await ask("/_router/nodes", "X-Forwarded-For: 127.0.0.1").head.hasPrefix("HTTP/1.1 200 "))
+            #expect(try await ask("/_router/healthz", "X-Forwarded-For: 203.0.113.9").body == "ok\n")
+            wire.close()
+        }
+    }
+
     @Test("a client that has ended its side still gets its answer")
     func halfClosedClient() async throws {
         let node = try await FakeNode.start("a")
