@@ -12,6 +12,15 @@ struct TableTests {
             rows: rows)
     }
 
+    @Test("a screen shows what it has room for and says how many lines are left out, also with one row")
+    func screen() {
+        let lines = ["a", "b", "c", "d"]
+        #expect(Screen.fitting(lines, rows: 5) == lines)
+        #expect(Screen.fitting(lines, rows: 4) == ["a", "b", "… 2 more"])
+        for rows in 0...2 { #expect(Screen.fitting(lines, rows: rows) == ["… 4 more"]) }
+        #expect(Screen.fitting([], rows: 1) == [])
+    }
+
     @Test("columns are aligned, numbers to the right, and no line ends with spaces")
     func alignment() {
         let lines = table([["alice", Table.Cell(5), "a.1"], ["bo", Table.Cell(1234), ""]])

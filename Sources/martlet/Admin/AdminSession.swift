@@ -159,11 +159,15 @@ enum Screen {
         Terminal.write("\u{1B}[?25h", to: STDOUT_FILENO)
     }
 
-    /// As many lines as there is room for.
+    /// As many lines as `rows` have room for above the cursor's, the last of them a count of those left out.
+    static func fitting(_ lines: [String], rows: Int) -> [String] {
+        guard lines.count > rows - 1 else { return lines }
+        let shown = lines.prefix(max(0, rows - 2))
+        return shown + ["… \(lines.count - shown.count) more"]
+    }
+
     static func redraw(_ lines: [String], width: Int?) {
-        let rows = Terminal.rows(STDOUT_FILENO) ?? 24
-        let shown = lines.count <= rows - 1 ? lines : lines.prefix(rows - 2) + ["… \(lines.count - rows + 2) more"]
-        let text = shown.map { $0 + "\u{1B}[K\n" }.joined()
+        let text = fitting(lines, rows: Terminal.rows(STDOUT_FILENO) ?? 24).map { $0 + "\u{1B}[K\n" }.joined()
         Terminal.write("\u{1B}[H" + text + "\u{1B}[J", to: STDOUT_FILENO)
     }
 }
