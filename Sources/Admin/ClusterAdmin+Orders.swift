@@ -10,7 +10,7 @@ extension ClusterAdmin {
     ///   - limits: for a room that has none of its own yet; a room keeps the age it has. The number of messages kept is
     ///     the nodes' affair: nothing is dropped here.
     ///   - creates: whether a room that does not exist is made.
-    /// - Throws: `NotFound`.
+    /// - Throws: `NotFound`; `OrderRefused` when the room is one of two users and `user` neither of them.
     package func publish(
         to room: RoomName, text: String, from user: UserName, limits: HistoryLimits, creates: Bool
     ) async throws -> PublishReport {
@@ -27,7 +27,7 @@ extension ClusterAdmin {
         JSONWriter.append(user.string, to: &body)
         if let pair = room.participants {
             guard pair.0 == user || pair.1 == user else {
-                throw NotFound("user \(user) is none of the two of \(room)")
+                throw OrderRefused("\(room) is the room of two users, and \(user) is neither of them")
             }
             body += ",\"to\":".utf8
             JSONWriter.append((pair.0 == user ? pair.1 : pair.0).string, to: &body)
@@ -50,7 +50,7 @@ extension ClusterAdmin {
         case .stored(let seq, let ts, let epoch), .duplicate(let seq, let ts, let epoch):
             return PublishReport(room: room, seq: seq, ts: ts, epoch: epoch)
         case .idReused, nil:
-            throw NotFound("Redis did not take the message")
+            throw OrderRefused("Redis did not take the message")
         }
     }
 

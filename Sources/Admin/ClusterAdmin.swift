@@ -7,6 +7,7 @@ package import WireProtocol
 /// down; it never walks the key space.
 ///
 /// Every function throws `RedisError` when Redis does not answer, and `NotFound` when what is asked for does not exist.
+/// An order that makes no sense, or that was not taken, is an `OrderRefused`.
 package struct ClusterAdmin: Sendable {
     let redis: RedisClient
     let keys: ClusterKeys
@@ -211,6 +212,15 @@ package struct ClusterAdmin: Sendable {
     func replies(to commands: [[RedisArgument]]) async throws -> [RESPValue] {
         let futures = commands.map { redis.command($0) }
         return try await EventLoopFuture.whenAllSucceed(futures, on: redis.eventLoop).get()
+    }
+}
+
+/// One sentence about why an order was not carried out, though all that it names exists.
+package struct OrderRefused: Error, Sendable, Equatable, CustomStringConvertible {
+    package let description: String
+
+    package init(_ sentence: String) {
+        description = sentence
     }
 }
 

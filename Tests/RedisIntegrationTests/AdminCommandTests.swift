@@ -112,6 +112,17 @@ struct AdminCommandTests {
         }
     }
 
+    @Test("publish into the room of two users is for these two")
+    func publishDirect() async throws {
+        try await AdminFixture.with { fixture in
+            let room = "dm:alice:bob"
+            #expect(try await fixture.json("publish", room, "hi", "--from", "bob", "--create")["seq"]?.int == 1)
+            let refused = try await fixture.run("publish", room, "hi", "--from", "carol")
+            #expect(refused.exit == .status(1))
+            #expect(refused.errorText == "martlet: \(room) is the room of two users, and carol is neither of them")
+        }
+    }
+
     @Test("publish does not shorten a history that is longer than its own settings say")
     func publishKeepsHistory() async throws {
         try await AdminFixture.with { fixture in
