@@ -17,7 +17,9 @@ finish() {
 trap finish EXIT
 ulimit -n "$(ulimit -Hn)"
 
-cc -O2 -o "$folder/floor" "$here/floor.c"
+compiler=${CC:-$(command -v cc || command -v clang || true)}
+[ -n "$compiler" ] || { echo "A C compiler is missing: install clang or gcc, or name one in CC." >&2; exit 1; }
+"$compiler" -O2 -o "$folder/floor" "$here/floor.c"
 redis-server --port 0 --unixsocket "$folder/redis" --dir "$folder" --appendonly yes --appendfsync everysec --save '' \
     --maxmemory-policy noeviction --client-output-buffer-limit 'pubsub 256mb 128mb 60' --loglevel warning >/dev/null &
 redis=$!
