@@ -121,30 +121,6 @@ struct BadFrameTests {
         }
     }
 
-    @Test("a header that comes byte by byte, and a payload in two pieces, are one frame")
-    func pieces() async throws {
-        try await SharedCluster.use { cluster in
-            let session = try await cluster.connect(newUser(), to: 0)
-            let text = #"{"type":"ping","id":"slow","x":"\#(String(repeating: "x", count: 300))"}"#
-            for byte in ClientFrame(Opcode.text, text: text).bytes.prefix(20) {
-                session.client.send(raw: [byte])
-                // Only for the packets to be several; nothing is waited for.
-                try await Task.sleep(for: .milliseconds(1))
-            }
-            // The mask is random, so the rest has to be of a frame of its own: end this connection, and send another
-            // in two pieces.
-            session.client.abort()
-            let other = try await cluster.connect(newUser(), to: 0)
-            let bytes = ClientFrame(Opcode.text, text: text).bytes
-            for byte in bytes.prefix(9) {
-                other.client.send(raw: [byte])
-                try await Task.sleep(for: .milliseconds(1))
-            }
-            other.client.send(raw: Array(bytes.dropFirst(9)))
-            _ = try await other.client.next("pong", id: "slow")
-        }
-    }
-
     @Test("a ping is answered with its own bytes, a Close with its code, also many at once")
     func controlFrames() async throws {
         try await SharedCluster.use { cluster in

@@ -69,10 +69,16 @@ struct FrameDecoderTests {
         #expect(decode(pieces) == Self.heard)
     }
 
-    @Test("reads all three length forms, masked and unmasked", arguments: [0, 1, 125, 126, 127, 65535, 65536, 70000])
+    @Test(
+        "reads all three length forms, masked and unmasked, with the header whole or byte by byte",
+        arguments: [0, 1, 125, 126, 127, 65535, 65536, 70000])
     func lengths(count: Int) {
         let payload = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7) }
-        #expect(decode([clientFrame(0x82, payload)]) == [.binary(ByteBuffer(bytes: payload))])
+        let masked = clientFrame(0x82, payload)
+        #expect(decode([masked]) == [.binary(ByteBuffer(bytes: payload))])
+        let header = masked.count - count
+        let pieces = masked[..<header].map { [$0] } + [Array(masked[header...])]
+        #expect(decode(pieces) == [.binary(ByteBuffer(bytes: payload))])
         var frame = ByteBuffer()
         payload.withUnsafeBytes { WebSocketFrame.append($0, opcode: .binary, to: &frame) }
         #expect(frame.readableBytes == count + WebSocketFrame.headerLength(payloadBytes: count))
