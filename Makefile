@@ -11,7 +11,7 @@ TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test swift-there build up down test test-build test-unit test-redis test-cluster test-browser lint format docs bench docker-check clean
+.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-browser lint format docs bench docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,13 +24,28 @@ deps: swift-there ## Install the apt packages that are missing (says which; asks
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	$(install_missing)
 
-deps-test: deps ## Install what the browser tests need: Chromium, its driver, Python.
+deps-test: deps browser-there ## Install what the browser tests need: Chromium, its driver, Python.
 	@missing=""; \
 	for package in $(TEST_PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
 	done; \
-	command -v chromedriver >/dev/null || missing="$$missing $(BROWSER_PACKAGES)"; \
 	$(install_missing)
+
+# Debian has Chromium as packages, Ubuntu as a snap alone, which brings its driver along.
+browser-there:
+	@if command -v chromedriver >/dev/null || command -v chromium.chromedriver >/dev/null; then exit 0; fi; \
+	sudo=""; [ "$$(id -u)" = 0 ] || sudo="sudo"; \
+	if command -v apt-get >/dev/null; then $$sudo apt-get update -qq; fi; \
+	if LC_ALL=C apt-cache policy chromium 2>/dev/null | grep 'Candidate: ' | grep -qv -e '(none)' -e snap; then \
+		missing=" $(BROWSER_PACKAGES)"; \
+		$(install_missing); \
+	elif command -v snap >/dev/null; then \
+		echo "Installing with $$sudo snap: chromium"; \
+		$$sudo snap install chromium; \
+	else \
+		echo "There is no package of Chromium here: install it with its chromedriver, so that chromedriver is in the PATH." >&2; \
+		exit 1; \
+	fi
 
 # Installs $$missing. A policy-rc.d keeps apt from starting a redis-server of the system on port 6379: Martlet starts
 # its own. One that the machine already has stays as it is.

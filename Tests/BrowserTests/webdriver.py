@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -10,6 +11,8 @@ import urllib.request
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 KEYS = {"enter": "\ue007", "shift": "\ue008", "escape": "\ue00c", "tab": "\ue004", "alt": "\ue00a", "down": "\ue015"}
+# The second is what Ubuntu's snap calls it.
+DRIVER = shutil.which("chromedriver") or shutil.which("chromium.chromedriver") or "chromedriver"
 
 
 class WebDriverError(Exception):
@@ -21,7 +24,7 @@ class Browser:
 
     def __init__(self, width=1280, height=860):
         self.process = subprocess.Popen(
-            ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             self.base = f"http://127.0.0.1:{self._port()}"
             arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en-GB",
