@@ -24,10 +24,11 @@ let package = Package(
         .executable(name: "martlet", targets: ["martlet"]),
         .library(name: "MartletClient", targets: ["MartletClient"]),
     ],
+    // Minor versions are taken up by hand (docs/dependencies.md says what to look at).
     dependencies: [
-        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
-        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-nio", .upToNextMinor(from: "2.101.0")),
+        .package(url: "https://github.com/apple/swift-log", .upToNextMinor(from: "1.16.0")),
+        .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.0")),
     ],
     targets: [
         .executableTarget(

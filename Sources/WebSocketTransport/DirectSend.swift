@@ -54,6 +54,8 @@ struct SendQueue {
 //    is one call on it. The delegate, other connections' fan-out and timers all run before or after that call, and after it
 //    `socket` is -1.
 //
+//    Checked against swift-nio 2.101.2.
+//
 //    A descriptor that NIO has closed is therefore never passed to `send(2)`. One more rule keeps it so: callbacks of
 //    promises never send directly. `writeFailed` may run inside `close0`; a success callback may run inside NIO's flush,
 //    and gives what waits to NIO.
