@@ -174,6 +174,27 @@ struct RoomPublishTests {
         }
     }
 
+    @Test("a limit that was lowered is reached in steps of a thousand messages")
+    func trimInSteps() async throws {
+        try await ClusterFixture.run { cluster in
+            _ = try await cluster.publish(publication("1"))
+            let write = RedisScript(
+                name: "write",
+                source: "for seq = 2, 3500 do redis.call('XADD', KEYS[1], seq .. '-0', 'h', ARGV[1], 'b', '') end")
+            let head = "\(try await cluster.redisTime()) tagg bob\n- 0\n"
+            _ = try await cluster.redis.evaluate(
+                write, keys: [.string(cluster.keys.roomLog(room()))], arguments: [.string(head)]
+            ).get()
+            try await cluster.command("HSET", cluster.keys.roomMeta(room()), "seq", "3500")
+            var lengths: [Int64?] = []
+            for id in 2...5 {
+                _ = try await cluster.publish(publication("\(id)"), limits: HistoryLimits(maxMessages: 100))
+                lengths.append(try await cluster.command("XLEN", cluster.keys.roomLog(room())).int)
+            }
+            #expect(lengths == [2501, 1502, 503, 100])
+        }
+    }
+
     @Test("each publish trims some of what has passed the history age")
     func trimByAge() async throws {
         try await ClusterFixture.run { cluster in

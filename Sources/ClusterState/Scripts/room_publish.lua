@@ -101,7 +101,9 @@ if has_log then
     -- By count: exactly in small logs, in large ones each 32 messages.
     local most = ARGV[3] + 0
     if seq > most and (most < 256 or floor(seq / 32) ~= floor(before_batch / 32)) then
-        call('XTRIM', KEYS[2], 'MAXLEN', most)
+        -- A limit that was lowered is reached in steps, of at most a thousand entries each.
+        local length = call('XLEN', KEYS[2])
+        if length > most then call('XTRIM', KEYS[2], 'MAXLEN', math.max(most, length - 1000)) end
     end
     -- By age: ten times a second at most, up to a hundred entries.
     if floor(now / 100) ~= floor(last / 100) then
