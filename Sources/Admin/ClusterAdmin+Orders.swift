@@ -56,7 +56,7 @@ extension ClusterAdmin {
 
     /// Orders every node to put the user out of the room, or to close their sessions, and looks whether they do.
     ///
-    /// - Parameter patience: how long to look; the order is given again halfway, since a node may have been deaf.
+    /// - Parameter patience: how long to look; the order is given again each second, since a node may be deaf for a moment.
     /// - Returns: the sessions there were, and those that are still there.
     /// - Throws: `NotFound` when the user is not there.
     package func kick(
@@ -69,13 +69,13 @@ extension ClusterAdmin {
         }
         try await nodeStore.kick(user: user, room: room, reason: reason).get()
         let began = NIODeadline.now()
+        var lastSaid = began
         var remaining = before
-        var saidTwice = false
         while !remaining.isEmpty, NIODeadline.now() - began < patience {
             try await Task.sleep(for: .milliseconds(50))
             remaining = before.intersection(try await sessions(of: user, in: room))
-            if !saidTwice, NIODeadline.now() - began > .nanoseconds(patience.nanoseconds / 2) {
-                saidTwice = true
+            if !remaining.isEmpty, NIODeadline.now() - lastSaid >= .seconds(1) {
+                lastSaid = .now()
                 try await nodeStore.kick(user: user, room: room, reason: reason).get()
             }
         }

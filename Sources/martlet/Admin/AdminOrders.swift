@@ -68,7 +68,9 @@ struct AdminKick: AsyncParsableCommand {
                 throw Failure(
                     .failed,
                     "the order went out, but \(report.remaining.count) of \(all) session\(all == 1 ? "" : "s") of"
-                        + " \(user) are in \(place) still after 3 s: their node may be down")
+                        + " \(user) are in \(place) still after 3 s: their node may be down"
+                        + " (\(report.remaining.prefix(5).map(\.string).joined(separator: ", "))"
+                        + (report.remaining.count > 5 ? " and more)" : ")"))
             }
             if !session.json {
                 session.print(["\(all) session\(all == 1 ? "" : "s") of \(Printable.text(user.string)) left \(place)."])
