@@ -21,7 +21,8 @@ package struct NodeFigures: Sendable, Hashable {
 }
 
 package enum HeartbeatResult: Sendable, Hashable {
-    case held(drainRequested: Bool)
+    /// `leaseEnd`: milliseconds of Redis's clock.
+    case held(drainRequested: Bool, leaseEnd: Int64)
     /// Fenced: another declared this incarnation dead, or Redis does not know it. It may only register anew.
     case dead
 }
@@ -58,8 +59,10 @@ package struct SweepReport: Sendable, Hashable {
     /// Memberships removed, one for each session and room.
     package internal(set) var memberships = 0
     package internal(set) var sessions = 0
-    /// False when the claim was lost on the way: another goes on.
+    /// False when the claim was lost on the way: another goes on. Also when the sweep failed.
     package internal(set) var isComplete = false
+    /// What Redis said when it failed; the next call tries again.
+    package internal(set) var failure: String?
 }
 
 /// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `draining I`.

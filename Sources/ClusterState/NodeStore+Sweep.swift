@@ -20,47 +20,57 @@ extension NodeStore {
     ///
     /// The caller guarantees that it held its own lease unbroken for a whole lease period, so that a Redis that stood
     /// still makes nobody dead.
-    package func sweepLapsed(by me: Incarnation) -> EventLoopFuture<[SweepReport]> {
+    ///
+    /// - Parameter notAfter: the end of the caller's own lease by Redis's clock. Should Redis stand still while this is under
+    ///   way, what it then runs too late declares nobody dead.
+    /// - Returns: a report for each incarnation that was swept, or whose sweep failed; one that fails does not keep
+    ///   the others from being swept.
+    package func sweepLapsed(by me: Incarnation, notAfter: Int64) -> EventLoopFuture<[SweepReport]> {
         redis.eventLoop.makeFutureWithTask {
             let known = try await hinted()
             let others = known.filter { $0 != me }
             // All verdicts first: whom the control channel names dead, routers avoid at once.
-            let verdicts = try await withVerdicts(on: others)
+            let verdicts = try await EventLoopFuture.whenAllComplete(
+                others.map { claimFuture($0, by: nil, notAfter: notAfter) }, on: redis.eventLoop
+            ).get()
             var reports: [SweepReport] = []
-            for (incarnation, verdict) in verdicts {
-                switch verdict {
-                case .live: break
-                case .forget: try await dropHint(incarnation)
-                case .swept:
-                    if known.contains(where: { $0.name == incarnation.name && $0.number > incarnation.number }) {
-                        try await dropHint(incarnation)
+            for (incarnation, verdict) in zip(others, verdicts) {
+                do {
+                    switch try verdict.get() {
+                    case .live: break
+                    case .forget: try await dropHint(incarnation)
+                    case .swept:
+                        if known.contains(where: { $0.name == incarnation.name && $0.number > incarnation.number }) {
+                            try await dropHint(incarnation)
+                        }
+                    case .claimed, .taken:
+                        guard try await claimFuture(incarnation, by: me, notAfter: notAfter).get() == .claimed else {
+                            break
+                        }
+                        reports.append(try await sweep(incarnation, by: me, forget: false))
                     }
-                case .claimed, .taken:
-                    guard try await claim(incarnation, by: me, force: false) == .claimed else { break }
-                    reports.append(try await sweep(incarnation, by: me, forget: false))
+                } catch {
+                    var report = SweepReport(incarnation: incarnation)
+                    report.failure = "\(error)"
+                    reports.append(report)
                 }
             }
             return reports
         }
     }
 
-    private func withVerdicts(on incarnations: [Incarnation]) async throws -> [(Incarnation, Claim)] {
-        let verdicts = incarnations.map { incarnation in
-            claimFuture(incarnation, by: nil, force: false).map { (incarnation, $0) }
-        }
-        return try await EventLoopFuture.whenAllSucceed(verdicts, on: redis.eventLoop).get()
-    }
-
     func claim(_ incarnation: Incarnation, by sweeper: Incarnation?, force: Bool) async throws -> Claim {
         try await claimFuture(incarnation, by: sweeper, force: force).get()
     }
 
-    private func claimFuture(_ i: Incarnation, by sweeper: Incarnation?, force: Bool) -> EventLoopFuture<Claim> {
+    private func claimFuture(
+        _ i: Incarnation, by sweeper: Incarnation?, force: Bool = false, notAfter: Int64 = .max
+    ) -> EventLoopFuture<Claim> {
         redis.evaluate(
             ClusterScripts.nodeClaim, keys: [.string(keys.node(i))],
             arguments: [
                 .string(keys.controlChannel), .string(i.description), .string(sweeper?.description ?? ""),
-                .integer(sweepClaim.milliseconds), force ? "1" : "0", .integer(Self.remembranceMs),
+                .integer(sweepClaim.milliseconds), force ? "1" : "0", .integer(Self.remembranceMs), .integer(notAfter),
             ]
         ).flatMapThrowing { reply in
             guard let claim = reply.string.flatMap({ Claim(rawValue: $0) }) else {

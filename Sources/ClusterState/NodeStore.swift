@@ -82,12 +82,13 @@ package struct NodeStore: Sendable {
                 .string(incarnation.description), .string(figures.address),
             ]
         ).flatMapThrowing { reply in
-            guard let fields = reply.array, fields.count == 2, let held = fields[0].int, let drain = fields[1].int
+            guard let fields = reply.array, fields.count == 3, let held = fields[0].int, let drain = fields[1].int,
+                let leaseEnd = fields[2].int
             else { throw ClusterStateError.unexpectedReply(of: "node_heartbeat") }
             guard held == 1 else { return .dead }
             // Only a hint: the next heartbeat writes it again.
             _ = hint(incarnation, figures)
-            return .held(drainRequested: drain == 1)
+            return .held(drainRequested: drain == 1, leaseEnd: leaseEnd)
         }
     }
 
@@ -97,6 +98,18 @@ package struct NodeStore: Sendable {
         redis.eventLoop.makeFutureWithTask {
             guard try await claim(incarnation, by: incarnation, force: true) == .claimed else { return }
             _ = try await sweep(incarnation, by: incarnation, forget: true)
+        }
+    }
+
+    /// A later incarnation of the same name that holds its lease, and is of another process.
+    ///
+    /// - Parameter startedAt: of this process, as in its figures.
+    package func successor(of incarnation: Incarnation, startedAt: Int64) -> EventLoopFuture<NodeRecord?> {
+        list().map { records in
+            records.first { record in
+                record.incarnation.name == incarnation.name && record.incarnation.number > incarnation.number
+                    && record.state != .dead && record.leaseMs > 0 && record.figures.startedAt != startedAt
+            }
         }
     }
 

@@ -13,10 +13,16 @@ final class LeaseKeeper {
     private let figures: () -> NodeFigures
     private let onBegin: (Incarnation) -> Void
     private let onDrainRequested: () -> Void
+    private let onNameTaken: (NodeNameTaken) -> Void
     private var clock: LeaseClock
     private(set) var incarnation: Incarnation?
+    /// The last one, that was declared dead.
+    private var former: Incarnation?
+    /// The end of the lease by Redis's clock, of the last heartbeat that was answered.
+    private var leaseEnd: Int64?
     private var isRegistering = false
     private var isRenewing = false
+    private var mustBeatAgain = false
     private var isSweeping = false
     private var isStopped = false
     private var task: RepeatedTask?
@@ -25,7 +31,7 @@ final class LeaseKeeper {
     init(
         eventLoop: any EventLoop, nodes: NodeStore, name: String, duration: TimeAmount, logger: Logger,
         figures: @escaping () -> NodeFigures, onBegin: @escaping (Incarnation) -> Void,
-        onDrainRequested: @escaping () -> Void
+        onDrainRequested: @escaping () -> Void, onNameTaken: @escaping (NodeNameTaken) -> Void
     ) {
         self.eventLoop = eventLoop
         self.nodes = nodes
@@ -35,6 +41,7 @@ final class LeaseKeeper {
         self.figures = figures
         self.onBegin = onBegin
         self.onDrainRequested = onDrainRequested
+        self.onNameTaken = onNameTaken
         self.clock = LeaseClock(duration: UInt64(duration.nanoseconds))
     }
 
@@ -63,19 +70,24 @@ final class LeaseKeeper {
     func beat() {
         guard !isStopped else { return }
         guard let incarnation else { return register() }
-        guard !isRenewing else { return }
+        guard !isRenewing else {
+            // What is under way may carry older figures.
+            mustBeatAgain = true
+            return
+        }
         isRenewing = true
+        mustBeatAgain = false
         let sentAt = NIODeadline.now().uptimeNanoseconds
         nodes.heartbeat(incarnation, figures: figures(), lease: duration).assumeIsolated().whenComplete { result in
             self.isRenewing = false
             guard self.incarnation == incarnation, !self.isStopped else { return }
             switch result {
-            case .success(.held(let drainRequested)):
+            case .success(.held(let drainRequested, let leaseEnd)):
                 self.clock.renewed(sentAt: sentAt)
+                self.leaseEnd = leaseEnd
+                if self.mustBeatAgain { self.beat() }
                 if drainRequested { self.onDrainRequested() }
             case .success(.dead):
-                self.logger.warning(
-                    "this node was declared dead and starts anew", metadata: ["incarnation": "\(incarnation)"])
                 self.fenced()
             case .failure(let error):
                 self.logger.debug("lease not renewed", metadata: ["error": "\(error)"])
@@ -83,9 +95,14 @@ final class LeaseKeeper {
         }
     }
 
+    /// The incarnation is dead. The node gets a new one, unless another process has its name by now: two of one name
+    /// would fence each other for ever.
     func fenced() {
-        guard incarnation != nil else { return }
-        incarnation = nil
+        guard let incarnation else { return }
+        logger.warning("this node was declared dead", metadata: ["incarnation": "\(incarnation)"])
+        former = incarnation
+        self.incarnation = nil
+        leaseEnd = nil
         clock.lost()
         register()
     }
@@ -93,12 +110,34 @@ final class LeaseKeeper {
     private func register() {
         guard !isRegistering, !isStopped else { return }
         isRegistering = true
+        let figures = figures()
+        let successor =
+            former.map { nodes.successor(of: $0, startedAt: figures.startedAt) }
+            ?? eventLoop.makeSucceededFuture(nil)
+        successor.assumeIsolated().whenComplete { result in
+            self.isRegistering = false
+            guard !self.isStopped else { return }
+            switch result {
+            case .success(nil):
+                self.register(with: figures)
+            case .success(let other?):
+                self.stop()
+                self.onNameTaken(NodeNameTaken(by: other))
+            case .failure(let error):
+                self.logger.warning("could not register", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    private func register(with figures: NodeFigures) {
+        isRegistering = true
         let sentAt = NIODeadline.now().uptimeNanoseconds
-        nodes.register(name: name, figures: figures(), lease: duration).assumeIsolated().whenComplete { result in
+        nodes.register(name: name, figures: figures, lease: duration).assumeIsolated().whenComplete { result in
             self.isRegistering = false
             guard !self.isStopped else { return }
             switch result {
             case .success(let incarnation):
+                self.former = nil
                 self.incarnation = incarnation
                 self.clock.renewed(sentAt: sentAt)
                 self.logger.info("registered", metadata: ["incarnation": "\(incarnation)"])
@@ -110,16 +149,35 @@ final class LeaseKeeper {
     }
 
     private func sweep() {
-        guard let incarnation, !isSweeping, !isStopped,
+        guard let incarnation, let leaseEnd, !isSweeping, !isStopped,
             clock.maySweep(now: NIODeadline.now().uptimeNanoseconds)
         else { return }
         isSweeping = true
-        nodes.sweepLapsed(by: incarnation).assumeIsolated().whenComplete { result in
+        nodes.sweepLapsed(by: incarnation, notAfter: leaseEnd).assumeIsolated().whenComplete { result in
             self.isSweeping = false
-            guard case .success(let reports) = result else { return }
-            for report in reports {
-                self.logger.notice("swept a dead node", metadata: ["report": "\(report)"])
+            switch result {
+            case .success(let reports):
+                for report in reports {
+                    if report.failure == nil {
+                        self.logger.notice("swept a dead node", metadata: ["report": "\(report)"])
+                    } else {
+                        self.logger.warning("could not sweep a dead node", metadata: ["report": "\(report)"])
+                    }
+                }
+            case .failure(let error):
+                self.logger.warning("could not look for dead nodes", metadata: ["error": "\(error)"])
             }
         }
+    }
+}
+
+/// Why a node ends by itself: another process runs under its name.
+package struct NodeNameTaken: Error, Sendable, CustomStringConvertible {
+    package let description: String
+
+    init(by other: NodeRecord) {
+        description =
+            "another process runs as \(other.incarnation.name) (\(other.incarnation) at \(other.figures.address)); "
+            + "give each node its own MARTLET_NODE_NAME"
     }
 }

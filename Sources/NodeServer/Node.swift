@@ -75,9 +75,11 @@ package final class Node: Sendable {
         self.port = port
     }
 
-    /// Succeeds when an operator asks this node to drain (`martlet admin drain`).
-    package func drainRequested() async {
-        _ = try? await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
+    /// Returns when an operator asks this node to drain (`martlet admin drain`).
+    ///
+    /// - Throws: ``NodeNameTaken`` when the node must end because another process has its name.
+    package func drainRequested() async throws {
+        try await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
     }
 
     /// Takes no more clients (the port still answers `/healthz` and `/readyz`), sends every client away with a delay of its own, removes what the node has in Redis, and ends,

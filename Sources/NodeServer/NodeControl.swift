@@ -2,10 +2,12 @@ import ClusterState
 import Logging
 import NIOCore
 import RedisClient
+import Telemetry
 
 /// Ties the lease to the hub, and says whether the node is ready. Confined to the hub's loop.
 final class NodeControl {
     let hub: Hub
+    /// Fails with ``NodeNameTaken``.
     let drainRequested: EventLoopPromise<Void>
     private let configuration: NodeConfiguration
     private let address: String
@@ -22,7 +24,8 @@ final class NodeControl {
         self.lease = LeaseKeeper(
             eventLoop: hub.eventLoop, nodes: hub.nodes, name: configuration.name, duration: configuration.lease,
             logger: logger, figures: { [unowned self] in figures() },
-            onBegin: { hub.begin($0) }, onDrainRequested: { [unowned self] in requestDrain() })
+            onBegin: { hub.begin($0) }, onDrainRequested: { [unowned self] in requestDrain() },
+            onNameTaken: { [unowned self] in requestDrain(because: $0) })
     }
 
     func start() {
@@ -65,10 +68,10 @@ final class NodeControl {
 
     var holdsLease: Bool { lease?.isHeld == true }
 
-    private func requestDrain() {
+    private func requestDrain(because reason: NodeNameTaken? = nil) {
         guard !wasDrainRequested else { return }
         wasDrainRequested = true
-        drainRequested.succeed(())
+        if let reason { drainRequested.fail(reason) } else { drainRequested.succeed(()) }
     }
 
     private func figures() -> NodeFigures {

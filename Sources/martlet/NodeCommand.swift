@@ -50,19 +50,25 @@ struct NodeCommand: AsyncParsableCommand {
         }
         logger.notice(
             "listening", metadata: ["address": "\(settings.host):\(node.port)", "node": "\(configuration.name)"])
-        await Self.untilTold(node)
+        let failure = await Self.untilTold(node)
         await node.drain()
+        if let failure { throw failure }
     }
 
-    /// SIGTERM, SIGINT or an operator's drain order, whatever comes first.
-    private static func untilTold(_ node: Node) async {
-        let (signals, continuation) = AsyncStream.makeStream(of: Void.self)
-        Signals.handle([SIGTERM, SIGINT]) { _ in continuation.yield() }
+    /// SIGTERM, SIGINT, an operator's drain order, or why the node cannot go on, whatever comes first.
+    private static func untilTold(_ node: Node) async -> Failure? {
+        let (reasons, continuation) = AsyncStream.makeStream(of: Failure?.self)
+        Signals.handle([SIGTERM, SIGINT]) { _ in continuation.yield(nil) }
         Task {
-            await node.drainRequested()
-            continuation.yield()
+            do {
+                try await node.drainRequested()
+                continuation.yield(nil)
+            } catch {
+                continuation.yield(Failure(.failed, Printable.text("\(error)")))
+            }
         }
-        for await _ in signals { return }
+        for await reason in reasons { return reason }
+        return nil
     }
 }
 

@@ -19,9 +19,18 @@ extension ClusterFixture {
     }
 
     func heartbeat(_ incarnation: Incarnation, draining: Bool = false, lease: TimeAmount = .seconds(60)) async throws
-        -> HeartbeatResult
+        -> Beat
     {
-        try await nodes.heartbeat(incarnation, figures: .of(draining: draining), lease: lease).get()
+        switch try await nodes.heartbeat(incarnation, figures: .of(draining: draining), lease: lease).get() {
+        case .held(let drainRequested, _): .held(drainRequested: drainRequested)
+        case .dead: .dead
+        }
+    }
+
+    /// A ``HeartbeatResult`` without the time in it.
+    enum Beat: Equatable {
+        case held(drainRequested: Bool)
+        case dead
     }
 
     /// Lets the lease of a node run out without waiting for it.
@@ -83,6 +92,43 @@ struct NodeLeaseTests {
             #expect(lapsed.allSatisfy { $0.leaseMs < 0 })
             #expect(try await cluster.heartbeat(node) == .held(drainRequested: false))
             #expect(try await cluster.nodes.list().get().allSatisfy { $0.leaseMs > 0 })
+        }
+    }
+
+    @Test("a heartbeat says when the lease ends by Redis's clock")
+    func leaseEnd() async throws {
+        try await ClusterFixture.run { cluster in
+            let node = try await cluster.register("node-a")
+            let before = try await cluster.redisTime()
+            let result = try await cluster.nodes.heartbeat(node, figures: .of(), lease: .seconds(60)).get()
+            let after = try await cluster.redisTime()
+            guard case .held(_, let leaseEnd) = result else { throw Unexpected([]) }
+            #expect((before + 60_000...after + 60_000).contains(leaseEnd))
+            #expect(try await cluster.command("HGET", cluster.keys.node(node), "lease").int == leaseEnd)
+        }
+    }
+
+    @Test("a later process of the same name is found; another node, a dead one and the process itself are not")
+    func successor() async throws {
+        try await ClusterFixture.run { cluster in
+            func register(_ name: String, startedAt: Int64) async throws -> Incarnation {
+                try await cluster.nodes.register(
+                    name: name, figures: .of(startedAt: startedAt), lease: .seconds(60)
+                ).get()
+            }
+            func successor(of incarnation: Incarnation) async throws -> Incarnation? {
+                try await cluster.nodes.successor(of: incarnation, startedAt: 1).get()?.incarnation
+            }
+            let first = try await register("node-a", startedAt: 1)
+            #expect(try await successor(of: first) == nil)
+            _ = try await register("node-b", startedAt: 2)
+            _ = try await register("node-a", startedAt: 1)
+            #expect(try await successor(of: first) == nil, "the same process, whose answer was lost")
+            let twin = try await register("node-a", startedAt: 2)
+            #expect(try await successor(of: first) == twin)
+            #expect(try await successor(of: twin) == nil)
+            try await cluster.lapse(twin)
+            #expect(try await successor(of: first) == nil, "it ended without a word")
         }
     }
 

@@ -19,7 +19,7 @@ extension ClusterFixture {
     }
 
     func sweep(by me: Incarnation) async throws -> [SweepReport] {
-        try await nodes.sweepLapsed(by: me).get()
+        try await nodes.sweepLapsed(by: me, notAfter: .max).get()
     }
 }
 
@@ -32,6 +32,43 @@ struct NodeSweepTests {
             try await cluster.enter("s1", "alice", on: b, rooms: "general")
             #expect(try await cluster.sweep(by: a) == [])
             #expect(try await cluster.heartbeat(b) == .held(drainRequested: false))
+        }
+    }
+
+    @Test("G4: that Redis runs only after the sweeper's own lease declares nobody dead, and still sweeps who was dead")
+    func tooLate() async throws {
+        try await ClusterFixture.run { cluster in
+            let (a, b, c) = try await (
+                cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c")
+            )
+            try await cluster.lapse(b)
+            try await cluster.lapse(c)
+            _ = try await cluster.nodes.claim(c, by: nil, force: true)
+            let now = try await cluster.redisTime()
+            let reports = try await cluster.nodes.sweepLapsed(by: a, notAfter: now - 1).get()
+            #expect(reports.map(\.incarnation) == [c])
+            #expect(try await cluster.heartbeat(b) == .held(drainRequested: false), "Redis stood still, not node-b")
+            try await cluster.lapse(b)
+            #expect(
+                try await cluster.nodes.sweepLapsed(by: a, notAfter: now + 60_000).get().map(\.incarnation) == [b])
+        }
+    }
+
+    @Test("G4: that fails for one node is reported, and the others are swept")
+    func failing() async throws {
+        try await ClusterFixture.run { cluster in
+            let (a, b, c, d) = try await (
+                cluster.register("node-a"), cluster.register("node-b"), cluster.register("node-c"),
+                cluster.register("node-d")
+            )
+            for node in [b, c, d] { try await cluster.lapse(node) }
+            // Neither of these two is what any version of this wrote.
+            try await cluster.command("SET", cluster.keys.nodeRooms(b), "x")
+            try await cluster.command("SET", cluster.keys.node(c), "x")
+            let reports = try await cluster.sweep(by: a).sorted { $0.incarnation < $1.incarnation }
+            #expect(reports.map(\.incarnation) == [b, c, d])
+            #expect(reports.map(\.isComplete) == [false, false, true])
+            #expect(reports.map { $0.failure?.contains("WRONGTYPE") } == [true, true, nil])
         }
     }
 
