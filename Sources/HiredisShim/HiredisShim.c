@@ -212,4 +212,3 @@ size_t hiredis_shim_reader_node_count(const HiredisShimReader *shim) { return sh
 const uint8_t *hiredis_shim_reader_bytes(const HiredisShimReader *shim) { return shim->bytes; }
 size_t hiredis_shim_reader_byte_count(const HiredisShimReader *shim) { return shim->byte_count; }
 const char *hiredis_shim_reader_error(const HiredisShimReader *shim) { return shim->error; }
-int hiredis_shim_major_version(void) { return HIREDIS_MAJOR; }

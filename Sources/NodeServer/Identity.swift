@@ -1,5 +1,5 @@
-import Glibc
 import NIOHTTP1
+import Telemetry
 import TokenAuth
 import WebSocketTransport
 import WireProtocol
@@ -44,14 +44,5 @@ enum Identity {
             return nil
         }
         return String(value.dropFirst("bearer ".count).drop { $0 == " " })
-    }
-}
-
-/// The one reading of the wall clock: for `pong`, and for the age of tokens. Everything else is ordered by Redis.
-enum WallClock {
-    static func milliseconds() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
     }
 }

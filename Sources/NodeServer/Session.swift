@@ -1,6 +1,7 @@
 import ChatCore
 import Logging
 import NIOCore
+import Telemetry
 import TokenAuth
 import WebSocketTransport
 import WireProtocol

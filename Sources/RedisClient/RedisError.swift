@@ -3,14 +3,13 @@ package struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
     package enum Code: Sendable, Hashable {
         /// There is no connection, or it takes no more bytes. Nothing was written, so it is safe to send again.
         case notConnected
-        /// The connection was lost, or closed by its owner, after the command was written.
+        /// The connection was lost, or closed by its owner, after the command was written; also because what came back is
+        /// not RESP.
         case closed
         /// The reply did not come by the command's deadline.
         case timeout
         /// Redis answered with an error.
         case server
-        /// What came back is not RESP, or answers no command.
-        case protocolViolation
     }
 
     package let code: Code
@@ -32,7 +31,7 @@ package struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
     /// Redis may or may not have run the command.
     package var outcomeIsUnknown: Bool {
         switch code {
-        case .closed, .timeout, .protocolViolation: wasWritten
+        case .closed, .timeout: wasWritten
         case .notConnected, .server: false
         }
     }

@@ -28,7 +28,6 @@ struct RedisPipeline<Request> {
     private var lastSign: Int64 = 0
 
     var isEmpty: Bool { inFlight.isEmpty && refused.isEmpty && held.isEmpty }
-    var inFlightCount: Int { inFlight.count }
 
     enum SubmitAction: Equatable {
         case write

@@ -1,12 +1,10 @@
-import Glibc
 package import Logging
 
 /// A swift-log backend that writes one JSON object a line: `ts` (RFC 3339, UTC, milliseconds), `level`, `msg`, then the
 /// metadata, flat and sorted by key.
 ///
-/// 1. A line is one `write(2)`, so lines of several threads or processes on one pipe do not mix below PIPE_BUF.
-/// 2. Nothing in a value can end a line or reach a terminal as a control: such scalars are `\u` escapes.
-/// 3. Numbers and booleans given as `.stringConvertible` stay numbers and booleans; nested dictionaries become
+/// 1. Nothing in a value can end a line or reach a terminal as a control: such scalars are `\u` escapes.
+/// 2. Numbers and booleans given as `.stringConvertible` stay numbers and booleans; nested dictionaries become
 ///    `outer.inner` keys. A metadata key of the name `ts`, `level` or `msg` gets a trailing underscore.
 package struct JSONLogHandler: LogHandler {
     package var metadata: Logger.Metadata = [:]
@@ -16,13 +14,13 @@ package struct JSONLogHandler: LogHandler {
     private let clock: @Sendable () -> Int64
 
     /// - Parameters:
-    ///   - write: gets a whole line with its newline; stderr when nothing else is said.
+    ///   - write: gets a whole line with its newline, on the thread that logs: it must not block (``LogWriter``).
     ///   - clock: the wall clock, in milliseconds since 1970-01-01T00:00:00Z.
     package init(
         level: Logger.Level,
         metadataProvider: Logger.MetadataProvider? = nil,
-        write: @escaping @Sendable ([UInt8]) -> Void = { JSONLogHandler.writeToStandardError($0) },
-        clock: @escaping @Sendable () -> Int64 = { JSONLogHandler.wallClock() }
+        write: @escaping @Sendable ([UInt8]) -> Void,
+        clock: @escaping @Sendable () -> Int64 = { WallClock.milliseconds() }
     ) {
         logLevel = level
         self.metadataProvider = metadataProvider
@@ -101,27 +99,5 @@ package struct JSONLogHandler: LogHandler {
             }
             line.append(UInt8(ascii: "}"))
         }
-    }
-
-    /// One call; goes on only after an interruption or a short write, and gives up when stderr takes no more.
-    package static func writeToStandardError(_ line: [UInt8]) {
-        line.withUnsafeBytes { bytes in
-            var rest = bytes
-            while let base = rest.baseAddress, !rest.isEmpty {
-                let count = Glibc.write(STDERR_FILENO, base, rest.count)
-                if count >= 0 {
-                    rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-                } else if errno != EINTR {
-                    return
-                }
-            }
-        }
-    }
-
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    package static func wallClock() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
     }
 }

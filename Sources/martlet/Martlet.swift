@@ -35,6 +35,7 @@ struct Martlet: AsyncParsableCommand {
             } else {
                 try command.run()
             }
+            Logs.flush()
         } catch {
             end(with: error)
         }
@@ -44,6 +45,7 @@ struct Martlet: AsyncParsableCommand {
     /// Everything but 0 comes with one sentence on stderr that begins with `martlet: `.
     private static func end(with error: any Error) -> Never {
         let outcome = Outcome(of: error)
+        Logs.flush()
         if let text = outcome.output { Terminal.write(text + "\n", to: STDOUT_FILENO) }
         if let sentence = outcome.sentence { Terminal.write("martlet: \(sentence)\n", to: STDERR_FILENO) }
         Glibc.exit(outcome.code)

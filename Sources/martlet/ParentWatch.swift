@@ -9,6 +9,7 @@ enum ParentWatch {
         onEnd(of: fd) {
             kill(getpid(), SIGTERM)
             sleep(grace)
+            Logs.flush()
             _exit(1)
         }
     }

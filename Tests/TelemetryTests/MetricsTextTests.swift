@@ -38,23 +38,4 @@ struct MetricsTextTests {
 
                 """)
     }
-
-    @Test("histogram buckets are cumulative, bounds inclusive, and end with +Inf")
-    func histogram() {
-        var times = Histogram(bounds: [0.5, 0.1])
-        for value in [0.1, 0.2, 0.5, 9] { times.observe(value) }
-        var page = MetricsText()
-        page.histogram("h", help: "H.", times, labels: ["k": "v"])
-        #expect(
-            page.text == """
-                # HELP h H.
-                # TYPE h histogram
-                h_bucket{k="v",le="0.1"} 1
-                h_bucket{k="v",le="0.5"} 3
-                h_bucket{k="v",le="+Inf"} 4
-                h_sum{k="v"} 9.8
-                h_count{k="v"} 4
-
-                """)
-    }
 }

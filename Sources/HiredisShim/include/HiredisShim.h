@@ -57,4 +57,3 @@ size_t hiredis_shim_reader_byte_count(const HiredisShimReader *reader);
 const char *hiredis_shim_reader_error(const HiredisShimReader *reader);
 
 // The version of the headers this was compiled against, as in HIREDIS_MAJOR.
-int hiredis_shim_major_version(void);

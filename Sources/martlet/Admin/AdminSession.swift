@@ -89,7 +89,7 @@ struct AdminSession: Sendable {
         switch error.code {
         case .notConnected, .closed, .timeout:
             return Failure(.redisUnreachable, "Redis at \(address) does not answer: \(error.message)")
-        case .server, .protocolViolation:
+        case .server:
             return Failure(.failed, "Redis at \(address) refused: \(error.message)")
         }
     }

@@ -38,5 +38,5 @@ enum Amounts {
         return text.prefix(10) + " " + text.dropFirst(11).prefix(8) + "Z"
     }
 
-    static func now() -> Int64 { JSONLogHandler.wallClock() }
+    static func now() -> Int64 { WallClock.milliseconds() }
 }
