@@ -1,5 +1,6 @@
 import ChatCore
 import NIOCore
+import Telemetry
 import WireProtocol
 
 /// What a client asks, from its frames to the hub.
