@@ -111,11 +111,10 @@ extension ClientConnection {
 
     /// Looks again when the time is up since the last progress, not at each byte.
     func watchProgress(of exchange: Exchange) {
-        let limit = exchange.request.isUpgrade ? limits.upgradeTime : limits.exchangeIdle
-        let left = exchange.lastProgress + limit - .now()
+        let left = exchange.lastProgress + exchange.patience(limits) - .now()
         setTimer(left) { connection in
             guard connection.isUnderWay(exchange) else { return }
-            if NIODeadline.now() - exchange.lastProgress >= limit {
+            if NIODeadline.now() - exchange.lastProgress >= exchange.patience(connection.limits) {
                 connection.progressEnded(exchange)
             } else {
                 connection.watchProgress(of: exchange)
@@ -130,7 +129,7 @@ extension ClientConnection {
         guard let node = exchange.node else { return watchAgain(exchange) }
         exchange.node = nil
         node.abandon()
-        if exchange.request.isUpgrade, let ill = exchange.attempt.current { core.failed(ill) }
+        if let ill = exchange.attempt.current { core.hung(ill) }
         perform(exchange.attempt.timedOut(), exchange)
         if isUnderWay(exchange) { watchAgain(exchange) }
     }

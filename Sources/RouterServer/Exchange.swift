@@ -31,4 +31,9 @@ final class Exchange {
     }
 
     var answerHasBegun: Bool { framing != nil }
+
+    /// How long nothing may move.
+    func patience(_ limits: RouterLimits) -> TimeAmount {
+        attempt.mayRepeat && !answerHasBegun ? limits.answerTime : limits.exchangeIdle
+    }
 }

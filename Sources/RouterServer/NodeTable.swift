@@ -48,7 +48,7 @@ package struct RoutedNode: Sendable, Equatable {
 ///
 /// 1. The order is that of the hash over all nodes that take clients; it does not depend on what this router met.
 /// 2. A node that failed is left out of it for a while that doubles from 1 s to 30 s with each failure, until it
-///    answers or starts anew.
+///    answers or starts anew; one that had a request and said nothing at once for 16 s, as each try costs a client long.
 /// 3. When all have failed, none is left out: it is then rather the network or this router that fails, and a node that
 ///    is back serves at once.
 package struct NodeTable: Sendable {
@@ -98,9 +98,14 @@ package struct NodeTable: Sendable {
 
     /// The node refused a connection or let it run into its deadline. Failures of connections that were under way
     /// when it was ejected do not count again.
-    package mutating func failed(_ node: RoutedNode, now: NIODeadline) {
+    package mutating func failed(_ node: RoutedNode, now: NIODeadline) { eject(node, atLeast: 1, now: now) }
+
+    /// The node had a request and let its deadline pass without an answer.
+    package mutating func hung(_ node: RoutedNode, now: NIODeadline) { eject(node, atLeast: 5, now: now) }
+
+    private mutating func eject(_ node: RoutedNode, atLeast least: Int, now: NIODeadline) {
         guard all.contains(where: { $0.start == node.start }), ejected(node, now: now) == nil else { return }
-        let failures = min((ejections[node.start]?.failures ?? 0) + 1, 6)
+        let failures = min(max((ejections[node.start]?.failures ?? 0) + 1, least), 6)
         let seconds = min(Int64(1) << Int64(failures - 1), 30)
         ejections[node.start] = Ejection(failures: failures, end: now + .seconds(seconds))
     }

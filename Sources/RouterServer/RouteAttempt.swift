@@ -22,7 +22,8 @@ package struct RouteAttempt: Sendable {
     private let nodes: [RoutedNode]
     private var next = 0
     private let isUpgrade: Bool
-    private let mayRepeat: Bool
+    /// Another node may have it after this one, so this one is not waited for long.
+    package let mayRepeat: Bool
 
     /// - Parameter hasBody: also when none of it was read.
     package init(nodes: [RoutedNode], method: String, isUpgrade: Bool, hasBody: Bool) {
@@ -51,9 +52,9 @@ package struct RouteAttempt: Sendable {
         return advance() ?? .fail(.badGateway)
     }
 
-    /// The deadline for a final answer is past. Only an upgrade is quick everywhere, so only its node counts as ill.
+    /// The deadline for a final answer is past.
     package mutating func timedOut() -> Action {
-        guard isUpgrade, mayRepeat else { return .fail(.gatewayTimeout) }
+        guard mayRepeat else { return .fail(.gatewayTimeout) }
         return advance() ?? .fail(.gatewayTimeout)
     }
 

@@ -47,9 +47,9 @@ package struct RouterLimits: Sendable {
     package var keepAliveTime: TimeAmount = .seconds(60)
     /// For a node to accept a connection.
     package var connectTime: TimeAmount = .seconds(2)
-    /// For a node to answer an upgrade, before the next one is tried.
-    package var upgradeTime: TimeAmount = .seconds(5)
-    /// Without a byte in either direction, while a request that is no upgrade is under way.
+    /// For a node to answer an upgrade, or another request that may go to the next node, before the next one is tried.
+    package var answerTime: TimeAmount = .seconds(5)
+    /// Without a byte in either direction, while any other request, or any answer, is under way.
     package var exchangeIdle: TimeAmount = .seconds(60)
     /// Without a byte in either direction, in a tunnel of which one direction has ended.
     package var halfCloseIdle: TimeAmount = .seconds(30)

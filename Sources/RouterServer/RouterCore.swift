@@ -38,15 +38,24 @@ final class RouterCore: Sendable {
     }
 
     func failed(_ node: RoutedNode) {
+        eject(node, "a node does not take connections") { $0.failed(node, now: $1) }
+    }
+
+    /// The node had a request and answered nothing in time.
+    func hung(_ node: RoutedNode) {
+        eject(node, "a node does not answer") { $0.hung(node, now: $1) }
+    }
+
+    private func eject(_ node: RoutedNode, _ message: Logger.Message, _ mark: (inout NodeTable, NIODeadline) -> Void) {
         let ejected: TimeAmount? = table.withLock { table in
             let now = NIODeadline.now()
             guard table.ejected(node, now: now) == nil else { return nil }
-            table.failed(node, now: now)
+            mark(&table, now)
             return table.ejected(node, now: now)
         }
         guard let ejected else { return }
         logger.warning(
-            "a node does not take connections",
+            message,
             metadata: [
                 "node": "\(node.name)", "address": "\(node.address)",
                 "ejected_ms": .stringConvertible(ejected.nanoseconds / 1_000_000),

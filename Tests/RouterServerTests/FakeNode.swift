@@ -74,10 +74,10 @@ final class FakeNode: Sendable {
 
     struct NoConnection: Error {}
 
-    /// The next connection that nobody took yet, within 20 seconds.
+    /// The next connection that nobody took yet, within two minutes.
     func connection() async throws -> Wire {
         let late = MultiThreadedEventLoopGroup.singleton.any().makePromise(of: Wire.self)
-        let deadline = late.futureResult.eventLoop.scheduleTask(in: .seconds(20)) { late.fail(NoConnection()) }
+        let deadline = late.futureResult.eventLoop.scheduleTask(in: .minutes(2)) { late.fail(NoConnection()) }
         wires.value.withLock { wires in
             if wires.wires.isEmpty {
                 wires.waiting.append(late)
@@ -114,10 +114,24 @@ final class FixedDirectory: NodeDirectory {
     func stop() -> EventLoopFuture<Void> { MultiThreadedEventLoopGroup.singleton.any().makeSucceededVoidFuture() }
 }
 
+extension RouterLimits {
+    /// No deadline that a busy machine could miss; a test that is about one sets it.
+    static var patient: RouterLimits {
+        var limits = RouterLimits()
+        limits.headTime = .minutes(10)
+        limits.keepAliveTime = .minutes(10)
+        limits.connectTime = .minutes(10)
+        limits.answerTime = .minutes(10)
+        limits.exchangeIdle = .minutes(10)
+        limits.halfCloseIdle = .minutes(10)
+        return limits
+    }
+}
+
 /// A router over some nodes, ended after `body`.
 func withRouter(
     over nodes: [RoutedNode],
-    limits: RouterLimits = RouterLimits(),
+    limits: RouterLimits = .patient,
     trusted: [String] = [],
     log: LogRecorder? = nil,
     _ body: (Router, Int, FixedDirectory) async throws -> Void

@@ -81,6 +81,18 @@ struct NodeTableTests {
         #expect(table.ejected(node("a"), now: now) == .seconds(1))
     }
 
+    @Test("a node that lets a request run into its deadline is left out for 16 seconds at once, then for 30")
+    func hung() {
+        var table = table([node("a"), node("b")])
+        table.hung(node("a"), now: start)
+        #expect(table.ejected(node("a"), now: start) == .seconds(16))
+        table.hung(node("a"), now: start + .seconds(16))
+        #expect(table.ejected(node("a"), now: start + .seconds(16)) == .seconds(30))
+        table.answered(node("a"))
+        table.failed(node("a"), now: start)
+        #expect(table.ejected(node("a"), now: start) == .seconds(1))
+    }
+
     @Test("when every node has failed none is left out, and one that answers is the only one again")
     func allFailed() {
         var table = table([node("a"), node("b")])
@@ -179,12 +191,18 @@ struct RouteAttemptTests {
             _ = attempt.start()
             #expect(attempt.broke() == (repeats ? .dial(b) : .fail(.badGateway)))
         }
-        var late = attempt(upgrade: true)
-        _ = late.start()
-        #expect(late.timedOut() == .dial(b))
-        #expect(late.timedOut() == .fail(.gatewayTimeout))
-        var slow = attempt()
-        _ = slow.start()
-        #expect(slow.timedOut() == .fail(.gatewayTimeout))
+    }
+
+    @Test("a node that does not answer loses to the next what may be repeated, and that alone")
+    func late() {
+        for (method, upgrade, body, repeats) in [
+            ("GET", true, false, true), ("GET", false, false, true), ("HEAD", false, false, true),
+            ("POST", false, false, false), ("GET", false, true, false),
+        ] {
+            var attempt = attempt(method, upgrade: upgrade, body: body)
+            _ = attempt.start()
+            #expect(attempt.timedOut() == (repeats ? .dial(b) : .fail(.gatewayTimeout)))
+            if repeats { #expect(attempt.timedOut() == .fail(.gatewayTimeout)) }
+        }
     }
 }

@@ -8,9 +8,10 @@ import Testing
 private let upgrade =
     "GET /ws?key=k HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+private let answer = "HTTP/1.1 204 No Content\r\n\r\n"
 private let accepted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
-@Suite("Nodes that fail", .timeLimit(.minutes(1)))
+@Suite("Nodes that fail", .timeLimit(.minutes(5)))
 struct RouterFailureTests {
     /// Nodes in the order that the key `k` has them.
     private func ordered(_ names: [String]) async throws -> [FakeNode] {
@@ -132,42 +133,51 @@ struct RouterFailureTests {
         for node in nodes { try await node.stop() }
     }
 
-    @Test("a node that accepts and says nothing loses the upgrade to the next")
-    func silent() async throws {
-        let nodes = try await ordered(["a", "b"])
-        var limits = RouterLimits()
-        limits.upgradeTime = .seconds(2)
-        try await withRouter(over: nodes.map(\.node), limits: limits) { _, port, _ in
-            let client = try await Wire.connect(port: port)
-            try await client.send(upgrade)
-            let first = try await nodes[0].connection()
-            let second = try await nodes[1].connection()
-            _ = try await second.receiveHead()
-            try await second.send(accepted)
-            #expect(try await client.receiveHead() == accepted)
-            await first.end()
-            // And is ill for a while.
-            let other = try await Wire.connect(port: port)
-            try await other.send(upgrade)
-            _ = try await nodes[1].connection().receiveHead()
-            client.close()
-            other.close()
+    @Test(
+        "a node that accepts and says nothing loses what may be repeated to the next, and is left out for 16 seconds",
+        arguments: [upgrade, "GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /?key=k HTTP/1.1\r\nHost: a\r\n\r\n"]
+    )
+    func silent(request: String) async throws {
+        // The first in the order is silent; the other answers by itself, however long this test has to wait for its turn.
+        let names = try await ordered(["a", "b"]).map(\.name)
+        let silent = try await FakeNode.start(names[0])
+        let other = try await FakeNode.start(names[1]) { $0.contains("Upgrade: websocket") ? accepted : answer }
+        let log = LogRecorder()
+        var limits = RouterLimits.patient
+        limits.answerTime = .seconds(2)
+        try await withRouter(over: [silent.node, other.node], limits: limits, log: log) { _, port, _ in
+            for _ in 0..<2 {
+                let client = try await Wire.connect(port: port)
+                try await client.send(request)
+                #expect(
+                    try await client.receiveHead().hasPrefix(request == upgrade ? "HTTP/1.1 101 " : "HTTP/1.1 204 "))
+                client.close()
+            }
+            await (try silent.connection()).end()
         }
-        for node in nodes { try await node.stop() }
+        let lines = log.lines.withLock { $0.filter { $0.message == "a node does not answer" } }
+        #expect(lines.first?.metadata["node"].map { "\($0)" } == silent.name)
+        #expect(lines.first?.metadata["ejected_ms"].map { "\($0)" } == "16000")
+        try await silent.stop()
+        try await other.stop()
     }
 
-    @Test("an answer that does not come is 504")
+    @Test("an answer that does not come is 504, of a request that may not be repeated too, and is no other node's")
     func late() async throws {
-        let nodes = try await ordered(["a"])
-        var limits = RouterLimits()
-        limits.exchangeIdle = .milliseconds(200)
+        let nodes = try await ordered(["a", "b"])
+        var limits = RouterLimits.patient
+        limits.answerTime = .milliseconds(200)
+        limits.exchangeIdle = .milliseconds(300)
         try await withRouter(over: nodes.map(\.node), limits: limits) { _, port, _ in
             let client = try await Wire.connect(port: port)
+            try await client.send("POST /?key=k HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            #expect(try await client.receiveMessage().head.hasPrefix("HTTP/1.1 504 "))
+            #expect(nodes[1].connectionsWaiting == 0)
             try await client.send("GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n")
             #expect(try await client.receiveMessage().head.hasPrefix("HTTP/1.1 504 "))
             client.close()
         }
-        try await nodes[0].stop()
+        for node in nodes { try await node.stop() }
     }
 
     @Test("a client that goes away takes its request to the node along")

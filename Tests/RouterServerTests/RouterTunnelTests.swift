@@ -13,10 +13,10 @@ private func upgrade(_ query: String = "?key=k") -> String {
         + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 }
 
-@Suite("Tunnels", .timeLimit(.minutes(1)))
+@Suite("Tunnels", .timeLimit(.minutes(5)))
 struct RouterTunnelTests {
     private func withTunnel(
-        limits: RouterLimits = RouterLimits(),
+        limits: RouterLimits = .patient,
         query: String = "?key=k",
         receiveBuffer: Int? = nil,
         _ body: (Wire, Wire, Router) async throws -> Void
@@ -153,7 +153,7 @@ struct RouterTunnelTests {
 
     @Test("a half-closed tunnel in which nothing moves ends, and one that moves does not")
     func idleHalfClosed() async throws {
-        var limits = RouterLimits()
+        var limits = RouterLimits.patient
         limits.halfCloseIdle = .seconds(1)
         try await withTunnel(limits: limits) { client, server, router in
             try await client.closeOutput()
@@ -212,27 +212,30 @@ struct RouterTunnelTests {
     @Test("a router that drains closes the idle, lets a tunnel go on, and ends with it")
     func drain() async throws {
         let node = try await FakeNode.start("a")
-        let directory = FixedDirectory([node.node])
+        // A loopback address of its own: on 127.0.0.1 another test's listener may get the port as soon as it is free.
+        let host = "127.63.0.1"
+        var configuration = RouterConfiguration(host: host, port: 0, affinityKey: (1, 2), subject: { _ in nil })
+        configuration.limits = .patient
         let router = try await Router.start(
-            RouterConfiguration(host: "127.0.0.1", port: 0, affinityKey: (1, 2), subject: { _ in nil }),
-            directory: directory,
+            configuration,
+            directory: FixedDirectory([node.node]),
             group: .singletonMultiThreadedEventLoopGroup,
             logger: .init(label: "t", factory: { _ in NoLog() })
         ).get()
         let port = try #require(router.localAddress?.port)
-        let client = try await Wire.connect(port: port)
+        let client = try await Wire.connect(host: host, port: port)
         try await client.send(upgrade())
         let server = try await node.connection()
         _ = try await server.receiveHead()
         try await server.send(accepted)
         _ = try await client.receiveHead()
-        let idle = try await Wire.connect(port: port)
+        let idle = try await Wire.connect(host: host, port: port)
         try await idle.send("GET /_router/healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         #expect(try await idle.receiveMessage().body == "ok\n")
 
-        let drained = router.drain(within: .seconds(30))
+        let drained = router.drain(within: .minutes(10))
         await idle.end()
-        await #expect(throws: (any Error).self) { _ = try await Wire.connect(port: port) }
+        await #expect(throws: (any Error).self) { _ = try await Wire.connect(host: host, port: port) }
         try await client.send("on")
         #expect(try await server.receiveText(2) == "on")
         server.close()

@@ -34,7 +34,12 @@ final class Wire: ChannelDuplexHandler, @unchecked Sendable {
 
     init(onReceive: (@Sendable (Wire) -> Void)? = nil) { self.onReceive = onReceive }
 
-    static func connect(port: Int, paused: Bool = false, receiveBuffer: Int? = nil) async throws -> Wire {
+    static func connect(
+        host: String = "127.0.0.1",
+        port: Int,
+        paused: Bool = false,
+        receiveBuffer: Int? = nil
+    ) async throws -> Wire {
         var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .channelOption(.allowRemoteHalfClosure, value: true)
         if let receiveBuffer {
@@ -44,7 +49,7 @@ final class Wire: ChannelDuplexHandler, @unchecked Sendable {
         if paused { wire.pause() }
         _ = try await bootstrap.channelInitializer { channel in
             channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(wire) }
-        }.connect(host: "127.0.0.1", port: port).get()
+        }.connect(to: SocketAddress(ipAddress: host, port: port)).get()
         return wire
     }
 
@@ -153,7 +158,7 @@ final class Wire: ChannelDuplexHandler, @unchecked Sendable {
         }
     }
 
-    /// Until the condition holds, for at most 20 seconds.
+    /// Until the condition holds, for at most two minutes: a busy machine may let a test stand still for long.
     private func wait(_ condition: @escaping @Sendable (State) -> Bool) async {
         await withCheckedContinuation { continuation in
             let waiter: Int? = state.withLock { state in
@@ -167,7 +172,7 @@ final class Wire: ChannelDuplexHandler, @unchecked Sendable {
                 return state.lastWaiter
             }
             guard let waiter else { return continuation.resume() }
-            MultiThreadedEventLoopGroup.singleton.any().scheduleTask(in: .seconds(20)) {
+            MultiThreadedEventLoopGroup.singleton.any().scheduleTask(in: .minutes(2)) {
                 let isLate = self.state.withLock { $0.waiters.removeValue(forKey: waiter) != nil }
                 if isLate { continuation.resume() }
             }
