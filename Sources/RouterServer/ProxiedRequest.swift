@@ -43,7 +43,7 @@ package struct ProxiedRequest: Sendable {
         peerIsTrusted = trusted.contains(peer)
         let chain = head.fields.values("x-forwarded-for").flatMap { String(buffer: $0).split(separator: ",") }
         client = peerIsTrusted ? trusted.client(of: peer, chain: chain) : peer
-        let passedOn = head.fields.contains { HopByHop.forwarding.contains($0.key) }
+        let passedOn = head.fields.contains { HopByHop.isForwarding($0) }
         let isNamed =
             peerIsTrusted && !chain.isEmpty && chain.allSatisfy { IPAddress($0.trimmedBlanks) != nil }
             && head.fields.first("forwarded") == nil
@@ -111,10 +111,9 @@ private enum HopByHop {
         "content-length",
     ]
     /// What a client could forge to pass for a proxy.
-    static let forwarding: Set<String> = [
-        "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
-        "forwarded", "x-real-ip",
-    ]
+    static func isForwarding(_ field: HTTPField) -> Bool {
+        field.key.hasPrefix("x-forwarded-") || field.key == "forwarded" || field.key == "x-real-ip"
+    }
 
     /// The fields without those names and without what Connection names.
     static func removed(from fields: [HTTPField]) -> [HTTPField] {
@@ -144,24 +143,25 @@ extension ProxiedRequest {
     ///
     /// 1. Hop-by-hop fields end here; a WebSocket upgrade is written anew.
     /// 2. X-Forwarded-For ends with the peer, before it only what a trusted proxy said; X-Forwarded-Proto and -Host are
-    ///    the trusted proxy's or this hop's. What anybody else says of them, and Forwarded, does not pass.
+    ///    the trusted proxy's, or this hop's where none came through. Of anybody else no X-Forwarded-*, Forwarded or
+    ///    X-Real-IP passes.
     /// 3. The body is framed as `body` says, never twice.
     package func headForNode(address: String, peer: IPAddress) -> ByteBuffer {
         var out = ByteBuffer()
         out.reserveCapacity(1024)
         out.writeString("\(head.method) \(target) HTTP/1.1\r\n")
         out.writeField("Host", host ?? address)
-        for field in HopByHop.removed(from: head.fields) {
+        let passing = HopByHop.removed(from: head.fields).filter { peerIsTrusted || !HopByHop.isForwarding($0) }
+        for field in passing {
             if field.key == "host" || field.key == "x-request-id" || field.key == "x-forwarded-for" { continue }
-            if !peerIsTrusted, HopByHop.forwarding.contains(field.key) { continue }
             out.writeField(field)
         }
         let chain = peerIsTrusted ? head.fields.values("x-forwarded-for").map { String(buffer: $0) } : []
         out.writeField("X-Forwarded-For", (chain + [peer.description]).filter { !$0.isEmpty }.joined(separator: ", "))
-        if !peerIsTrusted || head.fields.first("x-forwarded-proto") == nil {
+        if passing.first("x-forwarded-proto") == nil {
             out.writeField("X-Forwarded-Proto", "http")
         }
-        if let host, !peerIsTrusted || head.fields.first("x-forwarded-host") == nil {
+        if let host, passing.first("x-forwarded-host") == nil {
             out.writeField("X-Forwarded-Host", host)
         }
         out.writeField("X-Request-ID", id)
