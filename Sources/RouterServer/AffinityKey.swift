@@ -19,7 +19,7 @@ package struct AffinityKey: Equatable, Sendable {
             self.init(kind: .key, value: key)
         } else if let user = query["user"] {
             self.init(kind: .user, value: user)
-        } else if let user = Self.token(of: request, query).flatMap(subject), !user.isEmpty {
+        } else if let user = Self.tokens(of: request, query).lazy.compactMap(subject).first(where: { !$0.isEmpty }) {
             self.init(kind: .token, value: user)
         } else if let id = Self.cookie(in: request.fields) {
             self.init(kind: .cookie, value: id)
@@ -33,12 +33,11 @@ package struct AffinityKey: Equatable, Sendable {
         self.value = value
     }
 
-    private static func token(of request: RequestHead, _ query: QueryItems) -> String? {
-        if let token = query["token"] { return token }
-        guard let credentials = request.fields.first("authorization") else { return nil }
-        let parts = credentials.split(separator: " ", maxSplits: 1)
-        guard parts.count == 2, parts[0].lowercased() == "bearer" else { return nil }
-        return String(parts[1].trimmedBlanks)
+    /// The query's, then that of Authorization: one that says nobody stands in nobody's way.
+    private static func tokens(of request: RequestHead, _ query: QueryItems) -> [String] {
+        let parts = request.fields.first("authorization")?.split(separator: " ", maxSplits: 1) ?? []
+        let bearer = parts.count == 2 && parts[0].lowercased() == "bearer" ? String(parts[1].trimmedBlanks) : nil
+        return [query["token"], bearer].compactMap(\.self)
     }
 
     /// Only a value that `cookieValue(random:)` could have made.

@@ -40,6 +40,8 @@ struct AffinityKeyTests {
     func nonsense() throws {
         #expect(try key("/ws?key=&user=bob").value == "bob")
         #expect(try key("/ws?token=garbage", [("Cookie", "martlet_affinity=\(id)")]).kind == .cookie)
+        #expect(try key("/ws?token=garbage", [("Authorization", "Bearer token-of-erin")]).value == "erin")
+        #expect(try key("/ws?token=token-of-", [("Authorization", "Bearer token-of-erin")]).value == "erin")
         #expect(try key("/ws", [("Authorization", "Basic token-of-erin")]).kind == .address)
         for bad in [
             "martlet_affinity=x", "martlet_affinity=", "martlet_affinity", "xmartlet_affinity=\(id)",
