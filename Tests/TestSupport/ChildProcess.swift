@@ -154,6 +154,7 @@ package final class ChildProcess: Sendable {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, output, 1)
         posix_spawn_file_actions_adddup2(&actions, error, 2)
+        closeInherited(&actions)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -181,6 +182,17 @@ package struct SystemCallFailed: Error, CustomStringConvertible {
 
     package init(_ call: String, _ code: Int32 = errno) {
         description = "\(call): \(String(cString: strerror(code)))"
+    }
+}
+
+/// NIO's sockets are inherited: a listener that a test closes would go on taking connections in the child, to which
+/// nobody there ever answers.
+func closeInherited(_ actions: inout posix_spawn_file_actions_t) {
+    var limit = rlimit()
+    // Closing one that is not open is no error, closing one over the limit is.
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+    for descriptor in 3..<Int32(min(limit.rlim_cur, 8192)) {
+        posix_spawn_file_actions_addclose(&actions, descriptor)
     }
 }
 

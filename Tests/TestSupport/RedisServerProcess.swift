@@ -151,11 +151,8 @@ package final class RedisServerProcess: Sendable {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_adddup2(&actions, input[0], 0)
         posix_spawn_file_actions_adddup2(&actions, output[1], 1)
-        // Otherwise one server's shell holds the pipe of another, and neither ends with this process; and a socket that
-        // a test closes stays open here.
-        for descriptor in Int32(3)..<1024 {
-            posix_spawn_file_actions_addclose(&actions, descriptor)
-        }
+        // Otherwise one server's shell holds the pipe of another, and neither ends with this process.
+        closeInherited(&actions)
 
         // The threads of a test block signals; a shell that inherits that never hears of its child's end.
         var attributes = posix_spawnattr_t()
