@@ -77,7 +77,11 @@ package enum HistoryRange: Sendable, Equatable {
 package struct ClientMessageError: Error, Sendable, Equatable {
     package let error: WireError
     package let id: String?
+    /// As the client named it, also where that is no room name: at most ``maximumRoomLength`` bytes.
     package let room: String?
+
+    /// Of what is repeated in an error, in bytes: over the longest room name that is not private.
+    package static let maximumRoomLength = 200
 
     package init(error: WireError, id: String?, room: String?) {
         self.error = error

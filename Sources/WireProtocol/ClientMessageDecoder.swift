@@ -79,8 +79,10 @@ private struct Fields {
         if matches(key, "info") { return info = value }
     }
 
+    /// The room at fault as it was named, which may be no room name.
     var roomForError: String? {
-        room.flatMap { JSONText.string($0, in: bytes) }.flatMap { $0.utf8.count <= 512 ? $0 : nil }
+        room.flatMap { JSONText.string($0, in: bytes) }
+            .flatMap { $0.utf8.count <= ClientMessageError.maximumRoomLength ? $0 : nil }
     }
 
     func requestID() throws(WireError) -> String? {
@@ -93,7 +95,7 @@ private struct Fields {
         return string
     }
 
-    func body() throws(WireError) -> ClientMessage.Body {
+    mutating func body() throws(WireError) -> ClientMessage.Body {
         guard let type else { throw WireError(.invalidField, "type is missing; it names the message") }
         guard type.isString else { throw WireError(.invalidField, "type is a string") }
         if matches(type, "message") { return .message(room: try roomName(), payload: try payload()) }
@@ -147,7 +149,7 @@ private struct Fields {
         return ClientMessage.Payload(text: text?.range, data: data?.range)
     }
 
-    private func joins() throws(WireError) -> [ClientMessage.Join] {
+    private mutating func joins() throws(WireError) -> [ClientMessage.Join] {
         guard let rooms else {
             return [
                 ClientMessage.Join(
@@ -169,6 +171,7 @@ private struct Fields {
         for element in elements {
             guard element.kind == .object else { throw WireError(.invalidField, "rooms is an array of objects") }
             let fields = members(of: element)
+            room = fields.room  // an error is about this one
             joins.append(
                 ClientMessage.Join(
                     room: try roomName(fields.room), since: try position(fields.since),

@@ -105,6 +105,23 @@ struct ClientMessageTests {
         #expect(error?.room == name)
     }
 
+    @Test("of many rooms in a join, the one that is no room name is named, where it is text of at most 200 bytes")
+    func invalidRoomOfMany() {
+        func room(_ literal: String) -> String? {
+            let text = #"{"type":"join","id":"1","rooms":[{"room":"a"},{"room":\#(literal)},{"room":"b c"}]}"#
+            let refused = error(text)
+            #expect(refused?.id == "1")
+            return refused?.room
+        }
+        #expect(error(#"{"type":"join","rooms":[{"room":"a"},{"room":"b c"}]}"#)?.error.code == .invalidRoom)
+        #expect(room(#""bad room""#) == "bad room")
+        #expect(room(JSONWriter.literal(String(repeating: "ä", count: 100)))?.utf8.count == 200)
+        #expect(room(JSONWriter.literal(String(repeating: "ä", count: 101))) == nil)
+        #expect(room(#""\ud800""#) == nil)
+        #expect(room("5") == nil)
+        #expect(room(#""x","since":{"epoch":1}"#) == "x")
+    }
+
     @Test("the longest room name is taken")
     func longestRoom() throws {
         _ = try RoomName(validating: String(repeating: "x", count: 128))
