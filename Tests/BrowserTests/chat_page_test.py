@@ -261,6 +261,52 @@ class ChatPage(unittest.TestCase):
         say(self.one, "I am")
         shows(self.two, "I am")
 
+    def test_a_link_to_what_is_no_room_is_refused_with_a_word_and_changes_nothing(self):
+        say(self.one, "before")
+        shows(self.two, "before")
+        self.one.open(f"{self.cluster.url}/?user={self.alice}&room=bad%20room")
+        self.one.wait("the name is refused", "document.querySelector('#notice').textContent.includes('“bad room” is no room')")
+        self.assertEqual(self.one.text("#room-name"), self.room)
+        self.assertEqual(self.one.script("return [...document.querySelectorAll('.room-item .name')].map((n) => n.textContent)"),
+                         [self.room])
+        say(self.one, "after")
+        shows(self.two, "after")
+        self.check_lines(["before", "after"])
+        self.two.open("about:blank")
+        self.two.open(f"{self.cluster.url}/?user=nobody&room=bad%20room")
+        self.two.wait("the form says it", "document.querySelector('#sign-in-error').textContent.includes('is no room name')")
+
+    def test_a_room_that_the_server_refuses_takes_no_other_with_it(self):
+        self.one.script("document.querySelector('#new-room').value = 'dm:b:a';"
+                        "document.querySelector('#add-room').requestSubmit()")
+        self.one.wait("the refusal is said", "document.querySelector('#notice').textContent.includes('#dm:b:a cannot be joined')")
+        self.one.wait("the room before is open", "document.querySelector('#room-name').textContent === arguments[0]", 5,
+                      self.room)
+        say(self.one, "still here")
+        shows(self.two, "still here")
+
+    def test_who_is_taken_out_of_their_only_room_reads_why(self):
+        self.cluster.admin("kick", self.alice, "--room", self.room)
+        self.one.wait("the form says why", "document.querySelector('#sign-in-error').checkVisibility() && "
+                      "document.querySelector('#sign-in-error').textContent.startsWith(arguments[0])", 10,
+                      f"You were taken out of #{self.room}")
+        say(self.two, "alone now")
+        shows(self.two, "alone now")
+
+    def test_the_longest_names_fit_beside_the_chat(self):
+        name = "r" * 128
+        enter(self.two, "w" * 128, self.room)
+        self.one.type("#new-room", name)
+        self.one.press("enter")
+        self.one.wait("the room is open", "document.querySelector('#room-name').textContent === arguments[0]", 10, name)
+        for window in (self.one, self.two):
+            for width, phone in ((1280, False), (360, True)):
+                window.resize(width, 740, 2 if phone else 1, phone)
+                window.wait("nothing is cut off", """[...document.querySelectorAll('.rooms, .people')]
+                  .every((side) => side.scrollWidth <= side.clientWidth &&
+                    [...side.querySelectorAll('li')].every((item) => item.offsetWidth <= side.clientWidth))""", 5)
+            window.resize(1280, 800)
+
     def test_a_redis_that_forgot_everything_is_said_and_the_chat_goes_on(self):
         say(self.one, "forgotten soon")
         shows(self.two, "forgotten soon")
@@ -343,8 +389,13 @@ class TokenPage(unittest.TestCase):
         window.script("sessionStorage.clear(); localStorage.clear()")
         window.open(f"{base}/?user=somebody&room=private")
         window.press("enter")
-        window.wait("the page asks for a token", "document.querySelector('#token')?.checkVisibility()", 15)
+        window.wait("the page asks for a token", "document.querySelector('#token')?.checkVisibility()", 2)
         window.screenshot(shared.SHOTS / "token.png")
+        window.type("#token", "eyJ.x.y")
+        window.press("enter")
+        window.wait("the token is refused", "document.querySelector('#sign-in-error').textContent.includes('not accepted')")
+        self.assertEqual(window.text("#sign-in-error").lower().count("the token was not accepted"), 1)
+        window.script("document.querySelector('#token').value = ''")
         window.type("#token", token)
         window.press("enter")
         window.wait("the token is accepted", "document.documentElement.dataset.connection === 'online'")

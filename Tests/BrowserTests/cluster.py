@@ -115,6 +115,12 @@ class Cluster:
         return subprocess.run([MARTLET, "token", "mint", user], env=environment, check=True, capture_output=True,
                               text=True).stdout.strip()
 
+    def admin(self, *arguments):
+        """What `martlet admin` prints."""
+        environment = {**clean_environment(), "MARTLET_REDIS_URL": f"redis://127.0.0.1:{self.redis_port}"}
+        return subprocess.run([MARTLET, "admin", *arguments], env=environment, check=True, capture_output=True,
+                              text=True).stdout
+
     def _start(self, name, command, **settings):
         environment = clean_environment()
         environment["MARTLET_SECRET"] = "only for the browser tests, 32 bytes"

@@ -2,7 +2,7 @@
 const done = arguments[arguments.length - 1];
 
 (async () => {
-  const { Martlet, backoff, closeAction } = await import("/martlet.js");
+  const { Martlet, backoff, closeAction, isRoomName } = await import("/martlet.js");
 
   class Socket {
     static all = [];
@@ -287,6 +287,75 @@ const done = arguments[arguments.length - 1];
       client.socket().say({ type: "presence", room: "r", members: [{ user: "zoe" }], count: 1, pv: 5 });
       equal(client.chat.members("r").map(({ user }) => user), ["zoe"]);
       client.chat.close();
+    },
+    "a whole list of members replaces what is known, also with a lower pv": () => {
+      const client = enter(0);
+      client.socket().say({ type: "presence", room: "r", joined: [{ user: "bob" }], left: [], count: 2, pv: 2 });
+      client.socket().say({ type: "presence", room: "r", members: [{ user: "zoe" }], count: 1, pv: 1 });
+      equal(client.chat.members("r").map(({ user }) => user), ["zoe"]);
+      client.chat.close();
+    },
+    "with a new epoch the room's pv counts from a new start, and the list is read again": () => {
+      const client = enter(4);
+      client.socket().say({ type: "presence", room: "r", joined: [{ user: "bob" }], left: [], count: 2, pv: 2 });
+      client.socket().say({ type: "gap", room: "r", epoch: "f", to: 1 });
+      equal(client.socket().of("presence").length, 1);
+      client.socket().say({ type: "presence", room: "r", joined: [{ user: "carl" }], left: [], count: 3, pv: 1 });
+      equal(client.chat.members("r").map(({ user }) => user), ["alice", "bob", "carl"]);
+      client.socket().say({ type: "gap", room: "r", epoch: "f", from: 2, to: 3 });
+      client.socket().say({ type: "presence", room: "r", joined: [{ user: "dora" }], left: [], count: 4, pv: 1 });
+      equal([client.chat.members("r").length, client.socket().of("presence").length], [3, 1]);
+      client.chat.close();
+    },
+    "what is no room name is refused here": async () => {
+      const names = ["general", "a.b:c@d/e-f_9", "x".repeat(128), "dm:alice:b%C3%A9a", "", "bad room", "ä", "a\n", "x".repeat(129), "dm:alice"];
+      equal(names.map(isRoomName), [true, true, true, true, false, false, false, false, false, false]);
+      const client = enter(0);
+      const codes = [];
+      for (const call of [() => client.chat.join("bad room"), () => client.chat.send("bad room", "x")]) {
+        try { call(); } catch ({ code, reason }) { codes.push(code, reason); }
+      }
+      await client.chat.history("bad room").catch(({ code }) => codes.push(code));
+      equal(codes, [108, "invalid_room", 108, "invalid_room", 108]);
+      equal(client.socket().sent.map(({ type }) => type).filter((type) => type !== "ping"), ["join"]);
+      client.chat.close();
+    },
+    "a refused name takes only its own room; the others of the frame are joined again": () => {
+      const client = enter(0);
+      const refuse = (room) => {
+        const { id } = client.socket().of("join").at(-1);
+        client.socket().say({ type: "error", code: 108, reason: "invalid_room", message: "no", room, id });
+      };
+      client.socket().onclose({ code: 1006, reason: "" });
+      client.chat.join("dm:b:a");
+      client.chat.join("q");
+      client.chat.retryNow();
+      client.socket().say(welcome);
+      refuse("dm:b:a");
+      equal(client.socket().of("join").at(-1).rooms.map(({ room }) => room), ["r", "q"]);
+      equal(client.of("error").map(({ code, refused }) => [code, refused]), [[108, ["dm:b:a"]]]);
+      refuse(undefined);
+      equal(client.socket().of("join").slice(-2).map(({ rooms }) => rooms.map(({ room }) => room)), [["r"], ["q"]]);
+      refuse(undefined);
+      client.socket().say(joined(0, { recovered: true }));
+      equal([client.of("error").at(-1).refused, client.of("joined").length], [["q"], 2]);
+      client.chat.close();
+    },
+    "what to be seen as is said at once, so who is not known learns it without a wait": async () => {
+      Socket.all = [];
+      const chat = new Martlet({ url: "ws://test/ws", user: "alice", client: "c", WebSocket: Socket });
+      chat.connect();
+      await Socket.all[0].onopen();
+      equal(Socket.all[0].sent, [{ type: "status", status: "online" }]);
+      Socket.all[0].say({ type: "error", code: 106, reason: "not_authenticated", message: "send auth first" });
+      equal([chat.state, Socket.all[0].readyState], ["closed", 3]);
+      const other = new Martlet({ url: "ws://test/ws", token: async () => "ey", client: "c", WebSocket: Socket });
+      other.status("away");
+      other.connect();
+      Socket.all[1].onopen();
+      await tick(0);
+      equal(Socket.all[1].sent, [{ type: "auth", token: "ey", client: "c" }, { type: "status", status: "away" }]);
+      other.close();
     },
     "close codes say whether to come back": async () => {
       equal([1006, 4000, 4099, 4100, 4199, 4200, 4299].map(closeAction), ["resume", "resume", "resume", "backoff", "backoff", "stop", "stop"]);

@@ -63,10 +63,10 @@ struct WebAssetsTests {
 }
 
 extension String {
-    /// The paths in `src=`, `href=` and `from`, but for places within the page.
+    /// The paths in `src=`, `href=` and `from`, but for places within the page. All files stand in one folder.
     fileprivate var references: [String] {
         ["src=\"", "href=\"", "from \""].flatMap { opening in
             ranges(of: opening).map { String(self[$0.upperBound...].prefix { $0 != "\"" }) }
-        }.filter { !$0.hasPrefix("#") }
+        }.filter { !$0.hasPrefix("#") }.map { $0.hasPrefix("./") ? String($0.dropFirst()) : $0 }
     }
 }

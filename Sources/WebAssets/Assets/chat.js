@@ -1,4 +1,4 @@
-import { Martlet } from "/martlet.js";
+import { Martlet, isRoomName } from "/martlet.js";
 import { ConnectionView } from "/connection.js";
 import { closeDrawers } from "/drawers.js";
 import { showPeople, showTyping } from "/people.js";
@@ -27,6 +27,10 @@ const remembered = {
   },
 };
 
+const short = (name) => (name.length > 40 ? `${name.slice(0, 40)}…` : name);
+const noRoom = (name) => `“${short(name)}” is no room name: up to 128 letters, digits and _ . : @ / - make one.`;
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+
 // Signing in
 
 function showSignIn(problem) {
@@ -46,7 +50,9 @@ byId("sign-in-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = byId("user").value.trim();
   if (!name || utf8.encode(name).length > 128) return showSignIn("A name has 1 to 128 bytes.");
-  signIn(name, byId("room").value, byId("token").value || undefined);
+  const room = byId("room").value;
+  if (!isRoomName(room)) return showSignIn(noRoom(room));
+  signIn(name, room, byId("token").value || undefined);
 });
 
 function signIn(name, room, token) {
@@ -63,7 +69,7 @@ function signIn(name, room, token) {
   current = undefined;
   chat = new Martlet({ user: name, token });
   listen(chat);
-  const others = remembered.get(`rooms.${name}`).split(" ").filter(Boolean);
+  const others = remembered.get(`rooms.${name}`).split(" ").filter(isRoomName);
   for (const other of new Set([...others, room])) addRoom(other);
   show(room);
   chat.connect();
@@ -107,7 +113,7 @@ function listen(source) {
   on("state", (detail) => {
     if (detail.state === "closed" && detail.code === 4201) {
       byId("token-field").hidden = false;
-      return signOut(secret ? `The token was not accepted: ${detail.reason}.` : "This server asks for a token.");
+      return signOut(secret ? sentence(detail.reason) : "This server asks for a token.");
     }
     if (detail.state === "online") adoptName();
     connection.update(detail, source);
@@ -149,13 +155,13 @@ function listen(source) {
     if (room === current) showTyping(current);
   });
   on("left", ({ room: name, reason }) => {
-    if (!rooms.has(name)) return;
-    removeRoom(name);
-    if (reason) notice(`You were taken out of #${name}: ${reason}`);
+    if (rooms.has(name)) removeRoom(name, sentence(`You were taken out of #${short(name)}${reason ? `: ${reason}` : ""}`));
   });
-  on("error", ({ message, reason, room }) => {
-    notice(message ?? reason);
-    if (room && rooms.has(room) && rooms.size > 1 && !rooms.get(room).read) removeRoom(room);
+  on("error", ({ message, reason, refused = [] }) => {
+    const why = message ?? reason;
+    const gone = refused.filter((name) => rooms.has(name));
+    if (!gone.length) return notice(why);
+    for (const name of gone) removeRoom(name, sentence(`#${short(name)} cannot be joined: ${why}`));
   });
 }
 
@@ -214,14 +220,16 @@ function addRoom(name) {
   showRooms();
 }
 
-function removeRoom(name) {
+/** `why` is said when it was not the user's own wish. */
+function removeRoom(name, why) {
   rooms.delete(name);
   chat.leave(name);
   saveRooms();
-  if (current?.name !== name) return showRooms();
   const [next] = rooms.keys();
-  if (next) show(next);
-  else signOut();
+  if (!next) return signOut(why);
+  if (current?.name === name) show(next);
+  else showRooms();
+  if (why) notice(why);
 }
 
 function saveSession() {
@@ -241,7 +249,7 @@ function show(name) {
   log.setAttribute("aria-live", "off"); // a change of room is not news
   log.querySelector("ol").replaceWith(current.timeline.list);
   requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
-  input.placeholder = `Message #${name}`;
+  input.placeholder = `Message #${short(name)}`;
   input.value = current.draft;
   fitInput();
   remembered.set("room", name);
@@ -285,6 +293,7 @@ function showRooms() {
 byId("add-room").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = byId("new-room").value;
+  if (!isRoomName(name)) return notice(noRoom(name));
   byId("new-room").value = "";
   addRoom(name);
   show(name);
@@ -420,8 +429,11 @@ document.addEventListener("keydown", (event) => {
 
 let last;
 try { last = JSON.parse(sessionStorage.getItem("martlet.in")); } catch { /* ask */ }
+const asked = query.get("room");
+const problem = asked && !isRoomName(asked) ? noRoom(asked) : undefined;
 if (last && (!query.has("user") || query.get("user") === last.name)) {
-  signIn(last.name, query.get("room") || last.room, last.token);
+  signIn(last.name, [asked, last.room, "general"].find((name) => name && isRoomName(name)), last.token);
+  if (problem) notice(problem);
 } else {
-  showSignIn();
+  showSignIn(problem);
 }

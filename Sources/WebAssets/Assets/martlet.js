@@ -1,5 +1,5 @@
 /**
- * Martlet's client for the browser: one ES module, nothing to install.
+ * Martlet's client for the browser: an ES module, and the three beside it that it imports.
  *
  *     const chat = new Martlet({ user: "alice" });
  *     chat.addEventListener("message", ({ detail }) => console.log(detail.room, detail.seq, detail.from, detail.text));
@@ -18,8 +18,15 @@
  * - `page` {room, messages, more}: the newest messages, behind a `gap` that a reconnect met
  * - `message` {room, seq, from, text, data, ts, id, own} · `sent` {room, id, status, seq, ts, error}: "acked",
  *   "failed" (it was not stored) or "unknown" (it may have been stored)
- * - `presence` {room, members, count} · `typing` {room, users} · `error` {code, reason, message, room}
+ * - `presence` {room, members, count} · `typing` {room, users} · `error` {code, reason, message, room, refused}: `refused`
+ *   lists the rooms that this client is not in because of it
  */
+
+import { Link, backoff, closeAction } from "./link.js";
+import { Outbox, clientInstance } from "./outbox.js";
+import { Room, isRoomName } from "./room.js";
+
+export { backoff, closeAction, isRoomName };
 
 /** Number → [name, whether the same request may succeed later]. */
 export const errors = {
@@ -33,134 +40,14 @@ export const errors = {
   // </errors>
 };
 
-/** Milliseconds. An unanswered message is sent again after `ack`, but not after `resend`: the server knows an id for two
- * minutes. A message may wait `hole` for its predecessors. A member list is read again at the age of
- * `presence`, should the last event be lost. Online for `stable`, the next backoff starts small. */
-const after = {
-  connect: 10_000, pingEvery: 20_000, pong: 10_000, ack: 10_000, resend: 110_000, hole: 1000,
-  typing: 6000, typingRefresh: 3000, presence: 50_000, stable: 10_000,
-};
+/** Milliseconds. An unanswered message is not sent again after `resend`: the server knows an id for two minutes. A
+ * message may wait `hole` for its predecessors. A member list is read again at the age of `presence`, should the last
+ * event be lost. Online for `stable`, the next backoff starts small. */
+const after = { resend: 110_000, hole: 1000, typing: 6000, typingRefresh: 3000, presence: 50_000, stable: 10_000 };
 
-/** Delay before reconnect number `attempt` (0, 1, 2 …): full jitter under 1 s doubling to 30 s. */
-export function backoff(attempt, random = Math.random) {
-  return Math.round(random() * Math.min(30_000, 1000 * 2 ** Math.min(attempt, 10)));
-}
-
-/** What to do about a close code: "resume", "backoff" or "stop". */
-export function closeAction(code) {
-  if (code >= 4200 && code < 4300) return "stop";
-  return code >= 4100 && code < 4200 ? "backoff" : "resume";
-}
-
-const token = () => Math.random().toString(36).slice(2, 10).padEnd(8, "0");
-
-/** Scopes the ids of this tab's messages; a reload keeps it. */
-function clientInstance() {
-  try {
-    let id = sessionStorage.getItem("martlet.client");
-    if (!id) sessionStorage.setItem("martlet.client", (id = `web-${token()}${token()}`));
-    return id;
-  } catch {
-    return `web-${token()}${token()}`; // storage is forbidden here
-  }
-}
-
-/** Messages on their way at once, where the server counts: even if it reads them all at one moment, it refuses none. */
-const burst = 20;
-
-/**
- * Own messages without an ack, oldest first. They go in order and a little slower than the server counts, which counts
- * every frame, so that it refuses none. If it does, the first of that room goes alone, until it is stored.
- */
-class Outbox {
-  #messages = new Map();
-  #holds = new Map(); // room → until when nothing is sent there
-  #rate = 0; // messages in a millisecond; 0 is no limit
-  #credit = 0;
-  #countedAt = 0;
-
-  get(id) {
-    return this.#messages.get(id);
-  }
-
-  all() {
-    return [...this.#messages.values()];
-  }
-
-  /** `doubtfulSince` is when it was sent that it may be stored; 0 when it never was, or was refused each time. */
-  add(message) {
-    const { id, room, text, data } = message;
-    const frame = JSON.stringify({ type: "message", room, text, data, id });
-    const { length: bytes } = new TextEncoder().encode(frame);
-    this.#messages.set(id, { ...message, frame, bytes, sentAt: 0, doubtfulSince: 0, unanswered: 0, probe: false });
-  }
-
-  remove({ id, room, probe }) {
-    if (probe) this.#holds.delete(room);
-    return this.#messages.delete(id);
-  }
-
-  /** A session begins in which the server lets so many pass; 0 is no limit. */
-  begin(perSecond = 0) {
-    this.#rate = (0.9 * perSecond) / 1000;
-    this.#credit = burst;
-    this.#countedAt = Date.now();
-  }
-
-  /** What is to be sent now, and after how many milliseconds there may be more, unless an ack comes first. */
-  takeDue(now, isOpen) {
-    const due = [];
-    const rooms = new Set();
-    let wait = Infinity;
-    let flying = 0;
-    if (this.#rate) this.#credit = Math.min(burst, this.#credit + Math.max(0, now - this.#countedAt) * this.#rate);
-    this.#countedAt = now;
-    for (const message of this.#messages.values()) {
-      const { room, sentAt } = message;
-      const isFirst = !rooms.has(room);
-      rooms.add(room);
-      const hold = this.#holds.get(room);
-      if (sentAt && now - sentAt <= after.ack) {
-        flying += 1;
-        continue;
-      }
-      if (!isOpen(room) || (hold && !isFirst)) continue;
-      if (hold > now) {
-        wait = Math.min(wait, hold - now);
-        continue;
-      }
-      if (this.#rate && flying >= burst) break;
-      if (this.#rate && this.#credit < 1) {
-        wait = Math.min(wait, Math.ceil((1 - this.#credit) / this.#rate));
-        break;
-      }
-      this.#credit -= 1;
-      flying += 1;
-      message.sentAt = now;
-      message.doubtfulSince ||= now;
-      message.unanswered += 1;
-      message.probe = !!hold;
-      due.push(message);
-    }
-    return { due, wait };
-  }
-
-  /** The server refused it for now. Only one that could not reach its store may have stored it. */
-  putBack(message, reason, until) {
-    if (reason === "rate_limited") this.#credit = 0;
-    this.#holds.set(message.room, until);
-    this.#rest(message);
-    if (reason !== "unavailable" && !(message.unanswered -= 1)) message.doubtfulSince = 0;
-  }
-
-  connectionLost() {
-    this.#holds.clear();
-    this.all().forEach(this.#rest);
-  }
-
-  #rest(message) {
-    Object.assign(message, { sentAt: 0, probe: false });
-  }
+function checkRoom(name) {
+  if (isRoomName(name)) return;
+  throw Object.assign(new RangeError(`“${name}” is no room name`), { code: 108, reason: errors[108][0] });
 }
 
 export class Martlet extends EventTarget {
@@ -174,24 +61,17 @@ export class Martlet extends EventTarget {
   roundTrip;
 
   #options;
-  #socket = null;
+  #link = null;
   #rooms = new Map();
   #outbox = new Outbox();
   #leaving = new Set(); // rooms; until the answer, what is said of one is about the time before
-  #requests = new Map();
-  #prefix = token(); // of ids: a reload must not use an id again
   #counter = 0;
   #attempt = 0;
   #listeners; // to the page's events, while this is not closed
   #timer;
   #ticker;
   #waker;
-  #openedAt = 0;
   #welcomedAt = 0;
-  #heardAt = 0;
-  #pingAt = 0;
-  #isToldToMove = false;
-  #pongDue = false;
 
   /**
    * @param {{url?: string, user?: string, token?: string | (() => string | Promise<string>), client?: string,
@@ -225,7 +105,9 @@ export class Martlet extends EventTarget {
     if (this.state === "waiting") this.#open();
   }
 
+  /** @throws {RangeError} code 108 when this is no room name: see `isRoomName` */
   join(name) {
+    checkRoom(name);
     const room = this.#room(name);
     if (room.wanted) return;
     room.wanted = true;
@@ -241,14 +123,14 @@ export class Martlet extends EventTarget {
 
   /**
    * Sends as soon as the room is joined, in order and as fast as the server allows, and again until it is acknowledged.
-   * @returns {{id: string, done: Promise<{seq: number, ts: number}>}}
+   * @returns {{id: string, done: Promise<{seq: number, ts: number}>}} @throws {RangeError} as `join` does
    */
   send(name, text, data) {
-    const id = `${this.#prefix}-${++this.#counter}`;
+    checkRoom(name);
     let settle;
     const done = new Promise((resolve, reject) => (settle = { resolve, reject }));
     done.catch(() => {}); // who does not look at it has the `sent` event
-    this.#outbox.add({ id, room: name, text, data, ...settle });
+    const id = this.#outbox.add({ room: name, text, data, ...settle });
     this.#room(name).typedAt = 0;
     queueMicrotask(() => this.#refuseTooLarge()); // who called knows the id first
     this.#flush();
@@ -257,9 +139,9 @@ export class Martlet extends EventTarget {
 
   /** Say it on every keystroke; it goes out every 3 s at most. */
   typing(name, typing = true) {
-    const room = this.#room(name);
+    const room = this.#rooms.get(name);
     const now = Date.now();
-    if (!room.joined || (typing ? now - room.typedAt < after.typingRefresh : !room.typedAt)) return;
+    if (!room?.joined || (typing ? now - room.typedAt < after.typingRefresh : !room.typedAt)) return;
     room.typedAt = typing ? now : 0;
     this.#transmit({ type: "typing", room: name, typing });
   }
@@ -274,12 +156,13 @@ export class Martlet extends EventTarget {
    * Oldest first; without `before` or `after` (a `seq`) the newest.
    * @param {{before?: number, after?: number, limit?: number}} range at most 100 @returns {Promise<{messages: object[], more: boolean}>}
    */
-  history(name, range = {}) {
+  async history(name, range = {}) {
+    checkRoom(name);
     return this.#request({ type: "history", room: name, limit: 50, ...range });
   }
 
   members(name) {
-    return [...this.#room(name).members.values()];
+    return [...(this.#rooms.get(name)?.members.values() ?? [])];
   }
 
   // Connection
@@ -318,38 +201,32 @@ export class Martlet extends EventTarget {
     if (key) address.searchParams.set("key", key);
     address.searchParams.set("client", client);
     this.#setState("connecting");
-    const socket = (this.#socket = new WebSocket(address.href, "martlet.v1.json"));
-    this.#openedAt = this.#heardAt = Date.now();
-    this.#isToldToMove = false;
-    const mine = (handler) => (event) => socket === this.#socket && handler(event);
-    socket.onopen = mine(async () => {
-      if (!token) return;
-      const value = typeof token === "function" ? await token() : token;
-      if (socket === this.#socket) this.#transmit({ type: "auth", token: value, client });
+    if (this.state !== "connecting") return; // who heard of it closed the client
+    this.#link = new Link(new WebSocket(address.href, "martlet.v1.json"), {
+      opened: (link) => this.#introduce(link),
+      received: (frame) => this.#receive(frame),
+      lost: (code, reason) => this.#lost(code, reason),
     });
-    socket.onmessage = mine(({ data }) => {
-      this.#heardAt = Date.now();
-      this.#pongDue = false;
-      this.#receive(JSON.parse(data));
-    });
-    socket.onclose = mine(({ code, reason }) => this.#lost(code, reason));
     this.#ticker = setInterval(() => this.#tick(Date.now()), 1000);
   }
 
-  /** Lets go of the socket without waiting for its close handshake: a dead network would not answer it. */
+  async #introduce(link) {
+    const { token, client, status = "online" } = this.#options;
+    const value = typeof token === "function" ? await token() : token;
+    if (link.isDropped) return;
+    if (token) link.transmit({ type: "auth", token: value, client });
+    this.status(status); // a server that wants to know who this is, and was not told, says so at once
+  }
+
   #drop(code) {
     clearTimeout(this.#timer);
     clearTimeout(this.#waker);
     clearInterval(this.#ticker);
-    const socket = this.#socket;
-    this.#socket = null;
-    socket?.close(code);
-    this.#pongDue = false;
-    for (const room of this.#rooms.values()) Object.assign(room, { joined: false, joinID: null, retryAt: 0 });
+    this.#link?.drop(code);
+    this.#link = null;
+    for (const room of this.#rooms.values()) room.disconnected();
     this.#leaving.clear();
     this.#outbox.connectionLost();
-    for (const request of this.#requests.values()) request.reject(new Error("the connection is gone"));
-    this.#requests.clear();
   }
 
   #lost(code, reason) {
@@ -361,69 +238,48 @@ export class Martlet extends EventTarget {
       const [largest] = this.#outbox.all().filter(({ sentAt }) => sentAt).sort((a, b) => b.bytes - a.bytes);
       if (largest) this.#refuse(largest, "fewer");
     }
-    if (code === 4000 && this.#isToldToMove) return this.#open();
+    if (code === 4000 && this.#link?.isToldToMove) return this.#open();
     this.#drop();
     if (action === "backoff") this.#attempt = Math.max(this.#attempt, 3);
     const delay = backoff(this.#attempt) + (action === "backoff" ? 2000 : 0);
     this.#attempt += 1;
     this.#welcomedAt = 0;
-    for (const room of this.#rooms.values()) this.#endTyping(room, () => true);
+    for (const room of this.#rooms.values()) if (room.endTyping(() => true)) this.#emitTyping(room);
     this.#timer = setTimeout(() => this.#open(), delay);
     this.#setState("waiting", { attempt: this.#attempt, retryAt: now + delay, code, reason });
   }
 
   #tick(now) {
-    if (this.state !== "online") {
-      if (now - this.#openedAt > after.connect) this.#lost(1006, "no answer");
-      return;
-    }
-    if (this.#pongDue && now - this.#pingAt > after.pong) return this.#lost(1006, "no answer to ping");
-    if (now - Math.max(this.#heardAt, this.#pingAt) > after.pingEvery) this.#ping();
+    const end = this.#link?.check(now, this.state === "online");
+    if (end) return this.#lost(1006, end);
+    if (this.state !== "online") return;
     this.#sendJoins([...this.#rooms.values()].filter(({ retryAt }) => retryAt && now >= retryAt));
     for (const room of this.#rooms.values()) {
       if (room.joined && room.holeSince && now - room.holeSince > after.hole) this.#fillHole(room);
       if (room.joined && now - room.listedAt > after.presence) this.#askPresence(room);
-      this.#endTyping(room, (until) => until <= now);
+      if (room.endTyping((until) => until <= now)) this.#emitTyping(room);
     }
     this.#flush(now);
   }
 
   #ping() {
-    if (this.state !== "online" || this.#pongDue) return;
-    this.#pongDue = true;
-    this.#pingAt = Date.now();
-    this.#transmit({ type: "ping", id: "ping" });
+    if (this.state === "online") this.#link.ping();
   }
 
   #transmit(frame) {
-    if (this.#socket?.readyState === 1) this.#socket.send(typeof frame === "string" ? frame : JSON.stringify(frame));
+    this.#link?.transmit(frame);
   }
 
-  #request(frame) {
-    if (this.state !== "online") return Promise.reject(new Error("there is no connection"));
-    const id = `r-${++this.#counter}`;
-    return new Promise((resolve, reject) => {
-      this.#requests.set(id, { resolve, reject });
-      this.#transmit({ ...frame, id });
-    });
-  }
-
-  #answer(frame) {
-    this.#requests.get(frame.id)?.resolve(frame);
-    this.#requests.delete(frame.id);
+  async #request(frame) {
+    if (this.state !== "online") throw new Error("there is no connection");
+    return this.#link.request(frame);
   }
 
   // Rooms
 
   #room(name) {
-    let room = this.#rooms.get(name);
-    if (!room) {
-      room = { name, wanted: false, joined: false, joinID: null, retryAt: 0, typedAt: 0, typing: new Map() };
-      Object.assign(room, { epoch: null, seq: 0, tag: undefined, held: new Map(), holeSince: 0, target: 0, turns: 0 });
-      Object.assign(room, { members: new Map(), count: 0, pv: 0, listedAt: 0 });
-      this.#rooms.set(name, room);
-    }
-    return room;
+    if (!this.#rooms.has(name)) this.#rooms.set(name, new Room(name));
+    return this.#rooms.get(name);
   }
 
   #forget(room) {
@@ -437,19 +293,18 @@ export class Martlet extends EventTarget {
     if (this.state !== "online" || !free.length) return;
     const id = `j-${++this.#counter}`;
     for (const room of free) Object.assign(room, { joinID: id, retryAt: 0 });
-    const list = free.map(({ name, epoch, seq, tag }) => ({ room: name, since: epoch ? { epoch, seq, tag } : undefined }));
-    this.#transmit({ type: "join", id, rooms: list });
+    this.#transmit({ type: "join", id, rooms: free.map(({ name, since }) => ({ room: name, since })) });
   }
 
   /** Again until it is answered; a new join of the room waits for that. */
   async #sendLeave(name) {
-    const socket = this.#socket;
+    const link = this.#link;
     this.#leaving.add(name);
     let wait;
     do {
       wait = await this.#request({ type: "leave", room: name }).then(() => 0, ({ retry_ms: retry = 0 }) => retry);
       if (wait) await new Promise((resolve) => setTimeout(resolve, wait));
-      if (socket !== this.#socket) return; // the next session is in no room but those that it joins
+      if (link !== this.#link) return; // the next session is in no room but those that it joins
     } while (wait);
     this.#leaving.delete(name);
     const room = this.#rooms.get(name);
@@ -501,7 +356,7 @@ export class Martlet extends EventTarget {
       case "welcome": return this.#welcome(frame);
       case "joined": return room?.wanted && !this.#leaving.has(room.name) && this.#joined(room, frame);
       case "left":
-        if (frame.id !== undefined) return this.#answer(frame);
+        if (frame.id !== undefined) return this.#link.answer(frame);
         if (!room || this.#leaving.has(room.name)) return;
         this.#forget(room);
         return this.#emit("left", frame);
@@ -515,15 +370,15 @@ export class Martlet extends EventTarget {
         else room.typing.set(frame.from, Date.now() + after.typing);
         return this.#emitTyping(room);
       case "history":
-        if (frame.id !== undefined) return this.#answer(frame);
+        if (frame.id !== undefined) return this.#link.answer(frame);
         return room?.joined && this.#emit("page", frame);
       case "pong":
-        if (frame.id === "ping") this.roundTrip = Date.now() - this.#pingAt;
+        if (frame.id === "ping") this.roundTrip = this.#link.roundTrip;
         return;
       case "reconnect":
-        this.#isToldToMove = true; // once the node closes; until then all goes on
+        this.#link.isToldToMove = true; // once the node closes; until then all goes on
         return;
-      case "error": return this.#error(frame, room);
+      case "error": return this.#error(frame);
     }
   }
 
@@ -533,41 +388,24 @@ export class Martlet extends EventTarget {
     this.#outbox.begin(this.limits.messages_per_second);
     this.#setState("online");
     this.#refuseTooLarge();
-    const { status } = this.#options;
-    if (status && status !== "online") this.status(status);
     this.#sendJoins([...this.#rooms.values()].filter((room) => room.wanted));
     this.#ping();
   }
 
   #joined(room, frame) {
-    const first = room.epoch === null;
-    Object.assign(room, { joined: true, pv: 0 });
-    if (first || (!frame.recovered && (frame.epoch !== room.epoch || frame.seq < room.seq))) {
-      const lost = !first; // Redis forgot what this client has seen
-      this.#turn(room, frame);
-      if (lost) this.#emit("gap", { room: room.name, to: frame.seq, turned: true });
-    } else if (frame.seq > room.seq) {
-      // The missed messages follow as `message` frames, or a `gap` says which do not.
-      Object.assign(room, { target: frame.seq, holeSince: Date.now() });
-    }
-    this.#emit("joined", { room: room.name, recovered: frame.recovered, first });
+    const how = room.enter(frame, Date.now());
+    if (how === "turned") this.#emit("gap", { room: room.name, to: frame.seq, turned: true });
+    this.#emit("joined", { room: room.name, recovered: frame.recovered, first: how === "first" });
     this.#list(room, frame);
     this.#flush();
   }
 
-  /** The room counts from a new start: what was promised, held or asked for is of the time before. */
-  #turn(room, { epoch, seq, tag }) {
-    Object.assign(room, { epoch, seq, tag, holeSince: 0, target: 0, turns: room.turns + 1 });
-    room.held.clear();
-  }
-
-  #gap(room, { epoch, from, to }) {
-    const turned = epoch !== undefined && epoch !== room.epoch;
-    if (turned) this.#turn(room, { epoch, seq: to });
-    else if (to <= room.seq) return;
-    else Object.assign(room, { seq: to, tag: undefined });
-    this.#emit("gap", { room: room.name, from, to, turned });
+  #gap(room, frame) {
+    const { isNew, turned } = room.skip(frame);
+    if (!isNew) return;
+    this.#emit("gap", { room: room.name, from: frame.from, to: frame.to, turned });
     this.#drain(room);
+    if (turned) this.#askPresence(room);
   }
 
   /** Delivers a message in its place: once, and not before its predecessors. */
@@ -577,7 +415,7 @@ export class Martlet extends EventTarget {
     if (mine) this.#settle(mine, "acked", { seq, ts: message.ts });
     if (mine) message.own = true;
     if (room?.epoch) {
-      if (seq > room.seq) room.held.set(seq, message);
+      room.hold(message);
       this.#drain(room);
     } else if (message.room.startsWith("dm:")) {
       this.#emitMessage(message); // a private room needs no join, and has no place to be compared with
@@ -586,14 +424,10 @@ export class Martlet extends EventTarget {
   }
 
   #drain(room) {
-    for (let next; (next = room.held.get(room.seq + 1)); ) {
-      Object.assign(room, { seq: next.seq, tag: next.tag, holeSince: 0 });
-      this.#emitMessage(next);
-      if (room.typing.delete(next.from)) this.#emitTyping(room);
+    for (const message of room.take(Date.now())) {
+      this.#emitMessage(message);
+      if (room.typing.delete(message.from)) this.#emitTyping(room);
     }
-    for (const seq of room.held.keys()) if (seq <= room.seq) room.held.delete(seq);
-    if (room.seq >= room.target) room.target = 0;
-    room.holeSince = room.held.size || room.target ? room.holeSince || Date.now() : 0;
   }
 
   /** Reads what is missing before the first held message; what even the history does not have is a gap. */
@@ -607,9 +441,8 @@ export class Martlet extends EventTarget {
       room.holeSince = epoch === room.epoch ? 0 : Date.now();
       if (room.holeSince) return; // a gap will say that the room has turned
       const found = messages.filter((message) => message.seq > room.seq);
-      const end = Math.min(room.target || Infinity, ...[...room.held.keys()].map((seq) => seq - 1));
-      const known = found.length ? found[0].seq - 1 : end;
-      if (known > room.seq && known < Infinity) this.#gap(room, { from: room.seq + 1, to: known });
+      const lost = room.lostUpTo(found);
+      if (lost) this.#gap(room, { from: room.seq + 1, to: lost });
       for (const message of found) this.#place(room, { ...message, room: room.name });
       this.#drain(room);
     } catch {
@@ -630,7 +463,7 @@ export class Martlet extends EventTarget {
     this.#flush();
   }
 
-  #error(frame, room) {
+  #error(frame) {
     // Without a welcome there is nothing to go on with: another user or token is needed.
     const isFinal = ["authentication_failed", "not_authenticated", "invalid_user"].includes(frame.reason);
     if (this.state === "connecting" && isFinal) return this.#lost(4201, frame.message);
@@ -645,41 +478,35 @@ export class Martlet extends EventTarget {
       if (rejoin) Object.assign(target, { joined: false, retryAt: again });
       return this.#flush();
     }
-    const request = this.#requests.get(frame.id);
-    if (request) {
-      this.#requests.delete(frame.id);
-      return request.reject(Object.assign(new Error(frame.message), frame));
-    }
-    if (frame.id?.startsWith("j-")) {
-      for (const each of room ? [room] : this.#rooms.values()) {
-        if (each.joinID !== frame.id || each.joined) continue;
-        if (retryable) each.retryAt = again;
-        else this.#forget(each);
-      }
-      if (retryable) return;
-    }
+    if (this.#link.answer(frame)) return;
+    if (frame.id?.startsWith("j-")) return this.#joinRefused(frame, retryable && again);
     this.#emit("error", frame);
+  }
+
+  /** The server named the room at fault, or did not. */
+  #joinRefused(frame, again) {
+    const joining = [...this.#rooms.values()].filter(({ joinID, joined }) => joinID === frame.id && !joined);
+    const refused = joining.filter(({ name }) => name === (frame.room ?? name));
+    if (again) return refused.forEach((room) => (room.retryAt = again));
+    // One room that cannot be is refused with its whole frame. If it is not said which, each goes on alone.
+    if (refused.length > 1) return refused.forEach((room) => this.#sendJoins([room]));
+    refused.forEach((room) => this.#forget(room));
+    this.#emit("error", { ...frame, refused: refused.map(({ name }) => name) });
+    if (frame.reason === "invalid_room") this.#sendJoins(joining.filter((room) => !refused.includes(room)));
   }
 
   // Presence and typing
 
   #presence(room, frame) {
     if (frame.members) return this.#list(room, frame);
-    const { joined = [], left = [], updated = [], count, pv } = frame;
-    const changes = joined.length + left.length + updated.length;
-    if (pv <= room.pv) return;
-    const hole = changes > 0 && pv - changes > room.pv;
-    for (const member of [...joined, ...updated]) room.members.set(member.user, member);
-    for (const { user } of left) room.members.delete(user);
-    Object.assign(room, { pv, count });
+    const result = room.change(frame);
+    if (result === "old") return;
     this.#emitPresence(room);
-    if (hole) this.#askPresence(room);
+    if (result === "hole") this.#askPresence(room);
   }
 
-  #list(room, { members = [], count = members.length, pv = 0 }) {
-    if (pv < room.pv) return; // older than what the events have told
-    room.members = new Map(members.map((member) => [member.user, member]));
-    Object.assign(room, { count, pv, listedAt: Date.now() });
+  #list(room, frame) {
+    room.list(frame, Date.now());
     this.#emitPresence(room);
   }
 
@@ -690,12 +517,6 @@ export class Martlet extends EventTarget {
 
   #emitPresence(room) {
     this.#emit("presence", { room: room.name, members: [...room.members.values()], count: room.count });
-  }
-
-  #endTyping(room, isOver) {
-    const ended = [...room.typing].filter(([, until]) => isOver(until));
-    for (const [user] of ended) room.typing.delete(user);
-    if (ended.length) this.#emitTyping(room);
   }
 
   #emitTyping(room) {
