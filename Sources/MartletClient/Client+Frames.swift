@@ -13,10 +13,10 @@ extension ClientStateMachine {
         case .ack(let id, let seq, let timestamp, let tag):
             return acknowledged(id, seq: seq, timestamp: timestamp, tag: tag, now: now)
         case .gap(let name, let epoch, let from, let to):
-            let deliveries = rooms[name]?.sequence.gap(epoch: epoch, from: from, to: to, now: now) ?? []
-            return deliver(deliveries, in: name, now: now)
+            return gap(name, epoch: epoch, from: from, to: to, now: now)
         case .members(let name, let list):
-            guard rooms[name]?.isJoined == true, rooms[name]?.roster.replace(with: list) == true else { return [] }
+            guard rooms[name]?.isJoined == true else { return [] }
+            rooms[name]?.roster.replace(with: list)
             rooms[name]?.rosterReadAt = now
             return presence(name)
         case .membersChanged(let name, let change):
@@ -43,8 +43,7 @@ extension ClientStateMachine {
         user = frame.user
         limits = frame.limits
         outbox.begin(Pace(perSecond: limits.messagesPerSecond, now: now))
-        let status: [Effect] = presence == .online ? [] : [.send(ClientFrame.status(presence.rawValue))]
-        return [.emit(.state(.online(node: frame.node, session: frame.session)))] + refuseTooLarge() + status
+        return [.emit(.state(.online(node: frame.node, session: frame.session)))] + refuseTooLarge()
             + sendJoin(rooms.keys.sorted())
     }
 
@@ -67,13 +66,23 @@ extension ClientStateMachine {
         room.isJoined = true
         room.joinAgainAt = nil
         room.rosterReadAt = now
-        room.roster.forgetVersion()
-        _ = room.roster.replace(with: frame.roster)
+        room.roster.replace(with: frame.roster)
         let deliveries = room.sequence.joined(frame, now: now)
         rooms[name] = room
         let answer = JoinedRoom(room: name, seq: frame.seq, recovered: frame.recovered)
         return [.answerJoin(room: name, .success(answer)), .emit(.joined(answer))] + presence(name)
             + deliver(deliveries, in: name, now: now) + flush(now: now)
+    }
+
+    private mutating func gap(_ name: String, epoch: String?, from: Int64?, to: Int64, now: Int64) -> [Effect] {
+        guard let known = rooms[name]?.sequence.position?.epoch else { return [] }
+        let deliveries = rooms[name]?.sequence.gap(epoch: epoch, from: from, to: to, now: now) ?? []
+        let effects = deliver(deliveries, in: name, now: now)
+        guard epoch ?? known != known else { return effects }
+        // Who is there was counted in the epoch before.
+        rooms[name]?.roster.forgetVersion()
+        rooms[name]?.rosterReadAt = now
+        return effects + [.send(ClientFrame.presence(name))]
     }
 
     private mutating func place(_ message: ChatMessage, now: Int64) -> [Effect] {
@@ -150,7 +159,10 @@ extension ClientStateMachine {
         if case .connecting = phase, code == .authenticationFailed || code == .notAuthenticated || code == .invalidUser
         {
             // Without a welcome there is nothing to go on with: another user or token is needed.
-            return close(code: Int(CloseCode.authenticationFailed.rawValue), reason: refusal.message)
+            let isUnnamed = code == .notAuthenticated && token == nil
+            return close(
+                code: Int(CloseCode.authenticationFailed.rawValue),
+                reason: isUnnamed ? "this server asks for a token" : refusal.message)
         }
         guard let id = refusal.id else { return [.emit(.refused(error))] }
         if let entry = outbox[id] {
@@ -176,18 +188,31 @@ extension ClientStateMachine {
             return []
         }
         guard id.hasPrefix("join-") else { return [.emit(.refused(error))] }
-        let names = refusal.room.map { [$0] } ?? rooms.keys.sorted()
-        var effects: [Effect] = []
-        for name in names where rooms[name]?.joinID == id && rooms[name]?.isJoined == false {
-            if isRetryable {
-                rooms[name]?.joinAgainAt = again
-            } else {
-                rooms[name] = nil
-                effects.append(.answerJoin(room: name, .failure(error)))
-                effects += outbox.removeAll(in: name).map { .acknowledge(id: $0.id, .failure(error)) }
-            }
+        return joinRefused(refusal, id, error, again: isRetryable ? again : nil)
+    }
+
+    /// The server named the room at fault, or did not.
+    private mutating func joinRefused(
+        _ refusal: ServerFrame.Refusal, _ id: String, _ error: MartletError, again: Int64?
+    ) -> [Effect] {
+        let joining = rooms.keys.sorted().filter { rooms[$0]?.joinID == id && rooms[$0]?.isJoined == false }
+        let refused = joining.filter { $0 == refusal.room ?? $0 }
+        if let again {
+            for name in refused { rooms[name]?.joinAgainAt = again }
+            return []
         }
-        return effects
+        // One room that cannot be is refused with its whole frame. If it is not said which, each goes on alone.
+        if refused.count > 1 { return refused.flatMap { sendJoin([$0]) } }
+        var effects: [Effect] = []
+        for name in refused {
+            let wasJoined = rooms[name]?.sequence.position != nil
+            rooms[name] = nil
+            effects.append(.answerJoin(room: name, .failure(error)))
+            if wasJoined { effects.append(.emit(.left(room: name, reason: refusal.message))) }
+            effects += outbox.removeAll(in: name).map { .acknowledge(id: $0.id, .failure(fate($0, error))) }
+        }
+        guard refusal.number == WireError.Code.invalidRoom.rawValue else { return effects }
+        return effects + sendJoin(joining.filter { !refused.contains($0) })
     }
 }
 

@@ -110,10 +110,10 @@ struct ClientStateMachine {
         return [.emit(.state(.connecting)), .connect]
     }
 
-    /// The socket is open.
+    /// The socket is open. A server that wants to know who this is, and was not told, says so to the second frame at once.
     func opened() -> [Effect] {
-        guard let token else { return [] }
-        return [.send(ClientFrame.auth(token: token, client: client))]
+        let auth: [Effect] = token.map { [.send(ClientFrame.auth(token: $0, client: client))] } ?? []
+        return auth + [.send(ClientFrame.status(presence.rawValue))]
     }
 
     /// The socket is gone, or could not be had. `random` is in 0..<1.
@@ -163,6 +163,7 @@ struct ClientStateMachine {
             rooms[name]?.joinID = nil
             rooms[name]?.joinAgainAt = nil
             rooms[name]?.roster.forgetVersion()
+            rooms[name]?.roster.forgetTyping()
             if wasTyping { effects.append(.emit(.typing(room: name, users: []))) }
         }
         let gone = MartletError(.disconnected, "the connection was lost before the answer came")

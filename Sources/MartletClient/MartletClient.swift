@@ -144,11 +144,13 @@ public final class MartletClient: Sendable {
 
     /// The newest messages, or those next to a `seq`.
     /// - Parameter limit: 1–100.
-    /// - Throws: ``MartletError``; `disconnected` when the connection is or gets lost.
+    /// - Throws: ``MartletError``; `disconnected` when the connection is or gets lost, `invalidArgument` for what is no
+    ///   room name.
     public func history(
         of room: String, before: Int64? = nil, after: Int64? = nil, limit: Int = 50
     ) async throws -> HistoryPage {
-        try await call { $0.history(room, before: before, after: after, limit: limit, $1) }
+        try validate(room)
+        return try await call { $0.history(room, before: before, after: after, limit: limit, $1) }
     }
 
     private func validate(_ room: String) throws(MartletError) {

@@ -8,13 +8,11 @@ struct RoomRoster: Equatable {
 
     static let typingExpiry: Int64 = 6000
 
-    /// - Returns: whether the list is newer than what is known here.
-    mutating func replace(with list: ServerFrame.Roster) -> Bool {
-        guard list.pv >= pv else { return false }
+    /// The whole list counts, whatever was known.
+    mutating func replace(with list: ServerFrame.Roster) {
         members = Dictionary(list.members.map { ($0.user, $0) }, uniquingKeysWith: { $1 })
         count = list.count
         pv = list.pv
-        return true
     }
 
     enum ChangeResult: Equatable {
@@ -38,9 +36,12 @@ struct RoomRoster: Equatable {
         return isHole ? .appliedWithHole : .applied
     }
 
-    /// After a reconnect the server's list counts, whatever its `pv`.
+    /// After a reconnect, or when the room counts from a new start, events count from any `pv` on.
     mutating func forgetVersion() {
         pv = 0
+    }
+
+    mutating func forgetTyping() {
         typing = [:]
     }
 

@@ -177,6 +177,15 @@ class TerminalChat(unittest.TestCase):
         os.close(terminal)
         other.end()
 
+    def test_a_server_that_wants_a_token_says_so_at_once(self):
+        shared.cluster.start_node("chat-token-node", auth="token", MARTLET_TOKEN_SECRET="for this test alone, over 32 bytes long")
+        self.addCleanup(shared.cluster.kill, "chat-token-node")
+        url = f"ws://127.0.0.1:{shared.cluster.ports['chat-token-node']}/ws"
+        result = subprocess.run([MARTLET, "chat", "--url", url, "--user", "somebody"], env=clean_environment(), input="hello",
+                                capture_output=True, text=True, timeout=4)
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, r"\Amartlet: [^\n]*this server asks for a token\n\Z")
+
     def test_what_cannot_work_ends_with_one_sentence(self):
         def run(*options):
             return subprocess.run([MARTLET, "chat", *options], env=clean_environment(), input="", capture_output=True,
