@@ -23,7 +23,7 @@ extension ClientStateMachine {
             guard rooms[name]?.isJoined == true, let result = rooms[name]?.roster.apply(change), result != .old else {
                 return []
             }
-            return presence(name) + (result == .appliedWithHole ? [.send(ClientFrame.presence(name))] : [])
+            return presence(name) + (result == .appliedWithHole ? [say(ClientFrame.presence(name))] : [])
         case .typing(let name, let user, let isTyping):
             guard user != self.user, rooms[name] != nil else { return [] }
             rooms[name]?.roster.setTyping(user, isTyping, now: now)
@@ -82,7 +82,7 @@ extension ClientStateMachine {
         // Who is there was counted in the epoch before.
         rooms[name]?.roster.forgetVersion()
         rooms[name]?.rosterReadAt = now
-        return effects + [.send(ClientFrame.presence(name))]
+        return effects + [say(ClientFrame.presence(name))]
     }
 
     private mutating func place(_ message: ChatMessage, now: Int64) -> [Effect] {

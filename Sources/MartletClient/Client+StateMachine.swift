@@ -188,7 +188,7 @@ struct ClientStateMachine {
             var effects = expire(now: now)
             if pingedAt == nil, now - heardAt > Self.pingAfter {
                 pingedAt = now
-                effects.append(.send(ClientFrame.ping()))
+                effects.append(say(ClientFrame.ping()))
             }
             for (name, leave) in leaving.sorted(by: { $0.key < $1.key }) where now >= leave.sendAgainAt {
                 effects.append(sendLeave(name, id: leave.id, now: now))
@@ -215,11 +215,11 @@ struct ClientStateMachine {
         if room.isJoined, let after = room.sequence.overdue(now: now) {
             let id = nextID(Self.fillPrefix)
             reads.insert(id)
-            effects.append(.send(ClientFrame.history(name, before: nil, after: after, limit: 100, id: id)))
+            effects.append(say(ClientFrame.history(name, before: nil, after: after, limit: 100, id: id)))
         }
         if room.isJoined, now - room.rosterReadAt > Self.rosterAge {
             room.rosterReadAt = now
-            effects.append(.send(ClientFrame.presence(name)))
+            effects.append(say(ClientFrame.presence(name)))
         }
         if room.roster.endTyping(now: now) {
             effects.append(.emit(.typing(room: name, users: room.roster.typingUsers)))
@@ -252,7 +252,7 @@ struct ClientStateMachine {
             rooms[name]?.joinID = id
             rooms[name]?.joinAgainAt = nil
         }
-        return [.send(ClientFrame.join(names.map { ($0, rooms[$0]?.sequence.position) }, id: id))]
+        return [say(ClientFrame.join(names.map { ($0, rooms[$0]?.sequence.position) }, id: id))]
     }
 
     mutating func leave(_ name: String, now: Int64) -> [Effect] {
@@ -263,7 +263,7 @@ struct ClientStateMachine {
 
     private mutating func sendLeave(_ name: String, id: String, now: Int64) -> Effect {
         leaving[name] = Leave(id: id, sendAgainAt: now + Outbox.ackPatience)
-        return .send(ClientFrame.leave(name, id: id))
+        return say(ClientFrame.leave(name, id: id))
     }
 
     mutating func forget(_ name: String, reason: String) -> [Effect] {
@@ -290,13 +290,14 @@ struct ClientStateMachine {
         guard isOnline, let room = rooms[name], room.isJoined else { return [] }
         let isFresh = room.lastTypingAt.map { now - $0 < Self.typingRefresh } ?? false
         guard isTyping ? !isFresh : room.lastTypingAt != nil else { return [] }
+        guard outbox.pace.hasCredit(now: now) else { return [] }  // messages are worth more
         rooms[name]?.lastTypingAt = isTyping ? now : nil
-        return [.send(ClientFrame.typing(name, isTyping: isTyping))]
+        return [say(ClientFrame.typing(name, isTyping: isTyping))]
     }
 
     mutating func setPresence(_ presence: Presence) -> [Effect] {
         self.presence = presence
-        return isOnline ? [.send(ClientFrame.status(presence.rawValue))] : []
+        return isOnline ? [say(ClientFrame.status(presence.rawValue))] : []
     }
 
     mutating func history(_ name: String, before: Int64?, after: Int64?, limit: Int, id: String) -> [Effect] {
@@ -304,7 +305,7 @@ struct ClientStateMachine {
             return [.answerHistory(id: id, .failure(MartletError(.disconnected, "there is no connection now")))]
         }
         reads.insert(id)
-        return [.send(ClientFrame.history(name, before: before, after: after, limit: limit, id: id))]
+        return [say(ClientFrame.history(name, before: before, after: after, limit: limit, id: id))]
     }
 
     /// Sends what may go, and asks to be called again when there is more that only has to wait.
@@ -338,6 +339,12 @@ struct ClientStateMachine {
                 number: WireError.Code.tooLarge.rawValue)
             return .acknowledge(id: entry.id, .failure(error))
         }
+    }
+
+    /// A frame that is no message.
+    mutating func say(_ frame: [UInt8]) -> Effect {
+        outbox.pace.count()
+        return .send(frame)
     }
 
     mutating func nextID(_ prefix: String) -> String {

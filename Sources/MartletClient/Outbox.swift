@@ -41,7 +41,7 @@ struct Outbox: Equatable {
     static let window = (messages: 64, bytes: 256 * 1024)
 
     private(set) var entries: [Entry] = []
-    private var pace = Pace()
+    var pace = Pace()
     /// Rooms in which a message was refused for now, and until when nothing is sent there.
     private var holds: [String: Int64] = [:]
 

@@ -25,15 +25,30 @@ struct Pace: Equatable {
 
     /// - Returns: `nil` when a message may go now, or the milliseconds after which to ask again.
     mutating func take(now: Int64) -> Int64? {
-        guard perSecond > 0 else { return nil }
-        let passed = min(max(0, now - countedAt), 60_000)
-        countedAt = now
-        credit = min(Self.capacity(perSecond), credit + passed * 9 * perSecond)
+        guard isLimited else { return nil }
+        refill(now: now)
         guard credit < Self.message else {
             credit -= Self.message
             return nil
         }
         return (Self.message - credit) / (9 * perSecond) + 1
+    }
+
+    /// A frame that is no message goes out. The server counts it too, so the messages wait for it.
+    mutating func count() {
+        if isLimited { credit = max(credit - Self.message, -Self.capacity(perSecond)) }
+    }
+
+    /// Whether a frame that need not be sent may go now.
+    mutating func hasCredit(now: Int64) -> Bool {
+        refill(now: now)
+        return !isLimited || credit >= Self.message
+    }
+
+    private mutating func refill(now: Int64) {
+        let passed = min(max(0, now - countedAt), 60_000)
+        countedAt = now
+        credit = min(Self.capacity(perSecond), credit + passed * 9 * perSecond)
     }
 
     /// The server counts otherwise.

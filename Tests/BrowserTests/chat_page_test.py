@@ -377,6 +377,25 @@ class ChatPage(unittest.TestCase):
         self.one.colour_scheme("light")
 
 
+class PageOfOneNode(unittest.TestCase):
+    def test_lines_over_the_rate_limit_keep_their_order(self):
+        shared.cluster.start_node("slow-page-node", MARTLET_LIMIT_MESSAGES_PER_SECOND="40", MARTLET_LIMIT_MESSAGES_BURST="30")
+        self.addCleanup(shared.cluster.kill, "slow-page-node")
+        base = f"http://127.0.0.1:{shared.cluster.ports['slow-page-node']}"
+        window = shared.window("one")
+        self.addCleanup(window.open, "about:blank")
+        window.open(f"{base}/?user=ada&room=fast")
+        window.press("enter")
+        window.wait("the room is open", "document.querySelector('.beginning h2')")
+        window.script("""for (let number = 0; number < 150; number += 1) {
+          const input = document.querySelector('#input');
+          input.value = `line ${number}`;
+          input.dispatchEvent(new Event('input'));
+          document.querySelector('#composer').requestSubmit();
+        }""")
+        window.wait("all are stored", f"({LINES}).length === 150 && !document.querySelector('.pending, .failed')", 20)
+        self.assertEqual(window.script(f"return {LINES}"), [[number + 1, f"line {number}"] for number in range(150)])
+
 class TokenPage(unittest.TestCase):
     def test_a_server_that_wants_tokens_makes_the_page_ask_for_one(self):
         secret = "for the browser tests alone, 40 bytes!!!"

@@ -128,6 +128,15 @@ const done = arguments[arguments.length - 1];
       equal([sent(), performance.now() - started > 200], [ids, true]);
       client.chat.close();
     },
+    "what is no message counts too: messages wait for it, and typing is left out when they have to wait": async () => {
+      const client = enter(0, { messages_per_second: 20 });
+      for (let index = 0; index < 25; index += 1) {
+        client.chat.typing("r");
+        client.chat.send("r", `m${index}`);
+      }
+      equal(["typing", "message"].map((type) => client.socket().of(type).length), [10, 9]);
+      client.chat.close();
+    },
     "a message that was refused each time was not stored; one that was lost may be": async () => {
       const client = enter(0);
       const refused = client.chat.send("r", "x");

@@ -170,7 +170,7 @@ struct ClientStateMachineTests {
     @Test("Only so many are on their way at once, with a limit and without", arguments: [(Int64(0), 64), (100, 20)])
     mutating func window(perSecond: Int64, most: Int) {
         enter(at: 0, limits: .init(messagesPerSecond: perSecond))
-        let sent = (1...100).flatMap { ids(machine.publish(Self.entry("p\($0)"), now: 0)) }
+        let sent = (1...100).flatMap { ids(machine.publish(Self.entry("p\($0)"), now: 1000)) }
         #expect(sent.count == most)
         #expect(machine.wake(now: 5000) == [])
         let ack = machine.received(.ack(id: "p1", seq: 1, timestamp: 9, tag: "t"), now: 5000)

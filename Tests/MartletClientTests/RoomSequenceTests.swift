@@ -249,27 +249,6 @@ struct OutboxTests {
     }
 }
 
-struct PaceTests {
-    @Test("A burst, and then a little fewer than the server lets pass")
-    func rate() {
-        var pace = Pace(perSecond: 30, now: 0)
-        #expect((1...20).allSatisfy { _ in pace.take(now: 0) == nil })
-        #expect(pace.take(now: 0) == 38)
-        #expect(pace.take(now: 37) == 1)
-        #expect(pace.take(now: 38) == nil)
-        #expect((1...21).filter { _ in pace.take(now: 1_000_000_000) == nil }.count == 20)
-        pace.refused(now: 1_000_000_000)
-        #expect(pace.take(now: 1_000_000_000) == 38)
-    }
-
-    @Test("No limit, a slow one and an absurd one", arguments: [(Int64(0), Int64?.none), (1, 1112), (1 << 53, .none)])
-    func extremes(perSecond: Int64, wait: Int64?) {
-        var pace = Pace(perSecond: perSecond, now: 0)
-        #expect(pace.take(now: 0) == nil)
-        #expect(pace.take(now: 0) == wait)
-    }
-}
-
 struct BackoffTests {
     @Test("The bound starts at 1 s and doubles to 30 s, with full jitter")
     func bounds() {

@@ -142,6 +142,7 @@ export class Martlet extends EventTarget {
     const room = this.#rooms.get(name);
     const now = Date.now();
     if (!room?.joined || (typing ? now - room.typedAt < after.typingRefresh : !room.typedAt)) return;
+    if (!this.#outbox.hasCredit(now)) return; // messages are worth more
     room.typedAt = typing ? now : 0;
     this.#transmit({ type: "typing", room: name, typing });
   }
@@ -267,11 +268,13 @@ export class Martlet extends EventTarget {
   }
 
   #transmit(frame) {
+    this.#outbox.count();
     this.#link?.transmit(frame);
   }
 
   async #request(frame) {
     if (this.state !== "online") throw new Error("there is no connection");
+    this.#outbox.count();
     return this.#link.request(frame);
   }
 
@@ -320,7 +323,7 @@ export class Martlet extends EventTarget {
     }
     if (this.state !== "online") return;
     const { due, wait } = this.#outbox.takeDue(now, (name) => this.#rooms.get(name)?.joined);
-    for (const { frame } of due) this.#transmit(frame);
+    for (const { frame } of due) this.#link.transmit(frame);
     if (wait < Infinity) this.#waker = setTimeout(() => this.#flush(), wait);
   }
 
@@ -375,9 +378,7 @@ export class Martlet extends EventTarget {
       case "pong":
         if (frame.id === "ping") this.roundTrip = this.#link.roundTrip;
         return;
-      case "reconnect":
-        this.#link.isToldToMove = true; // once the node closes; until then all goes on
-        return;
+      case "reconnect": return (this.#link.isToldToMove = true); // once the node closes; until then all goes on
       case "error": return this.#error(frame);
     }
   }

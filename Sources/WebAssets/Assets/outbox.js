@@ -26,6 +26,7 @@ export class Outbox {
   #holds = new Map(); // room → until when nothing is sent there
   #rate = 0; // messages in a millisecond; 0 is no limit
   #credit = 0;
+  #most = burst;
   #countedAt = 0;
   #prefix = token(); // of ids: a reload must not use an id again
   #counter = 0;
@@ -59,8 +60,24 @@ export class Outbox {
   /** A session begins in which the server lets so many pass; 0 is no limit. */
   begin(perSecond = 0) {
     this.#rate = (0.9 * perSecond) / 1000;
-    this.#credit = burst;
+    this.#credit = this.#most = Math.min(perSecond, burst);
     this.#countedAt = Date.now();
+  }
+
+  /** A frame that is no message goes out. The server counts it too, so the messages wait for it. */
+  count() {
+    if (this.#rate) this.#credit = Math.max(this.#credit - 1, -burst);
+  }
+
+  /** @returns {boolean} whether a frame that need not be sent may go now */
+  hasCredit(now) {
+    this.#refill(now);
+    return !this.#rate || this.#credit >= 1;
+  }
+
+  #refill(now) {
+    if (this.#rate) this.#credit = Math.min(this.#most, this.#credit + Math.max(0, now - this.#countedAt) * this.#rate);
+    this.#countedAt = now;
   }
 
   /** What is to be sent now, and after how many milliseconds there may be more, unless an ack comes first. */
@@ -69,8 +86,7 @@ export class Outbox {
     const rooms = new Set();
     let wait = Infinity;
     let flying = 0;
-    if (this.#rate) this.#credit = Math.min(burst, this.#credit + Math.max(0, now - this.#countedAt) * this.#rate);
-    this.#countedAt = now;
+    this.#refill(now);
     for (const message of this.#messages.values()) {
       const { room, sentAt } = message;
       const isFirst = !rooms.has(room);
