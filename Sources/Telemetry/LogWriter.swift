@@ -2,7 +2,7 @@ import Glibc
 import Logging
 import Synchronization
 
-/// Takes log lines from any thread without ever waiting, and writes them on a thread of its own: a reader of stderr that
+/// Takes log lines from any thread without ever waiting, and writes them on a thread of its own: a reader of them that
 /// stands still stops neither an event loop nor the node's lease.
 ///
 /// 1. A line is one `write(2)`, so lines of several processes on one pipe do not mix below PIPE_BUF.
@@ -21,18 +21,27 @@ package final class LogWriter: Sendable {
     private let maximumLines: Int
     private let maximumBytes: Int
     private let clock: @Sendable () -> Int64
+    private let droppedLine: (@Sendable (Int) -> [UInt8])?
+    private let readerIsGone: @Sendable () -> Void
     private let queue = Mutex(Queue())
     /// A `sem_t` does not move and is made for several threads; it is never freed, as the writer lives as long as the process.
     private nonisolated(unsafe) let hasLines: UnsafeMutablePointer<sem_t>
 
+    /// - Parameters:
+    ///   - droppedLine: the line, with its newline, that says how many were dropped; by default a JSON log line.
+    ///   - readerIsGone: called on the writer's thread at each line for which nobody holds the reading end any more.
     package init(
         descriptor: Int32 = STDERR_FILENO, maximumLines: Int = 10_000, maximumBytes: Int = 4 * 1024 * 1024,
-        clock: @escaping @Sendable () -> Int64 = { WallClock.milliseconds() }
+        clock: @escaping @Sendable () -> Int64 = { WallClock.milliseconds() },
+        droppedLine: (@Sendable (Int) -> [UInt8])? = nil,
+        readerIsGone: @escaping @Sendable () -> Void = {}
     ) {
         self.descriptor = descriptor
         self.maximumLines = maximumLines
         self.maximumBytes = maximumBytes
         self.clock = clock
+        self.droppedLine = droppedLine
+        self.readerIsGone = readerIsGone
         hasLines = .allocate(capacity: 1)
         sem_init(hasLines, 0, 0)
     }
@@ -66,9 +75,10 @@ package final class LogWriter: Sendable {
                 }
                 if dropped > 0 {
                     put(
-                        JSONLogHandler.line(
-                            at: clock(), level: .warning, message: "log lines were dropped",
-                            metadata: ["count": .stringConvertible(dropped)]))
+                        droppedLine?(dropped)
+                            ?? JSONLogHandler.line(
+                                at: clock(), level: .warning, message: "log lines were dropped",
+                                metadata: ["count": .stringConvertible(dropped)]))
                     queue.withLock { $0.count -= 1 }
                 }
             }
@@ -107,6 +117,7 @@ package final class LogWriter: Sendable {
                     var poller = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                     _ = poll(&poller, 1, -1)
                 } else if errno != EINTR {
+                    if errno == EPIPE { readerIsGone() }
                     return
                 }
             }

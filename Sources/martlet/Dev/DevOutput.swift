@@ -1,25 +1,41 @@
 import Glibc
-import Synchronization
+import Telemetry
 import WireProtocol
 
 /// The terminal of `martlet dev`: lines of all children, each with its name in front, and our own.
+///
+/// The children write to pipes that are always read: a terminal that stands still (Ctrl-S), or a pipe that nobody reads,
+/// costs lines, which are counted and told later, and stops nothing of the cluster. A reader that went away (`| head`)
+/// ends dev, as SIGPIPE would have.
 final class DevOutput: Sendable {
     private let names: [String]
     private let width: Int
     private let colour: Bool
-    private let lock = Mutex(())
+    private let writer: LogWriter
 
-    init(names: [String], colour: Bool) {
+    init(names: [String], colour: Bool, descriptor: Int32 = STDOUT_FILENO, maximumLines: Int = 10_000) {
+        let width = (names + ["dev"]).map(\.count).max() ?? 0
         self.names = names
-        width = (names + ["dev"]).map(\.count).max() ?? 0
+        self.width = width
         self.colour = colour
+        let writer = LogWriter(
+            descriptor: descriptor, maximumLines: maximumLines,
+            droppedLine: { count in
+                let text = count == 1 ? "a line was left out" : "\(count) lines were left out"
+                return Array((Self.prefix("dev", "1", width, colour) + text + ", as nobody read them\n").utf8)
+            }, readerIsGone: { exit(0) })
+        self.writer = writer
+        Threads.detach { writer.run() }
     }
+
+    /// Waits up to a second until all that was said is written. Call it before the process ends.
+    func flush() { writer.flush() }
 
     /// A line of our own, from `dev`.
     func say(_ text: String) { write(prefix("dev", "1"), [UInt8](Printable.text(text).utf8)[...]) }
 
     /// Text that goes out as it is.
-    func show(_ text: String) { lock.withLock { _ in Terminal.write(text, to: STDOUT_FILENO) } }
+    func show(_ text: String) { writer.write(Array(text.utf8)) }
 
     func line(_ line: ArraySlice<UInt8>, of child: Int) {
         let hues = ["36", "32", "33", "35", "34", "96", "92", "93", "95", "94"]
@@ -52,7 +68,9 @@ final class DevOutput: Sendable {
         }
     }
 
-    private func prefix(_ name: String, _ hue: String) -> String {
+    private func prefix(_ name: String, _ hue: String) -> String { Self.prefix(name, hue, width, colour) }
+
+    private static func prefix(_ name: String, _ hue: String, _ width: Int, _ colour: Bool) -> String {
         let padded = name + String(repeating: " ", count: width - name.count)
         return colour ? "\u{1B}[\(hue)m\(padded) │\u{1B}[0m " : padded + " | "
     }
@@ -61,7 +79,7 @@ final class DevOutput: Sendable {
         guard line.contains(where: { $0 > 0x20 }) else { return }
         let text =
             prefix + (LogLine(line)?.text(colour: colour) ?? Printable.text(String(decoding: line, as: UTF8.self)))
-        lock.withLock { _ in Terminal.write(text + "\n", to: STDOUT_FILENO) }
+        writer.write(Array((text + "\n").utf8))
     }
 }
 
