@@ -96,6 +96,14 @@ struct AdminSession: Sendable {
 
     var width: Int? { Terminal.columns(STDOUT_FILENO) }
 
+    /// For what runs until Ctrl-C, which is then its proper end: exit code 0.
+    static func endOnSignals(_ atEnd: @escaping @Sendable () -> Void = {}) {
+        Signals.handle([SIGINT, SIGTERM, SIGHUP]) { _ in
+            atEnd()
+            _exit(0)
+        }
+    }
+
     // MARK: output
 
     func print(_ report: some Report) {
@@ -118,7 +126,7 @@ struct AdminSession: Sendable {
             return
         }
         let isTerminal = isatty(STDOUT_FILENO) == 1 && !json
-        if isTerminal { Screen.enter() }
+        if isTerminal { Screen.enter() } else { AdminSession.endOnSignals() }
         var isFirst = true
         while true {
             do {
@@ -130,10 +138,11 @@ struct AdminSession: Sendable {
                 } else {
                     print((isFirst ? [] : [""]) + lines(answer))
                 }
-            } catch let error as RedisError where !isFirst {
-                // Redis may come back: what stands on the screen says so and stays.
+            } catch let error as RedisError where isTerminal && !isFirst {
+                // Redis may come back: what stands on the screen says so and stays. A program that reads is told by the
+                // end of the command.
                 let sentence = Printable.text(failure(error).sentence)
-                if isTerminal { Screen.redraw([style.mark(sentence, .red)], width: nil) }
+                Screen.redraw([style.mark(sentence, .red)], width: nil)
             } catch {
                 if isTerminal { Screen.leave() }
                 throw error
@@ -148,10 +157,7 @@ struct AdminSession: Sendable {
 enum Screen {
     /// Clears, hides the cursor, and gives it back when the process is interrupted.
     static func enter() {
-        Signals.handle([SIGINT, SIGTERM, SIGHUP]) { _ in
-            leave()
-            _exit(0)
-        }
+        AdminSession.endOnSignals { leave() }
         Terminal.write("\u{1B}[?25l\u{1B}[2J", to: STDOUT_FILENO)
     }
 

@@ -27,6 +27,7 @@ struct AdminTail: AsyncParsableCommand {
         let room = try AdminNames.room(room)
         try await options.run { session in
             _ = try await session.admin.room(room)
+            AdminSession.endOnSignals()
             let channel =
                 room.participants.map { session.keys.userChannel($0.0) } ?? session.keys.roomChannel(room)
             let (events, continuation) = AsyncStream<TailEvent>.makeStream()
