@@ -32,6 +32,16 @@ struct ExitCodeTests {
         #expect(outcome.sentence?.contains("\n") == false)
     }
 
+    @Test("what is no address of HTTP is usage for healthcheck, which help lists")
+    func healthcheck() throws {
+        for url in ["foo", "https://h/", "ws://h:1/ws", "http://", "http://h:70000/"] {
+            let outcome = try #require(ending(["healthcheck", url]))
+            #expect(outcome.code == 2)
+            #expect(outcome.sentence?.contains("http://host:port/path") == true)
+        }
+        #expect(ending(["--help"])?.output?.contains("healthcheck") == true)
+    }
+
     @Test("help is not an error: code 0, on stdout")
     func help() throws {
         let outcome = try #require(ending(["--help"]))
