@@ -79,9 +79,8 @@ swift-there:
 build: swift-there ## Build the release binary, .build/release/martlet.
 	$(SWIFT) build -c release --product martlet
 
-# What the environment sets already wins over .env.
 up: deps build ## Run a cluster here: Redis, three nodes, a router on port 8080 (make up ARGS="--nodes 5").
-	@given=$$(export -p); set -a; [ ! -f .env ] || . ./.env; set +a; eval "$$given"; exec $(MARTLET) dev $(ARGS)
+	@exec $(MARTLET) dev $(ARGS)
 
 down: ## End the cluster that `make up` started in this checkout, from another terminal.
 	@if [ -x $(MARTLET) ]; then $(MARTLET) dev --down; else echo "No cluster runs here."; fi

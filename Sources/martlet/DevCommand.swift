@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import NIOCore
+import TokenAuth
 
 struct DevCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -8,8 +9,9 @@ struct DevCommand: ParsableCommand {
         abstract: "Runs a whole cluster on this machine: Redis, nodes and a router, until Ctrl-C.",
         discussion: """
             Redis is a child of its own on a socket under .martlet/, where its data stays; --redis takes one that stands. \
-            The router listens on --port, the nodes on the ports after it. Unless MARTLET_AUTH says otherwise, clients \
-            are believed whoever they say they are: for development alone. `martlet admin` in the same directory finds \
+            The router listens on --port, the nodes on the ports after it. Unless --auth or MARTLET_AUTH says otherwise, \
+            clients are believed whoever they say they are: for development alone. Settings come from the environment \
+            and, where it says nothing, from the file .env of the directory. `martlet admin` in the same directory finds \
             the cluster by itself.
             """
     )
@@ -25,6 +27,17 @@ struct DevCommand: ParsableCommand {
 
     @OptionGroup var redis: RedisOptions
 
+    @Option(help: "none believes the name a client gives, token asks for a signed token. (default: none)")
+    var auth: String?
+
+    @Option(help: ArgumentHelp("How long an end leaves clients to move. (default: 3)", valueName: "seconds"))
+    var drain: String?
+
+    @Option(
+        name: .customLong("redis-timeout"),
+        help: ArgumentHelp("How long to wait for Redis at the start. (default: 30)", valueName: "seconds"))
+    var redisTimeout: String?
+
     @Option(name: .customLong("log-level"), help: "The least severe log lines that are shown.")
     var logLevel: String?
 
@@ -37,10 +50,19 @@ struct DevCommand: ParsableCommand {
             Terminal.write(try folder.end(within: 60) + "\n", to: STDOUT_FILENO)
             return
         }
-        let environment = Settings.processEnvironment()
+        var environment = try DotEnv.adding(to: Settings.processEnvironment())
         var flags = redis.flags
-        flags.merge(["MARTLET_PORT": port, "MARTLET_HOST": host, "MARTLET_LOG_LEVEL": logLevel]) { $1 }
+        flags.merge(
+            [
+                "MARTLET_PORT": port, "MARTLET_HOST": host, "MARTLET_AUTH": auth, "MARTLET_DRAIN_SECONDS": drain,
+                "MARTLET_REDIS_TIMEOUT_SECONDS": redisTimeout, "MARTLET_LOG_LEVEL": logLevel,
+            ]
+        ) { $1 }
         let settings = try Settings(environment: environment, flags: flags)
+        // The children read these from the environment; for the first two dev has defaults of its own.
+        if let auth { environment["MARTLET_AUTH"] = auth }
+        if let drain { environment["MARTLET_DRAIN_SECONDS"] = drain }
+        if let redisTimeout { environment["MARTLET_REDIS_TIMEOUT_SECONDS"] = redisTimeout }
         let fromEnvironment = !(environment["MARTLET_REDIS_URL"] ?? "").isEmpty
         let standing = redis.redisURL != nil || fromEnvironment ? settings.redisURL : nil
         if standing == nil, ChildProcess.find("redis-server", path: environment["PATH"] ?? "/usr/bin:/bin") == nil {
@@ -55,6 +77,7 @@ struct DevCommand: ParsableCommand {
             settings: settings, environment: environment, nodes: nodes, standingRedis: standing, folder: folder.path,
             socketFolder: socketFolder, program: ChildProcess.ownProgram(),
             randomSecret: Self.randomSecret())
+        let token = try plan.authentication == .token ? Self.token(of: DevBanner.user, settings) : nil
         let lock = try folder.occupy()
         try Self.checkPorts(plan)
         if let socket = plan.ownSocket { try Self.awaitEndOfEarlier(socket: socket) }
@@ -64,11 +87,27 @@ struct DevCommand: ParsableCommand {
             names: plan.children.map(\.name), colour: Terminal.wantsColour(STDOUT_FILENO, environment: environment))
         let cluster = try DevCluster(plan: plan, environment: environment, output: output)
         output.say("starting \(plan.children.map(\.name).joined(separator: ", "))")
-        let drain: TimeAmount = (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty ? .seconds(3) : settings.drain
-        cluster.run(patience: drain.nanoseconds / 1_000_000 + 5000) { pids in
-            output.show(DevBanner.text(plan, pids: pids, program: CommandLine.arguments.first ?? "martlet"))
+        let patience: TimeAmount = (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty ? .seconds(3) : settings.drain
+        cluster.run(patience: patience.nanoseconds / 1_000_000 + 5000) { pids in
+            let program = CommandLine.arguments.first ?? "martlet"
+            output.show(DevBanner.text(plan, pids: pids, program: program, token: token))
         }
         output.say("ended")
+        output.flush()
+    }
+
+    /// One that a person can try the cluster with for a day; for what runs longer there is `martlet token mint`.
+    private static func token(of user: String, _ settings: Settings) throws(Failure) -> String {
+        guard let secret = settings.tokenSecret else {
+            throw Failure(.usage, "MARTLET_AUTH is token, which needs MARTLET_TOKEN_SECRET")
+        }
+        let now = Int64(time(nil))
+        do throws(TokenError) {
+            return try TokenMinter(secret: Array(secret.utf8))
+                .mint(subject: user, issuedAt: now, expiresAt: now + 24 * 3600)
+        } catch {
+            throw Failure(.usage, "MARTLET_TOKEN_SECRET is no key for HS256: \(error)")
+        }
     }
 
     /// After a SIGKILL of dev its redis-server takes a moment to end, and would take the new one's socket with it.
@@ -128,11 +167,18 @@ struct DevCommand: ParsableCommand {
 
 /// What a person reads once all is ready.
 enum DevBanner {
-    static func text(_ plan: DevPlan, pids: [String: pid_t], program: String) -> String {
+    /// Who chats from the terminal.
+    static let user = "alice"
+
+    /// - Parameter token: of `user`, where the nodes ask for one.
+    static func text(_ plan: DevPlan, pids: [String: pid_t], program: String, token: String?) -> String {
         let victim = "node-\(plan.nodeCount > 1 ? "b" : "a")"
         let url = plan.isOnStandardPort ? "" : " --url ws" + plan.page.dropFirst(4) + "ws"
         let steps = [
-            ("\(program) chat general --user alice" + url, "chat from the terminal"),
+            (
+                "\(program) chat general " + (token == nil ? "--user \(user)" : "--token \"$TOKEN\"") + url,
+                "chat from the terminal"
+            ),
             ("\(program) admin nodes --watch", "the nodes and what they carry"),
             ("\(program) admin presence general", "who is in the room, and on which node"),
             ("\(program) admin tail general", "the room's messages as they come"),
@@ -150,6 +196,7 @@ enum DevBanner {
             lines += ["  WARNING: MARTLET_AUTH=none. Anyone is whoever they say they are: for development alone.", ""]
         }
         lines.append("  Try next, in another terminal here:")
+        if let token { lines.append("    TOKEN=\(token)") }
         for (command, meaning) in steps {
             lines.append("    \(command)\(String(repeating: " ", count: width - command.count))  # \(meaning)")
         }

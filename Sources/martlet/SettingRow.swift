@@ -3,7 +3,7 @@ import NIOCore
 
 /// One row of `Settings.table`.
 struct SettingRow: Sendable {
-    enum Reader: String, Sendable, CaseIterable { case node, router, dev, admin, chat, bench }
+    enum Reader: String, Sendable, CaseIterable { case node, router, dev, admin, token }
 
     let key: String
     /// The flag that overrides the key, where there is one.

@@ -49,7 +49,7 @@ extension Settings {
             "MARTLET_REDIS_TIMEOUT_SECONDS", flag: "--redis-timeout", \.redisTimeout, 0...86400, .servers,
             "How long a start waits for a Redis that does not answer before it gives up with exit code 3."),
         .optionalText(
-            "MARTLET_NODE_NAME", flag: "--name", \.nodeName, SettingSyntax.nodeName, .node,
+            "MARTLET_NODE_NAME", flag: "--name", \.nodeName, SettingSyntax.nodeName, [.node],
             "The node's name in the cluster; a second start under one name ends the first.",
             unset: "host name and port"),
         .text(
@@ -60,19 +60,22 @@ extension Settings {
             "The port to listen on; 0 takes a free one and logs which.",
             unset: "8081 for a node, 8080 for a router and for dev"),
         .optionalText(
-            "MARTLET_ADVERTISE", flag: "--advertise", \.advertise, SettingSyntax.hostAndPort, .node,
+            "MARTLET_ADVERTISE", flag: "--advertise", \.advertise, SettingSyntax.hostAndPort, [.node],
             "Where routers dial this node, as host:port.", unset: "the address it listens on"),
         .choice(
             "MARTLET_AUTH", flag: "--auth", \.auth, .node,
             "Who may connect: token asks each client for a signed token, none believes the name a client gives"
-                + " and is for development alone."),
+                + " and is for development alone; dev has none unless it is told otherwise."),
         .optionalText(
-            "MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32), .node,
-            "The key of HS256 tokens.", unset: "none: no token is valid", isSecret: true),
+            "MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32),
+            [.node, .dev, .token],
+            "The key of HS256 tokens; with MARTLET_AUTH=none a node needs no key.",
+            unset: "a node or dev with MARTLET_AUTH=token does not start", isSecret: true),
         .optionalText(
-            "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), .servers,
+            "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), [.router, .dev],
             "The cluster's secret, the same for every router: it keys the hash that picks a node.",
-            unset: "none", isSecret: true),
+            unset: "a router warns, as anybody can then choose keys that meet on one node; dev makes one up",
+            isSecret: true),
         .integer(
             "MARTLET_LIMIT_MESSAGES_PER_SECOND", \.limitMessagesPerSecond, 0...1_000_000, .node,
             "Messages a second that one session may send for long; 0 lifts the limit."),
@@ -100,7 +103,7 @@ extension Settings {
             "How long a node that cannot renew its lease still counts as alive; the same for every node."),
         .seconds(
             "MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
-            "The time that SIGTERM leaves for clients to move elsewhere."),
+            "The time that SIGTERM leaves for clients to move elsewhere; dev leaves 3 unless it is told otherwise."),
         .integer(
             "MARTLET_HISTORY_MESSAGES", \.historyMessages, 0...1_000_000, .node,
             "Messages a room keeps; 0 keeps none, and then nothing can be recovered after a reconnect."),
@@ -109,7 +112,7 @@ extension Settings {
             "How long a room keeps a message."),
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
-            readers: [.router],
+            readers: [.router, .dev],
             doc:
                 "Proxies in front of the router whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1; their networks"
                 + " may also read /_router/nodes.",
@@ -161,12 +164,14 @@ extension Settings {
 
     /// For commands that read none of the settings: a name that is wrong for one process is wrong for all.
     static func refuseUnknownKeys(of environment: [String: String]) throws(Failure) {
-        for key in environment.keys.sorted() where key.hasPrefix("MARTLET_") && rows[key] == nil {
-            let nearest = EditDistance.nearest(to: key, among: Settings.table.map(\.key)) ?? ""
-            throw Failure(
-                .usage,
-                "the environment has \(Printable.text(key)), which no setting is called; the nearest is \(nearest)")
-        }
+        for key in environment.keys.sorted() { try refuseUnknownKey(key, in: "the environment") }
+    }
+
+    static func refuseUnknownKey(_ key: String, in place: String) throws(Failure) {
+        guard key.hasPrefix("MARTLET_"), rows[key] == nil else { return }
+        let nearest = EditDistance.nearest(to: key, among: Settings.table.map(\.key)) ?? ""
+        throw Failure(
+            .usage, "\(place) has \(Printable.text(key)), which no setting is called; the nearest is \(nearest)")
     }
 
     private mutating func apply(_ row: SettingRow, _ text: String, name: String) throws(Failure) {

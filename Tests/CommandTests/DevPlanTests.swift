@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 @testable import martlet
@@ -53,6 +54,44 @@ struct DevPlanTests {
         #expect(plan.children[0].environment["MARTLET_REDIS_URL"] == "redis://r:1")
         #expect(plan.children[0].environment["MARTLET_AUTH"] == "token")
         #expect(plan.authentication == .token)
+    }
+
+    @Test("a banner whose first command works: with a user, or with a token where the nodes ask for one")
+    func banner() throws {
+        let open = DevBanner.text(try plan(), pids: [:], program: "martlet", token: nil)
+        #expect(open.contains("martlet chat general --user alice "))
+        #expect(open.contains("WARNING: MARTLET_AUTH=none"))
+        let closed = DevBanner.text(
+            try plan(["MARTLET_AUTH": "token"]), pids: [:], program: "martlet", token: "a.b.c")
+        #expect(closed.contains("    TOKEN=a.b.c\n    martlet chat general --token \"$TOKEN\" "))
+        #expect(!closed.contains("--user"))
+        #expect(!closed.contains("WARNING"))
+    }
+
+    @Test("a terminal that stands still costs lines, which are told later, and stops no child")
+    func stalledTerminal() throws {
+        var ends: [Int32] = [-1, -1]
+        var child: [Int32] = [-1, -1]
+        try #require(pipe(&ends) == 0 && pipe(&child) == 0)
+        // The output's pipe stays open: its writer lives as long as the process.
+        defer { close(child[1]) }
+        let output = DevOutput(names: ["node-a"], colour: false, descriptor: ends[1], maximumLines: 1000)
+        output.follow(child[0], of: 0)
+        // Far more than both pipes and the queue hold; returns only because somebody reads it.
+        for number in 0..<20_000 {
+            Terminal.write("line \(number) \(String(repeating: "x", count: 90))\n", to: child[1])
+        }
+        var text = ""
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        while !text.contains("lines were left out, as nobody read them\n") {
+            let count = read(ends[0], &chunk, chunk.count)
+            try #require(count > 0)
+            text += String(decoding: chunk[..<count], as: UTF8.self)
+        }
+        #expect(text.hasPrefix("node-a | line 0 x"))
+        #expect(text.contains("\ndev    | "))
+        output.say("goes on")
+        output.flush()
     }
 
     @Test("node counts and ports that cannot be are usage errors")
