@@ -3,7 +3,7 @@ public enum MartletEvent: Sendable, Equatable {
     case state(ConnectionState)
     /// The room is joined, for the first time or again after a reconnect.
     case joined(JoinedRoom)
-    /// The server took the client out of the room.
+    /// The server took the client out of the room, or did not let it in again after a reconnect.
     case left(room: String, reason: String)
     /// Each message of a joined room once, in the order of `seq`; own ones stand in their place too.
     case message(ChatMessage)
