@@ -72,7 +72,7 @@ final class NodeRoutes: Sendable {
                 id: SessionID(), shard: shard, connection: connection,
                 requestID: request.requestID, remoteAddress: request.remoteAddress ?? "", client: claim.client)
             shard.add(session)
-            if let user = claim.user { session.begin(as: user) }
+            session.begin(as: claim.user)
             return session
         }
     }

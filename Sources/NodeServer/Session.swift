@@ -49,14 +49,21 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
             ratePerSecond: limits.messagesPerSecond, burst: limits.messageBurst, roomLimit: limits.roomsPerSession,
             now: NIODeadline.now().uptimeNanoseconds)
         self.held = HeldMessages(
-            maximumCount: NodeConfiguration.heldMessages, maximumBytes: limits.messageBytes)
+            maximumCount: NodeConfiguration.heldMessages, maximumBytes: 4 * limits.messageBytes)
     }
 
     static func == (left: Session, right: Session) -> Bool { left === right }
     func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
 
-    /// The upgrade request named the user already. The client and its info are what ``init`` got.
-    func begin(as user: UserName) {
+    /// - Parameter user: whom the upgrade request named; others send `auth`.
+    func begin(as user: UserName?) {
+        shard.logger.info(
+            "connect",
+            metadata: [
+                "session": "\(id)", "user": "\(user?.string ?? "")", "node": "\(shard.configuration.name)",
+                "rooms": "0", "address": "\(remoteAddress)", "request_id": "\(requestID)",
+            ])
+        guard let user else { return }
         do throws(WireError) {
             try authenticate(as: user, client: nil, info: nil, status: nil, nil)
         } catch {
@@ -124,12 +131,6 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     func opened() {
         guard state.opened(), let user = state.user else { return }
         welcome(user, welcomeID)
-        shard.logger.info(
-            "connect",
-            metadata: [
-                "session": "\(id)", "user": "\(user)", "node": "\(shard.configuration.name)",
-                "address": "\(remoteAddress)", "request_id": "\(requestID)",
-            ])
         releaseHeld()
     }
 
@@ -148,10 +149,11 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     }
 
     func kicked(from room: RoomName?, reason: String) {
+        let reason = reason.isEmpty ? CloseCode.kicked.reason : reason
         guard let room else { return end(.kicked, reason: reason) }
         guard state.leave(room) != nil else { return }
         shard.leave(self, room)
-        send(ServerMessage.left(room: room, id: nil, reason: "kicked"))
+        send(ServerMessage.left(room: room, id: nil, reason: reason))
         releaseHeld()
     }
 

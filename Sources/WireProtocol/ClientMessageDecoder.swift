@@ -6,6 +6,12 @@ extension ClientMessage {
         var fields = Fields(bytes: bytes)
         do {
             try JSONScanner.scanObject(bytes) { (key, value) throws(JSONError) in fields.set(key, value) }
+        } catch JSONError.tooDeep {
+            // It is JSON, and what stands before the deep value is read already.
+            throw ClientMessageError(
+                error: WireError(
+                    .tooLarge, "the JSON text is nested over \(JSONScanner.maximumDepth) levels; send a flatter one"),
+                id: try? fields.requestID(), room: fields.roomForError)
         } catch {
             throw ClientMessageError(error: WireError(.malformedJSON, error.sentence), id: nil, room: nil)
         }
@@ -26,7 +32,7 @@ extension JSONError {
         case .unexpectedEnd: "the JSON text ends too early; send one JSON object (RFC 8259) in each text frame"
         case .unexpectedByte(let offset):
             "the JSON text is wrong at byte \(offset); send one JSON object (RFC 8259) in each text frame"
-        case .tooDeep: "the JSON text is nested over \(JSONScanner.maximumDepth) levels; send a flatter one"
+        case .tooDeep: "the JSON text is nested over \(JSONScanner.maximumDepth) levels"
         }
     }
 }

@@ -44,7 +44,9 @@ struct BadMessage: Sendable, CustomTestStringConvertible {
         notJSON("a string", #""ping""#),
         notJSON("a leading zero", #"{"type":"ping","n":01}"#),
         notJSON("a raw control character", "{\"type\":\"ping\",\"x\":\"\u{1}\"}"),
-        notJSON("too deep", #"{"type":"ping","x":"# + String(repeating: "[", count: 5000)),
+        wrong(
+            "data nested too deep", "message", #""room":"r","data":"# + String(repeating: "[", count: 5000), 104,
+            "too_large"),
         BadMessage("no type", #"{"id":"i"}"#, 102, "invalid_field", id: "i"),
         BadMessage("a type that is a number", #"{"type":7,"id":"i"}"#, 102, "invalid_field", id: "i"),
         BadMessage("an id that is a number", #"{"type":"ping","id":7}"#, 102, "invalid_field"),

@@ -45,14 +45,16 @@ struct ClientMessageTests {
         #expect(error(text)?.error.code == .malformedJSON)
     }
 
-    @Test("nesting is limited, and the limit itself is allowed")
+    @Test("nesting is limited, the limit itself is allowed, and a refusal names the message")
     func nesting() {
         func nested(_ depth: Int) -> String {
-            #"{"type":"ping","x":"# + String(repeating: "[", count: depth) + String(repeating: "]", count: depth) + "}"
+            #"{"type":"ping","id":"7","x":"# + String(repeating: "[", count: depth) + String(repeating: "]", count: depth) + "}"
         }
         #expect(error(nested(JSONScanner.maximumDepth - 1)) == nil)
-        #expect(error(nested(JSONScanner.maximumDepth))?.error.code == .malformedJSON)
-        #expect(error(nested(100_000))?.error.code == .malformedJSON)
+        for depth in [JSONScanner.maximumDepth, 100_000] {
+            #expect(error(nested(depth))?.error.code == .tooLarge)
+            #expect(error(nested(depth))?.id == "7")
+        }
     }
 
     @Test(
