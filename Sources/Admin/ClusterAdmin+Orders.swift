@@ -47,7 +47,7 @@ extension ClusterAdmin {
             newEpoch: Base64URL.random(count: 8, using: &generator)
         ).get()
         switch outcomes.first {
-        case .stored(let seq, let ts, let epoch), .duplicate(let seq, let ts, let epoch):
+        case .stored(let seq, let ts, let epoch), .duplicate(let seq, let ts, _, let epoch):
             return PublishReport(room: room, seq: seq, ts: ts, epoch: epoch)
         case .idReused, nil:
             throw OrderRefused("Redis did not take the message")

@@ -133,8 +133,8 @@ package struct Publication: Sendable {
 
 package enum PublishOutcome: Sendable, Hashable {
     case stored(seq: Int64, ts: Int64, epoch: String)
-    /// It was stored before, as this seq, and was not relayed again.
-    case duplicate(seq: Int64, ts: Int64, epoch: String)
+    /// It was stored before, with this seq and tag, and was not relayed again.
+    case duplicate(seq: Int64, ts: Int64, tag: String, epoch: String)
     /// The id came before with another body.
     case idReused
 }

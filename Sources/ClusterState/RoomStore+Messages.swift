@@ -93,8 +93,8 @@ extension RoomStore {
         case .integer(let seq): return .stored(seq: seq, ts: ts, epoch: epoch)
         case .bulk, .status:
             let words = reply.string?.split(separator: " ") ?? []
-            guard words.count == 2, let seq = Int64(words[0]), let firstTS = Int64(words[1]) else { break }
-            return .duplicate(seq: seq, ts: firstTS, epoch: epoch)
+            guard words.count == 3, let seq = Int64(words[0]), let firstTS = Int64(words[1]) else { break }
+            return .duplicate(seq: seq, ts: firstTS, tag: String(words[2]), epoch: epoch)
         case .null, .error, .array: break
         }
         throw ClusterStateError.unexpectedReply(of: "room_publish")

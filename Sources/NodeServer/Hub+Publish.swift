@@ -83,13 +83,13 @@ extension Hub {
         write(batch, room: room.name, channels: nil) { result in
             switch result {
             case .success(let outcomes):
-                self.settle(room.queue.answered(), outcomes, room: room.name) { seq, owed in
-                    if (room.sequencer.position?.seq ?? 0) < seq {
+                self.settle(room.queue.answered(), outcomes, room: room.name) { seq, owed, _ in
+                    if seq <= room.swallowed {
+                        self.acknowledge(owed, seq, room: room.name)
+                    } else if (room.sequencer.position?.seq ?? 0) < seq {
                         room.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
                         self.awaitRelay(room, seq: seq)
-                        return true
                     }
-                    return false
                 }
             case .failure(let error) where Self.isFinal(error):
                 self.refuse(room.queue.answered(), self.wireError(error), room: room.name)
@@ -110,9 +110,10 @@ extension Hub {
             switch result {
             case .success(let outcomes):
                 let entries = self.directs[name]?.queue.answered() ?? []
-                self.settle(entries, outcomes, room: name) { seq, owed in
+                self.settle(entries, outcomes, room: name) { seq, owed, user in
+                    let heard = self.users[user]?.directs[name]?.sequencer.position?.seq ?? 0
+                    guard heard < seq else { return }
                     self.directs[name]?.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
-                    return true
                 }
             case .failure(let error) where Self.isFinal(error):
                 self.refuse(self.directs[name]?.queue.answered() ?? [], self.wireError(error), room: name)
@@ -150,23 +151,24 @@ extension Hub {
         return !passing.contains(String(word))
     }
 
-    /// - Parameter owe: takes what the relay is to acknowledge; false when it has passed that `seq` already.
+    /// - Parameter owe: takes what the relay is to acknowledge, unless it was faster than this answer and has done so.
     private func settle(
         _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ outcomes: [PublishOutcome], room: RoomName,
-        owe: (Int64, HubRoom.OwedAck) -> Bool
+        owe: (Int64, HubRoom.OwedAck, UserName) -> Void
     ) {
         forget(entries)
         for (entry, outcome) in zip(entries, outcomes) {
             let pending = entry.element
             switch outcome {
             case .stored(let seq, let ts, _):
-                // When the relay was faster than this answer, it has acknowledged already.
-                _ = owe(seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts))
-            case .duplicate(let seq, let ts, _):
-                // After a try whose answer was lost this may be the second ack: the relay of that try may have brought one.
+                owe(seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts), pending.publication.from)
+            case .duplicate(let seq, let ts, pending.publication.tag, _):
+                // Stored by an earlier try, whose answer was lost.
+                owe(seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts), pending.publication.from)
+            case .duplicate(let seq, let ts, let tag, _):
                 reply(
                     pending.session,
-                    ServerMessage.ack(room: room, id: pending.id, seq: seq, ts: ts, tag: nil, duplicate: true))
+                    ServerMessage.ack(room: room, id: pending.id, seq: seq, ts: ts, tag: tag, duplicate: true))
             case .idReused:
                 reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))
             }

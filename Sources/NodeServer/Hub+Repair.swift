@@ -19,6 +19,7 @@ extension Hub {
             case .deliver(let message): append(message, of: room)
             case .gap(let epoch, let from, let to):
                 metrics.gaps += 1
+                room.swallowed = to
                 logger.warning(
                     "messages cannot be delivered",
                     metadata: ["room": "\(room.name)", "epoch": "\(epoch)", "from": "\(from)", "to": "\(to)"])

@@ -78,6 +78,8 @@ final class HubRoom {
     /// A `seq` that Redis is known to have given, and the relay owes.
     var awaited: Awaited?
     var owed = OwedAcks<OwedAck>()
+    /// The end of the last gap: the relay acknowledges nothing up to it.
+    var swallowed: Int64 = 0
     /// Reads of the log for those who come back, by the `seq` from which they read.
     var recoveryReads: [Int64: [(Result<HistoryPage, any Error>) -> Void]] = [:]
     var presence = PresenceTick()

@@ -82,12 +82,14 @@ struct RoomPublishTests {
             let first = try await cluster.publish(publication("1"), publication("2"))
             guard case .stored(1, let ts, let epoch) = first[0] else { throw Unexpected(first) }
             let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
-                #expect(try await cluster.publish(publication("1")) == [.duplicate(seq: 1, ts: ts, epoch: epoch)])
+                #expect(
+                    try await cluster.publish(publication("1", tag: "late"))
+                        == [.duplicate(seq: 1, ts: ts, tag: "1___", epoch: epoch)])
                 let mixed = try await cluster.publish(
                     publication("2"), publication("3"), publication("3"), publication("3", "no"))
-                #expect(mixed[0] == .duplicate(seq: 2, ts: ts, epoch: epoch))
+                #expect(mixed[0] == .duplicate(seq: 2, ts: ts, tag: "2___", epoch: epoch))
                 guard case .stored(3, let later, epoch) = mixed[1] else { throw Unexpected(mixed) }
-                #expect(mixed[2] == .duplicate(seq: 3, ts: later, epoch: epoch))
+                #expect(mixed[2] == .duplicate(seq: 3, ts: later, tag: "3___", epoch: epoch))
                 #expect(mixed[3] == .idReused)
             }
             #expect(heard.count == 1)
@@ -122,7 +124,7 @@ struct RoomPublishTests {
             _ = try await cluster.publish(publication("2"))
             #expect(try await cluster.command("HEXISTS", keys.1, "bob\nclient\n1").int == 0)
             #expect(try await cluster.command("HEXISTS", keys.2, "bob\nclient\n1").int == 1)
-            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else {
+            guard case .duplicate(1, _, _, _) = try await cluster.publish(publication("1"))[0] else {
                 throw Unexpected([])
             }
             #expect(try await cluster.publish(publication("1", "other")) == [.idReused])
@@ -151,7 +153,7 @@ struct RoomPublishTests {
             _ = try await cluster.publish(publication("2"))
             #expect(try await cluster.command("HLEN", keys.1).int == 2, "the id, and the field that makes it a table")
             #expect(try await (cluster.command("HLEN", keys.2).int ?? 0) > 100_000)
-            guard case .duplicate(1, _, _) = try await cluster.publish(publication("1"))[0] else {
+            guard case .duplicate(1, _, _, _) = try await cluster.publish(publication("1"))[0] else {
                 throw Unexpected([])
             }
         }
@@ -312,7 +314,7 @@ struct RoomPublishTests {
             let limits = HistoryLimits(maxMessages: 0)
             _ = try await cluster.publish(publication("1"), limits: limits)
             let outcomes = try await cluster.publish(publication("1"), publication("2"), limits: limits)
-            guard case .duplicate(1, _, _) = outcomes[0], case .stored(2, _, _) = outcomes[1] else {
+            guard case .duplicate(1, _, _, _) = outcomes[0], case .stored(2, _, _) = outcomes[1] else {
                 throw Unexpected(outcomes)
             }
             #expect(try await cluster.command("EXISTS", cluster.keys.roomLog(room())).int == 0)
@@ -361,7 +363,7 @@ struct RoomPublishTests {
             #expect(try await cluster.rooms.turnEpoch(room: room(), from: "newepoch", to: "two").get() == "one")
             #expect(try await cluster.seqs() == [1])
             let outcomes = try await cluster.publish(publication("1"), publication("2"))
-            guard case .duplicate(1, _, "one") = outcomes[0], case .stored(2, _, "one") = outcomes[1] else {
+            guard case .duplicate(1, _, _, "one") = outcomes[0], case .stored(2, _, "one") = outcomes[1] else {
                 throw Unexpected(outcomes)
             }
         }

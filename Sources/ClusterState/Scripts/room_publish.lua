@@ -7,7 +7,7 @@
 --       3 history messages (0: no log)  4 "AGE KEEP": history age (ms), how long meta outlives the log (ms)
 --       5 user channels (0: one room channel)   6... the channel or channels
 --       then six a message: dedupe key, fingerprint, tag, "ORIGIN IDLEN\nID", user, body (JSON members)
--- RETURNS {epoch, ts, then one a message: seq (stored) | "SEQ TS" (a duplicate of it) | 0 (the id had another payload)}
+-- RETURNS {epoch, ts, then one a message: seq (stored) | "SEQ TS TAG" (a duplicate of it) | 0 (the id had another payload)}
 -- ATOMICITY  the batch is numbered, stored and relayed in its order, without another message in between. A duplicate is
 --            neither stored nor relayed again. No allow-oom: a full Redis refuses the batch before it does anything.
 
@@ -56,8 +56,8 @@ for index = 1, n do
     local id = ARGV[at]
     local before = known[index] or previous[index] or fresh[id]
     if before then
-        local before_seq, before_ts, before_fingerprint = string.match(before, '^(%d+) (%d+) (.*)$')
-        reply[index + 2] = before_fingerprint == ARGV[at + 1] and before_seq .. ' ' .. before_ts or 0
+        local stored, fingerprint = string.match(before, '^(%d+ %d+ %S+) (.*)$')
+        reply[index + 2] = fingerprint == ARGV[at + 1] and stored or 0
     else
         seq = seq + 1
         local seq_text, new_tag, head, body = format('%d', seq), ARGV[at + 2], ARGV[at + 3], ARGV[at + 5]
@@ -69,7 +69,7 @@ for index = 1, n do
             .. opening .. seq_text .. ',"tag":"' .. new_tag .. '",' .. body .. closing
         for channel = 6, first - 1 do call('PUBLISH', ARGV[channel], message) end
         tag = new_tag
-        local value = seq_text .. ' ' .. ts_text .. ' ' .. ARGV[at + 1]
+        local value = seq_text .. ' ' .. ts_text .. ' ' .. new_tag .. ' ' .. ARGV[at + 1]
         fresh[id] = value
         sent[#sent + 1] = id
         sent[#sent + 1] = value
