@@ -48,7 +48,8 @@ struct ClientMessageTests {
     @Test("nesting is limited, the limit itself is allowed, and a refusal names the message")
     func nesting() {
         func nested(_ depth: Int) -> String {
-            #"{"type":"ping","id":"7","x":"# + String(repeating: "[", count: depth) + String(repeating: "]", count: depth) + "}"
+            let brackets = String(repeating: "[", count: depth) + String(repeating: "]", count: depth)
+            return #"{"type":"ping","id":"7","x":\#(brackets)}"#
         }
         #expect(error(nested(JSONScanner.maximumDepth - 1)) == nil)
         for depth in [JSONScanner.maximumDepth, 100_000] {
