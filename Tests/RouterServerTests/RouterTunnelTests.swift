@@ -1,5 +1,6 @@
 import Logging
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import Testing
 
@@ -16,13 +17,12 @@ private func upgrade(_ query: String = "?key=k") -> String {
 @Suite("Tunnels", .timeLimit(.minutes(5)))
 struct RouterTunnelTests {
     private func withTunnel(
-        limits: RouterLimits = .patient,
         query: String = "?key=k",
         receiveBuffer: Int? = nil,
         _ body: (Wire, Wire, Router) async throws -> Void
     ) async throws {
         let node = try await FakeNode.start("a")
-        try await withRouter(over: [node.node], limits: limits) { router, port, _ in
+        try await withRouter(over: [node.node]) { router, port, _ in
             let client = try await Wire.connect(port: port, receiveBuffer: receiveBuffer)
             try await client.send(upgrade(query))
             let server = try await node.connection()
@@ -152,20 +152,35 @@ struct RouterTunnelTests {
     }
 
     @Test("a half-closed tunnel in which nothing moves ends, and one that moves does not")
-    func idleHalfClosed() async throws {
-        var limits = RouterLimits.patient
-        limits.halfCloseIdle = .seconds(1)
-        try await withTunnel(limits: limits) { client, server, router in
-            try await client.closeOutput()
-            await server.end()
-            let start = ContinuousClock.now
-            while ContinuousClock.now - start < .seconds(2) {
-                try await server.send("x")
-                #expect(try await client.receiveText(1) == "x")
-                try await Task.sleep(for: .milliseconds(50))
-            }
-            await client.end()
-            client.close()
+    func idleHalfClosed() throws {
+        let loop = EmbeddedEventLoop()
+        let (client, server) = (EmbeddedChannel(loop: loop), EmbeddedChannel(loop: loop))
+        let ends = TunnelEnd.pair(on: loop, halfCloseIdle: .seconds(30))
+        for (channel, end) in [(client, ends.0), (server, ends.1)] {
+            try channel.connect(to: SocketAddress(ipAddress: "192.0.2.1", port: 1)).wait()
+            try channel.pipeline.syncOperations.addHandlers([HalfClosing(), end])
+        }
+        let nothing = TunnelEnd.Beginning(first: ByteBuffer(), inputEnded: false)
+        TunnelEnd.start(ends.0, nothing, ends.1, nothing)
+        #expect(try client.readOutbound(as: ByteBuffer.self) == ByteBuffer())
+
+        client.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        for _ in 0..<5 {
+            loop.advanceTime(by: .seconds(29))
+            try server.writeInbound(ByteBuffer(string: "x"))
+            #expect(try client.readOutbound(as: ByteBuffer.self) == ByteBuffer(string: "x"))
+        }
+        #expect(client.isActive && server.isActive)
+        loop.advanceTime(by: .seconds(60))
+        #expect(!client.isActive && !server.isActive)
+    }
+
+    /// An embedded channel knows no half-close and would end.
+    private final class HalfClosing: ChannelOutboundHandler {
+        typealias OutboundIn = ByteBuffer
+
+        func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+            if mode == .output { promise?.succeed() } else { context.close(mode: mode, promise: promise) }
         }
     }
 
