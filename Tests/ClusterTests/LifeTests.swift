@@ -98,7 +98,7 @@ struct LifeTests {
             environment: [
                 "MARTLET_LIMIT_MESSAGES_PER_SECOND": "0", "MARTLET_LIMIT_OUTBOUND_BYTES": "262144",
                 // A client that reads nothing answers no ping either; here that must not come first.
-                "MARTLET_HEARTBEAT_SECONDS": "120",
+                "MARTLET_HEARTBEAT_TIMEOUT_SECONDS": "600",
             ]
         )
         try await Machine.with(options) { cluster in

@@ -88,7 +88,7 @@ struct LimitTests {
             nodes: 2,
             environment: [
                 "MARTLET_LIMIT_MESSAGES_PER_SECOND": "0", "MARTLET_LIMIT_OUTBOUND_BYTES": "16777216",
-                "MARTLET_HEARTBEAT_SECONDS": "120",
+                "MARTLET_HEARTBEAT_TIMEOUT_SECONDS": "600",
             ]
         )
         try await Machine.with(options) { cluster in
