@@ -11,7 +11,7 @@ TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-browser lint format docs bench docker-check clean
+.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser lint format docs bench docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,9 +86,9 @@ down: ## End the cluster that `make up` started in this checkout, from another t
 	@if [ -x $(MARTLET) ]; then $(MARTLET) dev --down; else echo "No cluster runs here."; fi
 
 # One build for all tests; each group then runs even when one before it failed, and the end says which did.
-test: deps-test test-build ## Run all tests: unit, Redis, cluster, browser.
+test: deps-test test-build ## Run all tests: unit, Redis, cluster, chaos, browser.
 	@failed=""; \
-	for group in unit redis cluster browser; do \
+	for group in unit redis cluster chaos browser; do \
 		echo "== test-$$group"; \
 		$(MAKE) --no-print-directory SKIP_BUILD=1 test-$$group || failed="$$failed test-$$group"; \
 	done; \
@@ -99,13 +99,16 @@ test-build: swift-there
 	@[ -n "$(SKIP_BUILD)" ] || $(SWIFT) build --build-tests
 
 test-unit: test-build ## Run the tests that need nothing but the code.
-	@$(SWIFT) test --skip-build --skip RedisIntegrationTests --skip ClusterTests $(ARGS)
+	@$(SWIFT) test --skip-build --skip RedisIntegrationTests --skip ClusterTests --skip ChaosTests $(ARGS)
 
 test-redis: test-build ## Run the tests against a redis-server of their own.
 	@$(SWIFT) test --skip-build --filter RedisIntegrationTests $(ARGS)
 
 test-cluster: test-build ## Run the tests that start real nodes, kill, pause and cut them.
 	@$(SWIFT) test --skip-build --filter ClusterTests $(ARGS)
+
+test-chaos: test-build ## Run each chaos scenario briefly: what the network and the machines do to a cluster.
+	@$(SWIFT) test --skip-build --filter ChaosTests $(ARGS)
 
 test-browser: test-build ## Run the chat page in headless Chromium.
 	@Tests/BrowserTests/run

@@ -193,6 +193,7 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
+        .testTarget(name: "ChaosTests", dependencies: ["TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ClusterTests",
             dependencies: [
