@@ -91,7 +91,9 @@ final class PlainSocket: Sendable {
             var bytes = [UInt8](repeating: 0, count: count)
             var length = 0
             while length < count {
-                let got = bytes.withUnsafeMutableBytes { recv(fd, $0.baseAddress?.advanced(by: length), count - length, 0) }
+                let got = bytes.withUnsafeMutableBytes {
+                    recv(fd, $0.baseAddress?.advanced(by: length), count - length, 0)
+                }
                 if got == 0 { return .end }
                 if got < 0 {
                     switch errno {
