@@ -94,7 +94,6 @@ struct Checker {
             place(text, seq, at: name, &client, now, isOwnAgain: false)
         case .gap(let epoch, let from, let to): gap(epoch, from, to, &client)
         case .joined(let epoch, let seq, let recovered): joined(epoch, seq, recovered, name, &client, now)
-        case .resumed: enter(&client, now)
         case .disconnected(let lastHeard):
             if client.isIn { client.stays.append(client.inSince...max(client.inSince, lastHeard)) }
             client.isIn = false

@@ -16,8 +16,6 @@ struct Observation: Sendable, Equatable {
         case gap(epoch: String, from: Int64, to: Int64)
         /// `recovered` as the server answered a `since`; `nil` when there was none to answer.
         case joined(epoch: String, seq: Int64, recovered: Bool?)
-        /// The connection took up its session: rooms and positions are as before.
-        case resumed
         /// `lastHeard`: when the last byte came on the connection that ended.
         case disconnected(lastHeard: Int64)
         case presence(pv: Int64, left: [String])
@@ -120,5 +118,17 @@ struct Verdict: Sendable, Equatable {
         sum.reconnects += b.reconnects
         sum.problems += b.problems
         return sum
+    }
+}
+
+extension Verdict {
+    /// All figures in a line.
+    var line: String {
+        """
+        published \(published), acknowledged \(acknowledged), delivered \(delivered), missing \(missing), \
+        doubled \(doubled), reordered \(reordered), gaps \(gaps), forgotten \(forgotten), unknown \(unknown), \
+        longest silence \(longestSilence) ms, slowest answer \(longestAnswer) ms, false leaves \(falseLeaves), \
+        reconnects \(reconnects), problems \(problems.count)
+        """
     }
 }

@@ -10,10 +10,36 @@ package final class Cluster: Sendable {
         package var routers = 0
         package var isDurable = false
         package var environment: [String: String] = [:]
+        /// `appendfsync` of a durable Redis.
+        package var redisSync = "always"
+        /// A ``FaultProxy`` before each router, before each node, or between each node and Redis.
+        package var proxies: Set<ProxyPlace> = []
 
-        package init(nodes: Int = 3, routers: Int = 0, isDurable: Bool = false, environment: [String: String] = [:]) {
+        package init(
+            nodes: Int = 3, routers: Int = 0, isDurable: Bool = false, environment: [String: String] = [:],
+            proxies: Set<ProxyPlace> = []
+        ) {
             (self.nodes, self.routers, self.isDurable, self.environment) = (nodes, routers, isDurable, environment)
+            self.proxies = proxies
         }
+    }
+
+    package enum ProxyPlace: Sendable {
+        case routers
+        case nodes
+        /// Marked are the subscriptions.
+        case redis
+    }
+
+    /// In the order of the nodes and routers; empty where the options asked for none.
+    package struct Proxies: Sendable {
+        package fileprivate(set) var routers: [FaultProxy] = []
+        package fileprivate(set) var nodes: [FaultProxy] = []
+        package fileprivate(set) var redis: [FaultProxy] = []
+        /// Of all routers.
+        package fileprivate(set) var routersToRedis: FaultProxy?
+
+        package var all: [FaultProxy] { routers + nodes + redis + (routersToRedis.map { [$0] } ?? []) }
     }
 
     package struct ClientSawViolations: Error, CustomStringConvertible {
@@ -24,34 +50,56 @@ package final class Cluster: Sendable {
     package let prefix: String
     package let nodes: [ClusterProcess]
     package let routers: [ClusterProcess]
-    /// What each process of this cluster was given, but for name and port.
+    package let proxies: Proxies
+    /// What each process of this cluster was given, but for name, port and what a proxy stands before.
     package let environment: [String: String]
     private let clients = Mutex<[(name: String, client: TestClient)]>([])
 
-    private init(options: Options, redis: ClusterRedis) throws {
+    private init(options: Options, redis: ClusterRedis) async throws {
         let prefix = "test-\(UInt32.random(in: 0...UInt32.max))"
         let environment = [
             "MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": prefix, "MARTLET_HOST": "127.0.0.1",
             "MARTLET_AUTH": "none", "MARTLET_SECRET": "a secret of the tests, long enough for all",
         ].merging(options.environment) { $1 }
-        func processes(_ role: ClusterProcess.Role, _ names: [String]) throws -> [ClusterProcess] {
-            try names.map { name in
-                let port = try FreePort.next()
-                var own = ["MARTLET_PORT": String(port)]
-                if role == .node { own["MARTLET_NODE_NAME"] = name }
-                return ClusterProcess(role, name: name, port: port, environment: environment.merging(own) { $1 })
-            }
+        let names = (0..<options.nodes).map { "node-\("abcdefghij".dropFirst($0).prefix(1))" }
+        let ports = try names.map { _ in try FreePort.next() }
+        let routerPorts = try (0..<options.routers).map { _ in try FreePort.next() }
+        var proxies = Proxies()
+        if options.proxies.contains(.routers) {
+            for port in routerPorts { proxies.routers.append(try await .start(to: port)) }
+        }
+        if options.proxies.contains(.nodes) { for port in ports { proxies.nodes.append(try await .start(to: port)) } }
+        if options.proxies.contains(.redis) {
+            for _ in names { proxies.redis.append(try await .start(to: redis.port, mark: "SUBSCRIBE")) }
+            proxies.routersToRedis = try await .start(to: redis.port)
         }
         self.redis = redis
         self.prefix = prefix
+        self.proxies = proxies
         self.environment = environment
-        nodes = try processes(.node, (0..<options.nodes).map { "node-\("abcdefghij".dropFirst($0).prefix(1))" })
-        routers = try processes(.router, (0..<options.routers).map { "router-\($0 + 1)" })
+        nodes = names.indices.map { index in
+            var own = ["MARTLET_PORT": String(ports[index]), "MARTLET_NODE_NAME": names[index]]
+            if let proxy = proxies.nodes.dropFirst(index).first { own["MARTLET_ADVERTISE"] = "127.0.0.1:\(proxy.port)" }
+            if let proxy = proxies.redis.dropFirst(index).first {
+                own["MARTLET_REDIS_URL"] = ClusterRedis.url(proxy.port)
+            }
+            return ClusterProcess(
+                .node, name: names[index], port: ports[index], environment: environment.merging(own) { $1 })
+        }
+        routers = routerPorts.indices.map { index in
+            var own = ["MARTLET_PORT": String(routerPorts[index])]
+            if let proxy = proxies.routersToRedis { own["MARTLET_REDIS_URL"] = ClusterRedis.url(proxy.port) }
+            return ClusterProcess(
+                .router, name: "router-\(index + 1)", port: routerPorts[index],
+                environment: environment.merging(own) { $1 })
+        }
     }
 
     /// Starts all and waits until each says that it is ready, and each router until it knows every node.
     package static func start(_ options: Options) async throws -> Cluster {
-        let cluster = try Cluster(options: options, redis: try await ClusterRedis.start(isDurable: options.isDurable))
+        let cluster = try await Cluster(
+            options: options, redis: try await ClusterRedis.start(isDurable: options.isDurable, sync: options.redisSync)
+        )
         do {
             for process in cluster.nodes + cluster.routers { try await process.start() }
             for process in cluster.nodes + cluster.routers { try await process.waitUntilReady() }
@@ -92,6 +140,7 @@ package final class Cluster: Sendable {
         for client in clients.withLock({ $0 }) { client.client.abort() }
         for process in nodes + routers { process.process?.send(SIGKILL) }
         for process in nodes + routers { await process.kill() }
+        for proxy in proxies.all { await proxy.stop() }
         await redis.stop()
     }
 
@@ -107,7 +156,7 @@ package final class Cluster: Sendable {
     }
 
     /// Into the folder that MARTLET_TEST_LOGS names, if it is set.
-    private func saveLogs() {
+    package func saveLogs() {
         guard let folder = ProcessInfo.processInfo.environment["MARTLET_TEST_LOGS"] else { return }
         for process in nodes + routers {
             let text = process.process?.output.current.errorText ?? ""

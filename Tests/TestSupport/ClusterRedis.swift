@@ -31,20 +31,24 @@ package final class ClusterRedis: Sendable {
     private let arguments: [String]
     private let process: Mutex<ChildProcess>
 
-    package var url: String { "redis://127.0.0.1:\(port)" }
+    package var url: String { Self.url(port) }
+
+    static func url(_ port: Int) -> String { "redis://127.0.0.1:\(port)" }
 
     private init(port: Int, directory: String, arguments: [String], process: ChildProcess) {
         (self.port, self.directory, self.arguments) = (port, directory, arguments)
         self.process = Mutex(process)
     }
 
-    /// - Parameter isDurable: an append-only file, written out with each command, so that a restart forgets nothing.
-    package static func start(isDurable: Bool = false) async throws -> ClusterRedis {
+    /// - Parameters:
+    ///   - isDurable: an append-only file, written out with each command, so that a restart forgets nothing.
+    ///   - sync: `appendfsync` of that file.
+    package static func start(isDurable: Bool = false, sync: String = "always") async throws -> ClusterRedis {
         let port = try FreePort.next()
         let directory = try TemporaryDirectory.make("redis")
         let arguments = [
             "--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--daemonize", "no",
-            "--appendonly", isDurable ? "yes" : "no", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
+            "--appendonly", isDurable ? "yes" : "no", "--appendfsync", sync, "--maxmemory-policy", "noeviction",
             "--client-output-buffer-limit", "pubsub 256mb 64mb 60", "--loglevel", "warning",
         ]
         let process = try await spawn(arguments)
@@ -70,7 +74,7 @@ package final class ClusterRedis: Sendable {
         try await waitUntilItAnswers()
     }
 
-    /// Keeps the data of this moment, to come back to it with ``restore()``. Of a durable server that was killed.
+    /// Keeps the data of this moment, to come back to it with ``restore()``. Of a durable server: as its disk has it.
     package func keep() throws {
         try? FileManager.default.removeItem(atPath: directory + ".kept")
         try FileManager.default.copyItem(atPath: directory, toPath: directory + ".kept")

@@ -1,0 +1,58 @@
+import TestSupport
+
+extension Scenario {
+    /// A short lease, so that a brief outage is as much to it as a long one to the default; a short drain.
+    static func environment(_ form: Form) -> [String: String] {
+        form == .brief ? ["MARTLET_LEASE_SECONDS": "3", "MARTLET_DRAIN_SECONDS": "3"] : ["MARTLET_DRAIN_SECONDS": "5"]
+    }
+
+    static func options(
+        _ form: Form, isDurable: Bool = false, proxies: Set<Cluster.ProxyPlace> = [], more: [String: String] = [:]
+    ) -> Cluster.Options {
+        Cluster.Options(
+            nodes: 3, routers: 2, isDurable: isDurable, environment: environment(form).merging(more) { $1 },
+            proxies: proxies)
+    }
+
+    /// All of them.
+    static func all(_ form: Form) -> [Scenario] {
+        processes(form)
+    }
+
+    /// Nodes and routers die or stand still.
+    static func processes(_ form: Form) -> [Scenario] {
+        [
+            Scenario(name: "a node is killed", options: options(form), limits: Limits(silence: 4000)) { run in
+                let node = try run.pick(run.cluster.nodes)
+                await node.kill()
+                try await run.wait(form == .brief ? 5000 : 15_000)
+                try await node.start()
+                try await node.waitUntilReady()
+            },
+            Scenario(name: "a node stands still", options: options(form), limits: Limits(silence: 15_000)) { run in
+                let node = try run.pick(run.cluster.nodes)
+                node.pause()
+                try await run.wait(form == .brief ? 7000 : 20_000)
+                node.resume()
+                try await run.wait(3000)
+            },
+            Scenario(name: "a router is killed", options: options(form), limits: Limits(silence: 4000)) { run in
+                let router = try run.pick(run.cluster.routers)
+                await router.kill()
+                try await run.wait(3000)
+                try await router.start()
+                try await router.waitUntilReady()
+            },
+            Scenario(
+                name: "all nodes restart, one after the other", options: options(form), limits: Limits(silence: 3000)
+            ) { run in
+                for node in run.cluster.nodes {
+                    node.terminate()
+                    try await node.process?.waitForExit(within: .seconds(20))
+                    try await node.start()
+                    try await node.waitUntilReady()
+                }
+            },
+        ]
+    }
+}
