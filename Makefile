@@ -11,7 +11,7 @@ TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser lint format docs bench docker-check clean
+.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser lint format docs client bench docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ format: swift-there ## Format all Swift files.
 docs: build ## Write what comes from the code: .env.example, the settings in operations.md, the tests in guarantees.md.
 	@$(MARTLET) config env-example > .env.example.new && mv .env.example.new .env.example
 	@.ci/generated.py
+
+client: ## Write the martlet.js that nodes serve out of its source (needs esbuild).
+	@.ci/client.py
 
 bench: build ## Load a node of its own, in turns with the socket floor; takes three minutes.
 	@Tests/Peers/bench.sh $(MARTLET)

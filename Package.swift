@@ -92,7 +92,12 @@ let package = Package(
         .target(name: "WireProtocol", swiftSettings: strict),
         .target(name: "Affinity", swiftSettings: strict),
         .target(name: "Telemetry", dependencies: [logging], swiftSettings: strict),
-        .target(name: "WebAssets", resources: [.embedInCode("Assets")], swiftSettings: strict),
+        .target(
+            name: "WebAssets",
+            exclude: ["Client"],  // the source of Assets/martlet.js, which `make client` writes
+            resources: [.embedInCode("Assets")],
+            swiftSettings: strict
+        ),
         .target(name: "HiredisShim", dependencies: ["CHiredis"], linkerSettings: [.linkedLibrary("hiredis")]),
         // No pkgConfig: hiredis.pc names flags that SwiftPM warns of at each build, and its headers stand in the default path.
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import client
 import generated
 
 # The architecture: what each target may import beside Swift, Glibc and Synchronization. Arrows only go down.
@@ -37,7 +38,7 @@ ALLOWED = {
 SYSTEM = {"Swift", "Glibc", "Synchronization", "Dispatch", "_Concurrency"}
 # Files that may pass 500 lines, with the reason.
 LONG = {
-    "Sources/WebAssets/Assets/martlet.js",  # one class, the whole of what its users call
+    client.SOURCE,  # one class, the whole of what its users call
 }
 # Debian's development package of a library, and the package that a running image needs.
 RUNTIME_PACKAGE = {"libhiredis-dev": "libhiredis0.14", "libssl-dev": "libssl3", "zlib1g-dev": "zlib1g"}
@@ -286,6 +287,11 @@ def rule_length(tree):
     return problems
 
 
+def rule_client(tree):
+    """The JavaScript client that nodes serve is made of its source, one file, and small."""
+    return [f"{client.SERVED}: {p}" for p in client.problems(tree.text(client.SOURCE), tree.text(client.SERVED))]
+
+
 def rule_make(tree):
     """Every `make TARGET` that a page names exists; a target says in one line what it does, or is a step of another."""
     text = tree.text("Makefile")
@@ -322,5 +328,6 @@ RULES = {
     "tracked": rule_tracked,
     "lua": rule_lua,
     "length": rule_length,
+    "client": rule_client,
     "make": rule_make,
 }

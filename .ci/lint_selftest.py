@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import client
 import generated
 import lint_rules
 from lint_tree import Tree
@@ -20,7 +21,8 @@ GOOD = {
     "Sources/ChatCore/Room.swift": "import WireProtocol\n\nstruct Room {}\n",
     "Sources/WireProtocol/Name.swift": "import Glibc\n\nstruct Name {}\n",
     "Sources/ClusterState/Scripts/join.lua": "-- KEYS 1 a\n-- ARGV 1 b\n-- RETURNS c\n-- ATOMICITY d\nreturn 1\n",
-    "Sources/WebAssets/Assets/martlet.js": "// one file\n",
+    client.SOURCE: "let long = 1;\n",
+    client.SERVED: "let a=1;\n" + client.line("let long = 1;\n", "let a=1;\n"),
     "Sources/martlet/Settings.swift": 'let key = "MARTLET_PORT"\n',
     "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("G1, G2, G3, G4, G5, G6 and G7: a key keeps its node") func keeps() {}\n',
     "Makefile": "PACKAGES := libssl-dev\ntest: ## runs the tests\n\ttrue\n",
@@ -74,6 +76,12 @@ BAD = [
     ("tracked", "a machine's path", "start.sh", "#!/bin/bash\ncd /" + "work/tree\n"),
     ("lua", "a script without its head", "Sources/ClusterState/Scripts/join.lua", "-- KEYS a\n-- ARGV b\nreturn 1\n"),
     ("length", "a long file", "Sources/ClusterState/Scripts/join.lua", GOOD["Sources/ClusterState/Scripts/join.lua"] + "--\n" * 500),
+    ("client", "a client of another source", client.SOURCE, "let long = 2;\n"),
+    ("client", "a client changed by hand", client.SERVED, "let b=1;\n" + client.line("let long = 1;\n", "let a=1;\n")),
+    (
+        "client", "a client that is too large", client.SERVED,
+        "let a=1;" * 2000 + "\n" + client.line("let long = 1;\n", "let a=1;" * 2000 + "\n"),
+    ),
     ("make", "a target without help", "Makefile", GOOD["Makefile"] + "down:\n\ttrue\n"),
     ("make", "a target that a page names", "README.md", "`make tea`\n"),
 ]

@@ -48,9 +48,8 @@ package enum WebAssets {
             WebAsset(path: "/timeline.js", contentType: script, bytes: PackageResources.timeline_js),
             WebAsset(path: "/view.js", contentType: script, bytes: PackageResources.view_js),
             WebAsset(path: "/martlet.js", contentType: script, bytes: PackageResources.martlet_js),
-            WebAsset(path: "/link.js", contentType: script, bytes: PackageResources.link_js),
-            WebAsset(path: "/outbox.js", contentType: script, bytes: PackageResources.outbox_js),
-            WebAsset(path: "/room.js", contentType: script, bytes: PackageResources.room_js),
+            WebAsset(
+                path: "/martlet.d.ts", contentType: "text/plain; charset=utf-8", bytes: PackageResources.martlet_d_ts),
             WebAsset(path: "/favicon.svg", contentType: "image/svg+xml", bytes: PackageResources.favicon_svg),
         ]
     }()

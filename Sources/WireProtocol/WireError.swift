@@ -14,7 +14,7 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
 
     package var description: String { "\(code.rawValue) \(code.reason): \(message)" }
 
-    /// The table from which `docs/protocol.md` and `martlet.js` are generated: what an `error` frame says on an open
+    /// The table that `docs/protocol.md` and `martlet.d.ts` repeat: what an `error` frame says on an open
     /// connection. A refused HTTP request, also a refused upgrade, has its HTTP status for a number.
     package enum Code: Int, CaseIterable, Sendable {
         case malformedJSON = 100

@@ -5,14 +5,20 @@ import unittest
 
 import shared
 
-SCENARIOS = (pathlib.Path(__file__).parent / "martlet_js_scenarios.js").read_text()
+HERE = pathlib.Path(__file__).parent
 
 
 class MartletJS(unittest.TestCase):
-    def test_scenarios(self):
+    def test_rooms(self):
+        self.play("martlet_js_scenarios.js")
+
+    def test_connection(self):
+        self.play("martlet_js_connection.js")
+
+    def play(self, name):
         window = shared.window("martlet.js")
         window.open(shared.cluster.url + "/favicon.svg")
-        results = window.asynchronous(SCENARIOS)
+        results = window.asynchronous((HERE / "martlet_js_fake.js").read_text() + (HERE / name).read_text())
         self.assertGreater(len(results), 10)
         for name, failure in results:
             with self.subTest(name):

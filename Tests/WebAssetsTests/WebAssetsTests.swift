@@ -50,15 +50,20 @@ struct WebAssetsTests {
         #expect(tags.allSatisfy { $0.hasPrefix("\"") && $0.hasSuffix("\"") })
     }
 
-    @Test("martlet.js knows every numbered error as the servers do")
+    @Test("The JavaScript client is one file of less than 12 KB")
+    func clientIsOneSmallFile() throws {
+        let client = try #require(WebAssets.find(path: "/martlet.js"))
+        #expect(client.bytes.count < 12 * 1024)
+        #expect(String(decoding: client.bytes, as: UTF8.self).references.isEmpty)
+    }
+
+    @Test("martlet.d.ts names every numbered error as the servers do")
     func errorTable() throws {
-        let script = String(decoding: try #require(WebAssets.find(path: "/martlet.js")).bytes, as: UTF8.self)
-        let start = try #require(script.firstRange(of: "// <errors>\n"))
-        let end = try #require(script.firstRange(of: "  // </errors>"))
-        let table = script[start.upperBound..<end.lowerBound].split(whereSeparator: \.isWhitespace)
-            .joined(separator: " ")
-        let expected = WireError.Code.allCases.map { "\($0.rawValue): [\"\($0.reason)\", \($0.isRetryable)]," }
-        #expect(table == expected.joined(separator: " "))
+        let types = String(decoding: try #require(WebAssets.find(path: "/martlet.d.ts")).bytes, as: UTF8.self)
+        let start = try #require(types.firstRange(of: "export interface Errors {\n")).upperBound
+        let end = try #require(types[start...].firstRange(of: "\n}")).lowerBound
+        let expected = WireError.Code.allCases.map { "  \($0.rawValue): \"\($0.reason)\";" }
+        #expect(types[start..<end] == expected.joined(separator: "\n"))
     }
 }
 

@@ -61,7 +61,7 @@ export class ConnectionView {
   }
 
   #showRoundTrip(chat) {
-    if (chat.state === "online" && chat.roundTrip !== undefined) byId("round-trip").textContent = `${chat.roundTrip} ms`;
+    if (chat.state === "online" && chat.rtt !== undefined) byId("round-trip").textContent = `${chat.rtt} ms`;
   }
 
   #count(retryAt) {

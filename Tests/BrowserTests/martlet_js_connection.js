@@ -1,0 +1,260 @@
+// The connection: pace, loss, resume, liveness. Behind martlet_js_fake.js.
+run({
+  "the user and the client instance go in the address, the subprotocol is asked for": () => {
+    const { socket } = enter(0);
+    equal([socket().url, socket().protocol], ["ws://test/ws?user=alice&client=c", "martlet.v1.json"]);
+  },
+  "messages go at the pace that the server named, and in order": async () => {
+    const client = enter(0, { messages_per_second: 100 });
+    const ids = Array.from({ length: 60 }, (_, index) => client.chat.send("r", `m${index}`).id);
+    const sent = () => client.socket().of("message").map(({ id }) => id);
+    await tick(100);
+    equal(sent(), ids.slice(0, 20));
+    const started = performance.now();
+    for (let acked = 0; acked < 60; ) {
+      if (acked === sent().length) await tick(5);
+      else client.socket().say({ type: "ack", room: "r", id: ids[acked], seq: ++acked, ts: 1 });
+    }
+    equal([sent(), performance.now() - started > 200], [ids, true]);
+    client.chat.close();
+  },
+  "what is no message counts too: messages wait for it, and typing is left out when they have to wait": async () => {
+    const client = enter(0, { messages_per_second: 20 });
+    for (let index = 0; index < 25; index += 1) {
+      client.chat.typing("r");
+      client.chat.send("r", `m${index}`);
+    }
+    equal(["typing", "message"].map((type) => client.socket().of(type).length), [9, 9]);
+    client.chat.close();
+  },
+  "a message larger than the server takes is refused here; 1009 ends the largest": async () => {
+    const client = enter(0, { message_bytes: 1000 });
+    const { done: large } = client.chat.send("r", "ä".repeat(500));
+    equal(await large.catch(({ code, message }) => [code, message.includes("at most 1000")]), [104, true]);
+    client.chat.close();
+    const other = enter(0);
+    const { id } = other.chat.send("r", "small");
+    const { done: larger } = other.chat.send("r", "larger".repeat(10));
+    await back(other, 1009);
+    equal(await larger.catch(({ code }) => code), 104);
+    other.socket().say(joined(0, { recovered: true }));
+    equal(other.socket().of("message").map((frame) => frame.id), [id]);
+    other.chat.close();
+  },
+  "closed, it holds no message, no listener and no delay of before": async () => {
+    const signals = [];
+    const { addEventListener } = globalThis;
+    globalThis.addEventListener = (type, handler, { signal }) => signals.push(signal);
+    const client = enter(0);
+    globalThis.addEventListener = addEventListener;
+    equal(signals.map(({ aborted }) => aborted), [false, false, false, false]);
+    const { done: sent } = client.chat.send("r", "x");
+    client.socket().say({ type: "reconnect", delay_ms: 60000 });
+    client.chat.close();
+    equal(await sent.catch(({ status }) => status), "unknown");
+    equal(signals.map(({ aborted }) => aborted), [true, true, true, true]);
+    client.chat.connect();
+    client.socket().say(welcome);
+    equal(client.socket().of("join").at(-1).rooms.map(({ room }) => room), ["r"]);
+    client.socket().onclose({ code: 4000, reason: "draining" });
+    equal([client.chat.state, client.of("state").at(-1).attempt], ["waiting", 1]);
+    client.chat.close();
+  },
+  "what to be seen as is said at once, so who is not known learns it without a wait": async () => {
+    Socket.all = [];
+    const chat = new Martlet({ url: "ws://test/ws", user: "alice", client: "c", WebSocket: Socket });
+    chat.connect();
+    await Socket.all[0].onopen();
+    equal(Socket.all[0].sent, [{ type: "status", status: "online" }]);
+    Socket.all[0].say({ type: "error", code: 106, reason: "not_authenticated", message: "send auth first" });
+    equal([chat.state, Socket.all[0].readyState], ["closed", 3]);
+    const other = new Martlet({ url: "ws://test/ws", token: async () => "ey", client: "c", WebSocket: Socket });
+    other.status("away");
+    other.connect();
+    Socket.all[1].onopen();
+    await tick(0);
+    equal(Socket.all[1].sent, [{ type: "auth", token: "ey", client: "c" }, { type: "status", status: "away" }]);
+    other.close();
+  },
+  "close codes say whether to come back": async () => {
+    const states = [1006, 4000, 4099, 4100, 4199, 4200, 4299].map((code) => {
+      const client = enter(0);
+      client.socket().onclose({ code, reason: "why" });
+      const { state, retryAt, attempt } = client.of("state").at(-1);
+      client.chat.close();
+      return [state, attempt, retryAt >= Date.now() + 1900];
+    });
+    const [soon, later, never] = [["waiting", 1, false], ["waiting", 4, true], ["closed", undefined, false]];
+    equal(states, [soon, soon, soon, later, later, never, never]);
+  },
+  "the backoff is full jitter under 1 s doubling to 30 s, and small again after a stable connection": async () => {
+    const { random } = Math;
+    const { now } = Date;
+    let time = now();
+    try {
+      Date.now = () => time;
+      Math.random = () => 0.5;
+      const client = enter(0);
+      const wait = () => {
+        client.socket().onclose({ code: 1006, reason: "" });
+        const delay = client.of("state").at(-1).retryAt - time;
+        client.chat.retryNow();
+        return delay;
+      };
+      equal(Array.from({ length: 8 }, wait), [500, 1000, 2000, 4000, 8000, 15000, 15000, 15000]);
+      client.socket().say(welcome);
+      time += 9000;
+      equal(wait(), 15000);
+      client.socket().say(welcome);
+      time += 11000;
+      equal(wait(), 500);
+      client.chat.close();
+    } finally {
+      Object.assign(Math, { random });
+      Object.assign(Date, { now });
+    }
+  },
+  "who waits on a line that is back tries at once": () => {
+    const heard = {};
+    const { addEventListener } = globalThis;
+    globalThis.addEventListener = (type, handler) => (heard[type] = handler);
+    const client = enter(0);
+    globalThis.addEventListener = addEventListener;
+    client.socket().onclose({ code: 1006, reason: "" });
+    heard.online();
+    equal([client.chat.state, Socket.all.length], ["connecting", 2]);
+    client.socket().say(welcome);
+    heard.online();
+    equal(client.socket().of("ping").length, 2);
+    client.chat.close();
+  },
+  "pings are rarer while the line is idle and stable, frequent after a loss, and none where nobody looks": async () => {
+    const { now } = Date;
+    const { setInterval } = globalThis;
+    const page = (globalThis.document ??= {});
+    const view = { hidden: false };
+    let time = now();
+    let tick;
+    try {
+      Date.now = () => time;
+      globalThis.setInterval = (handler) => setInterval((tick = handler), 1e9);
+      Object.defineProperty(page, "hidden", { configurable: true, get: () => view.hidden });
+      const client = enter(0);
+      /** Seconds until the next ping, which is answered. */
+      const silence = () => {
+        const { socket } = client;
+        const known = socket().of("ping").length;
+        const from = time;
+        client.socket().say({ type: "pong", id: "ping" });
+        while (socket().of("ping").length === known && time - from < 200_000) {
+          time += 1000;
+          tick();
+        }
+        return Math.round((time - from) / 1000);
+      };
+      equal(Array.from({ length: 4 }, silence), [21, 41, 61, 61]);
+      time += 40;
+      client.socket().say({ type: "pong", id: "ping" });
+      equal(client.chat.rtt, 40);
+      client.socket().onclose({ code: 1006, reason: "" });
+      client.chat.retryNow();
+      client.socket().say(welcome);
+      equal([silence(), silence()], [11, 21]);
+      view.hidden = true;
+      equal(silence() > 199, true);
+      view.hidden = false;
+      tick();
+      equal([client.chat.state, client.socket().of("ping").length], ["online", 4]);
+      time += 11_000;
+      tick();
+      equal([client.chat.state, client.of("state").at(-1).reason], ["waiting", "no answer to ping"]);
+      client.chat.close();
+    } finally {
+      Object.assign(Date, { now });
+      Object.assign(globalThis, { setInterval });
+      delete page.hidden;
+    }
+  },
+  "a message is not sent again two minutes after the first time: it is unknown": async () => {
+    const { now } = Date;
+    let time = now();
+    try {
+      Date.now = () => time;
+      const client = enter(0);
+      const { id, done: acked } = client.chat.send("r", "x");
+      equal(client.chat.bufferedAmount, JSON.stringify({ type: "message", room: "r", text: "x", id }).length);
+      for (let passed = 0; passed < 180; passed += 20) {
+        time += 20_000;
+        await back(client);
+        client.socket().say(joined(0, { recovered: true }));
+      }
+      const sent = Socket.all.slice(1).map((socket) => socket.of("message").length);
+      equal(sent, [1, 1, 1, 1, 1, 0, 0, 0, 0]);
+      equal([await acked.catch(({ status }) => status), client.chat.bufferedAmount], ["unknown", 0]);
+      client.chat.close();
+    } finally {
+      Object.assign(Date, { now });
+    }
+  },
+  "told to reconnect, it goes on until the node closes, and then connects at once": async () => {
+    const client = enter(0);
+    client.socket().say({ type: "reconnect", delay_ms: 1 });
+    await tick(1100);
+    equal([client.chat.state, Socket.all.length], ["online", 1]);
+    client.socket().onclose({ code: 4000, reason: "draining" });
+    equal([client.chat.state, Socket.all.length], ["connecting", 2]);
+    client.chat.close();
+  },
+  "a session is resumed: its rooms come without a join, new ones are joined, what was left is left": async () => {
+    const client = enter(4);
+    client.chat.join("q");
+    client.socket().say({ ...joined(0), room: "q" });
+    client.socket().onclose({ code: 1006, reason: "" });
+    client.chat.retryNow();
+    equal(new URL(client.socket().url).searchParams.get("resume"), null); // the server gave no secret
+    client.socket().say({ ...welcome, secret: "x1", grace_ms: 30000 }, joined(4, { recovered: true }));
+    client.socket().say({ ...joined(0), room: "q" });
+    const { id } = client.chat.send("r", "hi");
+    client.socket().onclose({ code: 1006, reason: "" });
+    client.chat.leave("q");
+    client.chat.join("p");
+    client.chat.retryNow();
+    const socket = client.socket();
+    equal(socket.url, "ws://test/ws?user=alice&client=c&resume=1");
+    await socket.onopen();
+    const rooms = [{ room: "r", since: { epoch: "e", seq: 4 } }];
+    const auth = { type: "auth", user: "alice", client: "c", resume: { session: "s", secret: "x1" }, rooms };
+    equal(socket.sent, [auth, { type: "status", status: "online" }]);
+    socket.say({ ...welcome, secret: "x2", resumed: true });
+    equal(socket.of("join").map((join) => join.rooms), [[{ room: "p" }]]);
+    equal(socket.of("leave").map(({ room }) => room), ["q"]);
+    equal(socket.of("message").length, 0);
+    socket.say(joined(6, { recovered: true }), message(5), message(6, { from: "alice", id, text: "hi" }), message(7));
+    equal([client.seqs(), client.of("sent").map(({ status }) => status)], [[5, 6, 7], ["acked"]]);
+    socket.onclose({ code: 1006, reason: "" });
+    client.chat.retryNow();
+    await client.socket().onopen();
+    equal(client.socket().sent[0].resume, { session: "s", secret: "x2" });
+    client.socket().say({ ...welcome, session: "t" });
+    equal(client.socket().of("join").at(-1).rooms.map(({ room }) => room), ["r", "p"]);
+    client.chat.close();
+    client.chat.connect();
+    equal(client.socket().url, "ws://test/ws?user=alice&client=c");
+    client.chat.close();
+  },
+  "a token that cannot be had is a loss like others": async () => {
+    const token = async () => { throw new Error("no token"); };
+    const chat = new Martlet({ url: "ws://test/ws", token, WebSocket: Socket });
+    chat.connect();
+    await Socket.all.at(-1).onopen();
+    equal(chat.state, "waiting");
+    chat.close();
+  },
+  "martlet.d.ts names the members that a client has": async () => {
+    const types = await (await fetch("/martlet.d.ts")).text();
+    const [body] = types.slice(types.indexOf("export class Martlet ")).split("\n}\n");
+    const named = [...body.matchAll(/^  (?:readonly )?(\w+)[?(:]/gm)].map(([, name]) => name);
+    const chat = new Martlet({ url: "ws://test/ws" });
+    equal(named.filter((name) => name !== "constructor").sort(), Object.getOwnPropertyNames(chat).sort());
+  },
+}).then(done, (error) => done([["scenarios", `${error.stack}`]]));
