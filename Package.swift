@@ -202,7 +202,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "TestSupport", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore, nioPosix,
+                "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore,
+                nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -43,6 +43,7 @@ extension ClientStateMachine {
         user = frame.user
         limits = frame.limits
         outbox.begin(Pace(perSecond: limits.messagesPerSecond, now: now))
+        for _ in opened() { outbox.pace.count() }  // the server counts what introduced this client too
         return [.emit(.state(.online(node: frame.node, session: frame.session)))] + refuseTooLarge()
             + sendJoin(rooms.keys.sorted())
     }

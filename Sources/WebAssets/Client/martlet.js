@@ -406,8 +406,8 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		Object.assign(chat, { session, user, node, limits });
 		secret = next;
 		openedAt = now();
-		spent = 0;
 		pace = limit ? 1111 / limit : 0; // a little slower than the server counts
+		spent = openedAt + 2 * pace; // what introduced this client counts too
 		most = Math.min(limit || burst, burst);
 		if (!resumed) {
 			leaving.clear();

@@ -1,0 +1,46 @@
+// The clients of one scenario of Tests/Conformance, in a page of the cluster. Calls back when they are there.
+const [people, done] = arguments;
+
+import("/martlet.js").then(({ Martlet }) => {
+  const player = ({ name, ...options }) => [name, new Player(new Martlet(options))];
+  window.conformance = Object.fromEntries(people.map(player));
+  done(null);
+}, (error) => done(`${error}`));
+
+/** A client, and what it was told; conformance_test.py reads the record. */
+class Player {
+  record = { states: [], messages: [], gaps: [], joined: [], fates: [], members: {}, typing: {} };
+
+  constructor(chat) {
+    const { record } = this;
+    const on = (type, handler) => chat.addEventListener(type, ({ detail }) => handler(detail));
+    on("state", ({ state }) => record.states.push(state));
+    on("message", ({ room, seq, text }) => record.messages.push([room, seq, text]));
+    on("gap", ({ room, from, to }) => record.gaps.push([room, from, to]));
+    on("joined", ({ room, recovered }) => record.joined.push([room, recovered ?? null]));
+    on("sent", ({ room, status }) => record.fates.push([room, status]));
+    on("presence", ({ room, members }) => {
+      record.members[room] = Object.fromEntries(members.map(({ user, status = "online" }) => [user, status]));
+    });
+    on("typing", ({ room, users }) => (record.typing[room] = users));
+    this.chat = chat;
+  }
+
+  /** @returns {string|null} why the client refuses to do it */
+  act({ do: what, rooms, room, texts, status, close }) {
+    const { chat } = this;
+    try {
+      if (what === "connect") chat.connect();
+      else if (what === "join") rooms.forEach((name) => chat.join(name));
+      else if (what === "leave") chat.leave(room);
+      else if (what === "send") texts.forEach((text) => chat.send(room, text));
+      else if (what === "status") chat.status(status);
+      else if (what === "typing") chat.typing(room);
+      else if (what !== "close") throw new Error(`no step is called ${what}`);
+      if (close || what === "close") chat.close();
+      return null;
+    } catch ({ message }) {
+      return message;
+    }
+  }
+}

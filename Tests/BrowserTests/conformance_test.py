@@ -1,0 +1,191 @@
+"""martlet.js on a real cluster, through the scenarios that every SDK has to pass (Tests/Conformance)."""
+
+import json
+import pathlib
+import random
+import time
+import unittest
+
+from websockets.sync.client import connect
+
+import shared
+from line import Line
+
+SCENARIOS = json.loads((shared.ROOT / "Tests" / "Conformance" / "scenarios.json").read_text())["scenarios"]
+PAGE = (pathlib.Path(__file__).parent / "conformance.js").read_text()
+PATIENCE = 60
+
+
+class Conformance(unittest.TestCase):
+    def setUp(self):
+        self.window = shared.window("conformance")
+        self.window.open(shared.cluster.url + "/favicon.svg")
+        self.window.cdp("Page.setBypassCSP", enabled=True)  # each client has a line of its own, so a port of its own
+        self.addCleanup(self.window.open, "about:blank")
+        self.addCleanup(self.window.cdp, "Page.setBypassCSP", enabled=False)
+
+    def play(self, scenario):
+        shared.cluster.settle()
+        self.window.open(shared.cluster.url + "/favicon.svg")
+        play = Play(self.window, scenario)
+        try:
+            for step in scenario["steps"]:
+                play.step(step)
+            play.check_order()
+        finally:
+            play.end()
+
+
+def named(number, scenario):
+    def test(self):
+        self.play(scenario)
+
+    test.__name__ = f"test_{number + 1:02}_" + "".join(c if c.isalnum() else "_" for c in scenario["name"])
+    return test
+
+
+for test in [named(number, scenario) for number, scenario in enumerate(SCENARIOS)]:
+    setattr(Conformance, test.__name__, test)
+
+
+def texts(step):
+    """What a step sends or expects: `texts`, `count` numbered ones, or one of a `length`."""
+    first = step.get("from", 1)
+    if "count" in step:
+        return [f"{step['text']} {number}" for number in range(first, first + step["count"])]
+    return ["x" * step["length"]] if "length" in step else step["texts"]
+
+
+class Play:
+    """One scenario, with users and rooms that no other has."""
+
+    def __init__(self, window, scenario):
+        self.window = window
+        self.suffix = f"-{random.randrange(2**32):08x}"
+        self.lines = {}
+        self.killed = []
+        self.node = None
+        port = shared.cluster.ports["router"]
+        settings = dict(scenario.get("node", {}))
+        if settings:
+            self.node = f"conformance{self.suffix}"
+            shared.cluster.start_node(self.node, settings.get("MARTLET_AUTH", "none"), **settings)
+            port = shared.cluster.ports[self.node]
+        self.port = port
+        people = {}
+        for step in scenario["steps"]:
+            if "client" in step:
+                people.setdefault(step["client"], {"user": step["client"]}).update(
+                    {key: step[key] for key in ("user", "token") if key in step})
+        try:
+            failure = window.asynchronous(PAGE, [self.options(name, who, settings) for name, who in people.items()])
+            assert failure is None, failure
+        except BaseException:
+            self.end()
+            raise
+
+    def options(self, name, who, settings):
+        line = self.lines[name] = Line(self.port)
+        options = {"name": name, "url": f"ws://127.0.0.1:{line.port}/ws", "user": who["user"] + self.suffix}
+        if who.get("token") == "good":
+            options["token"] = shared.cluster.mint(options["user"], settings["MARTLET_TOKEN_SECRET"])
+        elif "token" in who:
+            options["token"] = "eyJ.x.y"
+        return options
+
+    def end(self):
+        self.window.script("for (const { chat } of Object.values(window.conformance ?? {})) chat.close()")
+        for line in self.lines.values():
+            line.close()
+        for node in self.killed:
+            shared.cluster.start_node(node)
+        if self.node:
+            shared.cluster.kill(self.node)
+
+    def room(self, name):
+        return name + self.suffix if name else name
+
+    def record(self, client):
+        return self.window.script("return window.conformance[arguments[0]].record", client)
+
+    def step(self, step):
+        if "expect" in step:
+            return self.expect(step)
+        match step["do"]:
+            case "cut":
+                self.lines[step["client"]].cut()
+            case "block":
+                self.lines[step["client"]].block()
+            case "unblock":
+                self.lines[step["client"]].blocked = False
+            case "kill the node":
+                node = self.window.script("return window.conformance[arguments[0]].chat.node", step["client"])
+                self.killed.append(node)
+                shared.cluster.kill(node)
+            case "direct":
+                self.say_direct(step["from"] + self.suffix, step["client"] + self.suffix, step["texts"])
+            case _:
+                self.act(step)
+
+    def act(self, step):
+        rooms = [self.room(name) for name in step.get("rooms", [])]
+        asked = {**step, "room": self.room(step.get("room")), "rooms": rooms}
+        if step["do"] == "send":
+            asked["texts"] = texts(step)
+        refusal = self.window.script("return window.conformance[arguments[0]].act(arguments[1])", step["client"], asked)
+        assert (refusal is not None) == step.get("refused", False), f"{step}: {refusal or 'not refused'}"
+
+    def say_direct(self, user, to, lines):
+        with connect(f"ws://127.0.0.1:{self.port}/ws?user={user}") as sender:
+            for number, text in enumerate(lines):
+                sender.send(json.dumps({"type": "direct", "to": to, "text": text, "id": str(number)}))
+                while json.loads(sender.recv(timeout=20))["type"] != "ack":
+                    pass
+
+    def expect(self, step):
+        end = time.monotonic() + PATIENCE
+        while (seen := self.seen(step)) is not None:
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {PATIENCE} s: {step}; seen: {seen}")
+            time.sleep(0.05)
+
+    def seen(self, step):
+        """None when it is as the step expects."""
+        record = self.record(step["client"])
+        room = self.room(step.get("room"))
+        match step["expect"]:
+            case "state":
+                return None if record["states"][-1:] == [step["state"]] else record["states"]
+            case "messages":
+                seen = [text for name, _, text in record["messages"]
+                        if (name.startswith("dm:") if step["room"] == "dm" else name == room)]
+                expected = texts(step)
+                assert seen == expected[:len(seen)], f"{step}; seen: {seen}"
+                return None if seen == expected else seen
+            case "joined":
+                seen = [recovered for name, recovered in record["joined"] if name == room]
+                enough = len(seen) >= step.get("times", 1)
+                return None if enough and seen[-1] == step.get("recovered", seen[-1]) else seen
+            case "gap":
+                return None if [room, step["from"], step["to"]] in record["gaps"] else record["gaps"]
+            case "fates":
+                seen = [fate for name, fate in record["fates"] if name == room]
+                expected = {fate: step.get(fate, 0) for fate in ("acked", "failed", "unknown")}
+                return None if {fate: seen.count(fate) for fate in expected} == expected else seen
+            case "members":
+                expected = {user + self.suffix: status for user, status in step["members"].items()}
+                seen = record["members"].get(room)
+                return None if seen == expected else seen or "no list"
+            case "typing":
+                seen = record["typing"].get(room, [])
+                return None if seen == [user + self.suffix for user in step["users"]] else seen or "nobody"
+            case other:
+                raise AssertionError(f"no expectation is called {other}")
+
+    def check_order(self):
+        """No client may be told a message twice, or one before its predecessor."""
+        for client in self.lines:
+            last = {}
+            for room, seq, text in self.record(client)["messages"]:
+                assert seq > last.get(room, 0), f"{client} got “{text}” ({seq}) after {last[room]}"
+                last[room] = seq

@@ -1,0 +1,93 @@
+import MartletClient
+import TestSupport
+
+/// A client of a conformance scenario, and what it was told.
+final class ConformancePlayer: Sendable {
+    struct Message: Sendable {
+        let room: String
+        let seq: Int64
+        let text: String?
+    }
+
+    struct Gap: Sendable, Equatable {
+        let room: String
+        let from: Int64?
+        let to: Int64
+    }
+
+    struct Record: Sendable {
+        var states: [String] = []
+        /// Of the last welcome.
+        var node: String?
+        var messages: [Message] = []
+        var gaps: [Gap] = []
+        var joined: [JoinedRoom] = []
+        /// Room and what became of each own message: `acked`, `failed` or `unknown`.
+        var fates: [(room: String, fate: String)] = []
+        var members: [String: [String: String]] = [:]
+        var typing: [String: [String]] = [:]
+
+        mutating func add(_ event: MartletEvent) {
+            switch event {
+            case .state(.connecting): states.append("connecting")
+            case .state(.online(let node, _)):
+                states.append("online")
+                self.node = node
+            case .state(.waiting): states.append("waiting")
+            case .state(.closed): states.append("closed")
+            case .joined(let joined): self.joined.append(joined)
+            case .message(let message):
+                messages.append(Message(room: message.room, seq: message.seq, text: message.text))
+            case .gap(let room, let from, let to): gaps.append(Gap(room: room, from: from, to: to))
+            case .presence(let presence):
+                members[presence.room] = Dictionary(
+                    presence.members.map { ($0.user, $0.status) }, uniquingKeysWith: { $1 })
+            case .typing(let room, let users): typing[room] = users
+            case .left, .newest, .refused: return
+            }
+        }
+    }
+
+    let client: MartletClient
+    let record = Watched(Record())
+
+    init(url: String, credential: MartletClient.Credential) throws {
+        client = try MartletClient(url: url, credential: credential)
+        let events = client.events()
+        Task { [record] in
+            for await event in events { record.update { $0.add(event) } }
+        }
+    }
+
+    func join(_ rooms: [String]) {
+        for room in rooms {
+            Task { [client] in try await client.join(room) }
+        }
+    }
+
+    /// Whether the client refuses the call without the server's word.
+    func refusesToJoin(_ room: String) async -> Bool {
+        do {
+            try await client.join(room)
+            return false
+        } catch {
+            return (error as? MartletError)?.kind == .invalidArgument
+        }
+    }
+
+    func send(_ texts: [String], to room: String) {
+        for text in texts {
+            let posted = client.post(text, to: room)
+            Task { [record] in
+                let fate: String
+                do {
+                    try await posted.acknowledgement()
+                    fate = "acked"
+                } catch {
+                    fate = (error as? MartletError)?.kind == .outcomeUnknown ? "unknown" : "failed"
+                }
+                record.update { $0.fates.append((room, fate)) }
+            }
+        }
+    }
+}

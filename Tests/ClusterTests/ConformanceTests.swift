@@ -1,0 +1,162 @@
+import MartletClient
+import TestSupport
+import Testing
+
+/// The Swift SDK on a real cluster, through the scenarios that every SDK has to pass.
+@Suite("Conformance of the Swift SDK")
+struct ConformanceTests {
+    @Test("There are scenarios to pass")
+    func scenarios() {
+        #expect(ConformanceScenario.all.count >= 18)
+    }
+
+    @Test("G2 G3: the Swift SDK does what every SDK must do on a real cluster", arguments: ConformanceScenario.all)
+    func conforms(_ scenario: ConformanceScenario) async throws {
+        if !scenario.node.isEmpty {
+            try await Machine.with(Cluster.Options(nodes: 1, environment: scenario.node)) { cluster in
+                try await ConformancePlay.run(scenario, on: cluster, at: cluster.nodes[0])
+            }
+        } else if scenario.killsNodes {
+            try await Machine.with(Cluster.Options(nodes: 3, routers: 1), weight: 2) { cluster in
+                try await ConformancePlay.run(scenario, on: cluster, at: cluster.routers[0])
+            }
+        } else {
+            try await SharedCluster.use { cluster in
+                try await ConformancePlay.run(scenario, on: cluster, at: cluster.routers[0])
+            }
+        }
+    }
+}
+
+/// One scenario on its way, with users and rooms that no other has.
+private struct ConformancePlay {
+    static let patience: Duration = .seconds(60)
+
+    let cluster: Cluster
+    let door: ClusterProcess
+    let suffix: String
+    let players: [String: ConformancePlayer]
+    let lines: [String: FaultProxy]
+
+    static func run(_ scenario: ConformanceScenario, on cluster: Cluster, at door: ClusterProcess) async throws {
+        let suffix = "-\(UInt32.random(in: 0...UInt32.max))"
+        var players: [String: ConformancePlayer] = [:]
+        var lines: [String: FaultProxy] = [:]
+        for (name, person) in scenario.people {
+            let line = try await FaultProxy.start(to: door.port)
+            let user = person.user + suffix
+            var credential = MartletClient.Credential.user(user)
+            if person.token == "good" {
+                let secret = ["MARTLET_TOKEN_SECRET": scenario.node["MARTLET_TOKEN_SECRET"] ?? ""]
+                let minted = try await MartletProgram.run(["token", "mint", user], environment: secret)
+                credential = .token(minted.text.filter { !$0.isWhitespace })
+            } else if person.token != nil {
+                credential = .token("eyJ.x.y")
+            }
+            lines[name] = line
+            players[name] = try ConformancePlayer(url: "ws://127.0.0.1:\(line.port)/ws", credential: credential)
+        }
+        let play = ConformancePlay(cluster: cluster, door: door, suffix: suffix, players: players, lines: lines)
+        do {
+            for step in scenario.steps { try await play.take(step) }
+            play.checkOrder()
+        } catch {
+            await play.end()
+            throw error
+        }
+        await play.end()
+    }
+
+    private func end() async {
+        for player in players.values { player.client.close() }
+        for line in lines.values { await line.stop() }
+    }
+
+    private func take(_ step: ConformanceScenario.Step) async throws {
+        let name = try #require(step.client)
+        let player = try #require(players[name])
+        let line = try #require(lines[name])
+        if step.expectation != nil {
+            _ = try await player.record.wait(
+                within: Self.patience, "\(name) to see \(step), but it saw \(player.record.current)"
+            ) { try? matches(step, $0) ? true : nil }
+            return
+        }
+        let room = step.room + suffix
+        switch step.action {
+        case "connect": player.client.connect()
+        case "join" where step.json["refused"]?.bool == true:
+            for room in step.rooms { #expect(await player.refusesToJoin(unique(room)), "\(step)") }
+        case "join": player.join(step.rooms.map(unique))
+        case "leave": player.client.leave(room)
+        case "send":
+            player.send(step.texts, to: room)
+            if step.json["close"]?.bool == true { player.client.close() }
+        case "status":
+            player.client.setPresence(try #require(step.json["status"]?.string.flatMap(Presence.init(rawValue:))))
+        case "typing": player.client.setTyping(true, in: room)
+        case "close": player.client.close()
+        case "cut": await line.cut()
+        case "block":
+            await line.refuse(true)
+            await line.cut()
+        case "unblock": await line.refuse(false)
+        case "kill the node":
+            let node = player.record.current.node
+            await (try #require(cluster.nodes.first { $0.name == node })).kill()
+        case "direct":
+            let sender = try await cluster.connect((step.json["from"]?.string ?? "") + suffix, to: door)
+            for text in step.texts {
+                sender.client.send([
+                    "type": "direct", "to": .string(name + suffix), "text": .string(text), "id": .string(text),
+                ])
+                _ = try await sender.client.next("ack", id: text)
+            }
+            sender.client.close()
+        default: Issue.record("no step is called \(step)")
+        }
+    }
+
+    private func unique(_ room: String) -> String { room.isEmpty ? room : room + suffix }
+
+    private func matches(_ step: ConformanceScenario.Step, _ record: ConformancePlayer.Record) throws -> Bool {
+        let room = step.room + suffix
+        switch step.expectation {
+        case "state": return record.states.last == step.json["state"]?.string
+        case "messages":
+            let said = record.messages.filter { step.room == "dm" ? $0.room.hasPrefix("dm:") : $0.room == room }
+            return said.map(\.text) == step.texts
+        case "joined":
+            let joined = record.joined.filter { $0.room == room }
+            guard let last = joined.last, joined.count >= step.number("times") ?? 1 else { return false }
+            return step.json["recovered"].map { $0.bool == last.recovered } ?? true
+        case "gap":
+            let gap = ConformancePlayer.Gap(
+                room: room, from: step.json["from"]?.int, to: try #require(step.json["to"]?.int))
+            return record.gaps.contains(gap)
+        case "fates":
+            let fates = record.fates.filter { $0.room == room }.map(\.fate)
+            return ["acked", "failed", "unknown"].allSatisfy { fate in
+                fates.count { $0 == fate } == step.number(fate) ?? 0
+            }
+        case "members":
+            let expected = step.json["members"]?.object?.map { ($0.key + suffix, $0.value.string ?? "") } ?? []
+            return record.members[room] == Dictionary(uniqueKeysWithValues: expected)
+        case "typing": return record.typing[room] ?? [] == step.strings("users").map { $0 + suffix }
+        default:
+            Issue.record("no expectation is called \(step)")
+            return true
+        }
+    }
+
+    /// No client may be told a message twice, or one before its predecessor.
+    private func checkOrder() {
+        for (name, player) in players {
+            var last: [String: Int64] = [:]
+            for message in player.record.current.messages {
+                #expect(message.seq > last[message.room] ?? 0, "\(name) got \(message) after \(last)")
+                last[message.room] = message.seq
+            }
+        }
+    }
+}
