@@ -16,6 +16,12 @@ package struct LeaseClock: Sendable {
         heldUntil = max(heldUntil, sentAt + duration)
     }
 
+    /// A renewal failed. The lease goes on, but whoever else could not renew then is not dead: they may be in a longer
+    /// backoff, and get a whole period from the next renewal on.
+    package mutating func renewalFailed() {
+        heldSince = nil
+    }
+
     package mutating func lost() {
         heldSince = nil
         heldUntil = 0
@@ -26,8 +32,8 @@ package struct LeaseClock: Sendable {
         now < heldUntil
     }
 
-    /// Whether this node may declare others dead: only who held its own lease unbroken for a whole period knows that a
-    /// silence is theirs and not Redis's (G4).
+    /// Whether this node may declare others dead: only who held its own lease unbroken, with no renewal failed, for a
+    /// whole period knows that a silence is theirs and not Redis's (G4).
     package func maySweep(now: UInt64) -> Bool {
         guard let heldSince else { return false }
         return isHeld(now: now) && now - heldSince >= duration

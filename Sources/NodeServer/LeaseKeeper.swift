@@ -90,6 +90,7 @@ final class LeaseKeeper {
             case .success(.dead):
                 self.fenced()
             case .failure(let error):
+                self.clock.renewalFailed()
                 self.logger.debug("lease not renewed", metadata: ["error": "\(error)"])
             }
         }

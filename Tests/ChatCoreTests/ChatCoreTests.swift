@@ -88,6 +88,18 @@ struct PublishQueueTests {
 
 @Suite("G4: what a node believes of its lease")
 struct LeaseClockTests {
+    @Test("A renewal that failed puts sweeping off for a whole period, and leaves the lease as it is")
+    func failedRenewal() {
+        var clock = LeaseClock(duration: 10)
+        for time in stride(from: UInt64(0), through: 20, by: 4) { clock.renewed(sentAt: time) }
+        #expect(clock.maySweep(now: 21))
+        clock.renewalFailed()
+        #expect(clock.isHeld(now: 22) && !clock.maySweep(now: 22))
+        for time in stride(from: UInt64(24), through: 32, by: 4) { clock.renewed(sentAt: time) }
+        #expect(!clock.maySweep(now: 33))
+        #expect(clock.maySweep(now: 34))
+    }
+
     @Test("a renewal counts from when it was sent")
     func fromSending() {
         var clock = LeaseClock(duration: 10)
