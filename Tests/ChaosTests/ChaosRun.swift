@@ -1,3 +1,4 @@
+import Foundation
 import Synchronization
 import TestSupport
 
@@ -26,6 +27,7 @@ final class ChaosRun: Sendable {
     private let circumstances = Mutex(Circumstances())
     private let tasks = Mutex<[Task<Void, Never>]>([])
     private let findings = Mutex<[Verdict.Problem]>([])
+    private let successor: Mutex<ClusterRedis?> = Mutex(nil)
     private let load: Load
 
     init(_ cluster: Cluster, _ load: Load, seed: UInt64) {
@@ -78,6 +80,42 @@ final class ChaosRun: Sendable {
         findings.withLock { $0.append(.init(kind: kind, text: text)) }
     }
 
+    /// Another Redis has become the cluster's.
+    func replaceRedis(by redis: ClusterRedis) { successor.withLock { $0 = redis } }
+
+    /// The last seq that a client of each room has.
+    var ends: [String: Int64] {
+        var ends: [String: Int64] = [:]
+        for client in clients { ends[client.room] = max(ends[client.room] ?? 0, client.position.seq) }
+        return ends
+    }
+
+    var gaps: Int {
+        rooms.reduce(0) { count, room in
+            count
+                + recorder.history(of: room).count { observation in
+                    if case .gap = observation.event { true } else { false }
+                }
+        }
+    }
+
+    /// Nobody publishes, and everybody has everything.
+    func quiet() async {
+        for client in clients { client.publish(from: nil) }
+        _ = try? await poll(within: .seconds(30), "all to agree") { self.hasSettled ? true : nil }
+    }
+
+    func speak() {
+        let now = recorder.now
+        for client in clients { client.publish(from: now) }
+    }
+
+    func allJoined() async throws {
+        _ = try await poll(within: .seconds(60), "all clients to join") {
+            self.clients.allSatisfy(\.isJoined) ? true : nil
+        }
+    }
+
     // MARK: The course of it
 
     func begin() async throws {
@@ -93,12 +131,10 @@ final class ChaosRun: Sendable {
             }
         }
         tasks.withLock { $0.append(ticking) }
-        _ = try await poll(within: .seconds(60), "all clients to join") {
-            self.clients.allSatisfy(\.isJoined) ? true : nil
-        }
+        try await allJoined()
         let now = recorder.now
         circumstances.withLock { $0.load = now...Int64.max }
-        for client in clients { client.publish(from: now) }
+        speak()
         try await wait(1000)
     }
 
@@ -126,15 +162,27 @@ final class ChaosRun: Sendable {
         return verdict
     }
 
+    /// Into the folder that MARTLET_TEST_LOGS names, if it is set: what the checker read.
+    func saveHistories() {
+        guard let folder = Chaos.environment["MARTLET_TEST_LOGS"] else { return }
+        for room in rooms {
+            let lines = recorder.history(of: room).map { "\($0.at) \($0.client) \($0.event)" }
+            try? lines.joined(separator: "\n")
+                .write(toFile: "\(folder)/\(cluster.prefix)-\(room).history", atomically: false, encoding: .utf8)
+        }
+    }
+
     func stop() async {
         for client in clients { client.stop() }
         for task in tasks.withLock({ $0 }) { task.cancel() }
         for task in tasks.withLock({ $0 }) { await task.value }
+        await successor.withLock { $0 }?.stop()
     }
 
     private func compareRedis(_ room: String, _ verdict: inout Verdict) async {
         let users = Set(clients.filter { $0.room == room }.map(\.user))
-        let known = try? await cluster.usersInRedis(of: room)
+        let redis = successor.withLock { $0 } ?? cluster.redis
+        let known = try? await Set(redis.command("HKEYS", cluster.key("{r:\(room)}:users")).strings)
         if let known, known != users {
             verdict.note(.presence, "Redis has \(known.sorted()) in \(room), there are \(users.sorted())")
         }

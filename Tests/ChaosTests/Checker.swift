@@ -247,6 +247,7 @@ struct Checker {
 
     private mutating func finish(at end: Int64) {
         checkTails()
+        checkAnswers(at: end)
         checkForgotten()
         checkPresence(at: end)
         for publication in publications.values
@@ -278,6 +279,16 @@ struct Checker {
         let epochs = Set(present.values.compactMap(\.epoch))
         if epochs.count > 1 {
             verdict.note(.unsaid, "at the end clients are in different epochs: \(epochs.sorted())")
+        }
+    }
+
+    /// G5: an ack or an error within 5 s, on a connection that lives; never silence.
+    private mutating func checkAnswers(at end: Int64) {
+        for (name, client) in clients where client.isIn {
+            for (id, since) in client.waiting where end - since > 6000 {
+                verdict.note(
+                    .answer, "\(name): \(id) was sent at \(since) ms and never answered, \(end - since) ms long")
+            }
         }
     }
 

@@ -252,6 +252,23 @@ struct CheckerTests {
         #expect(verdict.problems.map(\.kind) == [.answer, .answer])
     }
 
+    @Test("A publish that is never answered on a connection that lives")
+    func unanswered() {
+        let verdict = story { story in
+            story.publish("1")
+            story.now += 7000
+            story.add("bob", .presence(pv: 3, left: []))
+        }.checked()
+        #expect(kinds(verdict) == [.answer])
+        let lost = story { story in
+            story.publish("1")
+            story.add("ann", .disconnected(lastHeard: story.now))
+            story.now += 7000
+            story.add("ann", .joined(epoch: "e1", seq: 0, recovered: true))
+        }.checked()
+        #expect(lost.problems.isEmpty, "\(lost.problems)")
+    }
+
     @Test("Members at the end who are not there, and who is there and not among them")
     func members() {
         let verdict = story { story in

@@ -16,7 +16,7 @@ extension Scenario {
 
     /// All of them.
     static func all(_ form: Form) -> [Scenario] {
-        processes(form)
+        processes(form) + redis(form) + links(form)
     }
 
     /// Nodes and routers die or stand still.

@@ -1,0 +1,124 @@
+import TestSupport
+
+extension Scenario {
+    /// The network is bad, or clients are.
+    static func links(_ form: Form) -> [Scenario] {
+        [
+            Scenario(
+                name: "the subscription alone is in a black hole", options: options(form, proxies: [.redis]),
+                limits: Limits(silence: 20_000),
+                known: Self.earlyDuplicates
+            ) { run in
+                let proxy = try run.pick(run.cluster.proxies.redis)
+                try await run.outage {
+                    await proxy.set(.blackHole, for: .marked)
+                    try await run.wait(form == .brief ? 7000 : 15_000)
+                    await proxy.heal()
+                }
+                try await run.wait(2000)
+            },
+            Scenario(
+                name: "a node is cut off from Redis, not from its clients", options: options(form, proxies: [.redis]),
+                limits: Limits(silence: 25_000, leaves: true), known: Self.earlyDuplicates
+            ) { run in
+                let proxy = try run.pick(run.cluster.proxies.redis)
+                try await run.outage {
+                    if run.number(0...1) == 0 {
+                        await proxy.set(.blackHole)
+                    } else {
+                        await proxy.refuse(true)
+                        await proxy.reset()
+                    }
+                    try await run.wait(form == .brief ? 6000 : 20_000)
+                    await proxy.heal()
+                    await proxy.refuse(false)
+                }
+                try await run.wait(2000)
+            },
+            Scenario(
+                name: "clients reach the routers over a bad network", options: options(form, proxies: [.routers]),
+                limits: Limits(silence: 20_000)
+            ) { run in
+                for _ in 0..<(form == .brief ? 4 : 12) {
+                    let proxy = try run.pick(run.cluster.proxies.routers)
+                    switch run.number(0...4) {
+                    case 0: await proxy.cut()
+                    case 1: await proxy.reset()
+                    case 2: await proxy.set(.blackHole)
+                    case 3: await proxy.set(.halfOpen(try run.pick(Fault.Way.allCases)))
+                    default: await proxy.set(.slowAndSplit)
+                    }
+                    try await run.wait(run.number(500...2000))
+                    await proxy.heal()
+                }
+                try await run.wait(3000)
+            },
+            Scenario(
+                name: "routers reach the nodes over a bad network", options: options(form, proxies: [.nodes]),
+                limits: Limits(silence: 20_000)
+            ) { run in
+                for _ in 0..<(form == .brief ? 4 : 12) {
+                    let proxy = try run.pick(run.cluster.proxies.nodes)
+                    switch run.number(0...3) {
+                    case 0: await proxy.cut()
+                    case 1: await proxy.reset()
+                    case 2: await proxy.set(.blackHole)
+                    default: await proxy.set(.slowAndSplit)
+                    }
+                    try await run.wait(run.number(500...2000))
+                    await proxy.heal()
+                }
+                try await run.wait(3000)
+            },
+            storm(form),
+            Scenario(
+                name: "30 % of the clients are slow",
+                options: options(
+                    form,
+                    more: [
+                        "MARTLET_LIMIT_OUTBOUND_BYTES": "65536",
+                        "MARTLET_LIMIT_MESSAGE_BYTES": "16384",
+                    ]),
+                load: ChaosRun.Load(rooms: 2, clients: 10, publishers: 6, slow: 3, padding: 12_000),
+                limits: Limits(silence: 4000)
+            ) { run in
+                try await run.wait(form == .brief ? 8000 : 30_000)
+            },
+        ]
+    }
+
+    /// All connections break at once, and all come back.
+    private static func storm(_ form: Form) -> Scenario {
+        Scenario(
+            name: form == .brief ? "300 clients come back at once" : "2,000 clients come back at once",
+            options: options(form, proxies: [.routers]),
+            load: ChaosRun.Load(
+                rooms: form == .brief ? 6 : 40, clients: 50, publishers: 1, interval: form == .brief ? 300 : 1000,
+                patience: 15_000),
+            limits: Limits(silence: form == .brief ? 8000 : 30_000)
+        ) { run in
+            for _ in 0..<(form == .brief ? 1 : 2) {
+                for proxy in run.cluster.proxies.routers { await proxy.reset() }
+                try await run.wait(500)
+                try await run.allJoined()
+                try await run.wait(1500)
+            }
+        }
+    }
+}
+
+extension Fault {
+    static func halfOpen(_ way: Way) -> Fault {
+        var fault = Fault()
+        fault.swallowed = [way]
+        return fault
+    }
+
+    /// A phone in a tunnel.
+    static var slowAndSplit: Fault {
+        var fault = Fault()
+        (fault.latency, fault.jitter, fault.isSplit) = (.milliseconds(50), .milliseconds(100), true)
+        fault.bytesPerSecond = 50_000
+        return fault
+    }
+}
