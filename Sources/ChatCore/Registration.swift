@@ -49,6 +49,13 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         self.written = .nothing
     }
 
+    /// The store holds it, and somebody relies on it.
+    package init(standing content: Content) {
+        self.wanted = content
+        self.written = .content(content)
+        self.isEstablished = true
+    }
+
     /// Found in the store though nobody here wants it.
     package init(stray: Void) {
         self.wanted = nil

@@ -56,9 +56,15 @@ package struct SessionState: Sendable {
     }
 
     /// Whether the session was still waiting to be opened.
-    package mutating func opened() -> Bool {
+    ///
+    /// - Parameters:
+    ///   - rooms: of a session that goes on: it is in them, and their joins are under way.
+    ///   - status: of a session that goes on.
+    package mutating func opened(rooms: some Sequence<RoomName> = [], status: PresenceStatus? = nil) -> Bool {
         guard case .opening(let user) = phase else { return false }
         phase = .open(user)
+        for room in rooms { self.rooms[room] = .joining }
+        if let status { self.status = status }
         return true
     }
 

@@ -16,7 +16,7 @@ extension NodeStore {
 
     /// Declares dead whose lease is past, and sweeps the dead, one after the other, except those that another sweeps:
     /// (1) dead, (2) the rooms of its index, (3) in each a tombstone and then its sessions in chunks, (4) the keys of its
-    /// sessions and their users' lists, (5) the index. Every step may be repeated and may be left to another sweeper.
+    /// sessions and their users' lists, (5) the index. Between (1) and (2) it adopts the sessions that can still be resumed. Every step may be repeated and may be left to another sweeper.
     ///
     /// The caller guarantees that it held its own lease unbroken for a whole lease period, so that a Redis that stood
     /// still makes nobody dead.
@@ -25,7 +25,9 @@ extension NodeStore {
     ///   way, what it then runs too late declares nobody dead.
     /// - Returns: a report for each incarnation that was swept, or whose sweep failed; one that fails does not keep
     ///   the others from being swept.
-    package func sweepLapsed(by me: Incarnation, notAfter: Int64) -> EventLoopFuture<[SweepReport]> {
+    package func sweepLapsed(
+        by me: Incarnation, notAfter: Int64, adoption: SessionAdoption? = nil
+    ) -> EventLoopFuture<[SweepReport]> {
         redis.eventLoop.makeFutureWithTask {
             let known = try await hinted()
             let others = known.filter { $0 != me }
@@ -47,6 +49,7 @@ extension NodeStore {
                         guard try await claimFuture(incarnation, by: me, notAfter: notAfter).get() == .claimed else {
                             break
                         }
+                        if let adoption, try await !adopt(adoption, from: incarnation, by: me) { break }
                         reports.append(try await sweep(incarnation, by: me, forget: false))
                     }
                 } catch {
@@ -78,6 +81,27 @@ extension NodeStore {
             }
             return claim
         }
+    }
+
+    /// The caller holds the claim. False when it lost it on the way.
+    private func adopt(
+        _ adoption: SessionAdoption, from dead: Incarnation, by me: Incarnation
+    ) async throws -> Bool {
+        let lease = try await redis.command(["HGET", .string(keys.node(dead)), "lease"]).get()
+        let leaseEnd = lease.string.flatMap { Int64($0) } ?? 0
+        var known = try await sessions(of: dead).get()[...]
+        while !known.isEmpty {
+            let page = known.prefix(Int(Self.sessionsAtOnce))
+            known = known.dropFirst(page.count)
+            let adopted = page.map { session, user in
+                sessionStore.adopt(
+                    session, user: user, of: dead, leaseEnd: leaseEnd, grace: adoption.grace, by: me)
+            }
+            let sessions = try await EventLoopFuture.whenAllSucceed(adopted, on: redis.eventLoop).get()
+            try await adoption.take(sessions.compactMap(\.self)).get()
+            guard try await claim(dead, by: me, force: false) == .claimed else { return false }
+        }
+        return true
     }
 
     /// The caller holds the claim.

@@ -92,12 +92,28 @@ package struct NodeStore: Sendable {
         }
     }
 
+    /// Whether nobody declared it dead.
+    package func isAlive(_ incarnation: Incarnation) -> EventLoopFuture<Bool> {
+        redis.command(["HGET", .string(keys.node(incarnation)), "state"]).map { $0.string == "live" }
+    }
+
     /// A clean end: whatever is still the incarnation's goes as in a sweep, then its own keys. Announced on the control
     /// channel. The caller has left its rooms before; what is left after them leaves a tombstone in its room for a day.
     package func deregister(_ incarnation: Incarnation) -> EventLoopFuture<Void> {
         redis.eventLoop.makeFutureWithTask {
             guard try await claim(incarnation, by: incarnation, force: true) == .claimed else { return }
             _ = try await sweep(incarnation, by: incarnation, forget: true)
+        }
+    }
+
+    /// An end that leaves what is the incarnation's to the survivors, who adopt its sessions: it is dead from now on.
+    /// False when there is no survivor; then nothing changed.
+    package func abdicate(_ incarnation: Incarnation) -> EventLoopFuture<Bool> {
+        redis.eventLoop.makeFutureWithTask {
+            let others = try await list().get().filter { $0.incarnation != incarnation && $0.state == .ready }
+            guard !others.isEmpty else { return false }
+            _ = try await claim(incarnation, by: nil, force: true)
+            return true
         }
     }
 

@@ -49,6 +49,18 @@ package enum ResumeRefusal: String, Sendable, Hashable {
     case dead
 }
 
+/// How a sweeper goes on with the sessions of the dead.
+package struct SessionAdoption: Sendable {
+    package var grace: TimeAmount
+    /// Joins their rooms in the place of the dead incarnation. The sweep waits for it, for less than the time of its claim.
+    package var take: @Sendable ([AdoptedSession]) -> EventLoopFuture<Void>
+
+    package init(grace: TimeAmount, take: @escaping @Sendable ([AdoptedSession]) -> EventLoopFuture<Void>) {
+        self.grace = grace
+        self.take = take
+    }
+}
+
 /// A session that a sweeper took from a dead incarnation.
 package struct AdoptedSession: Sendable, Hashable {
     /// With the sweeper as owner.

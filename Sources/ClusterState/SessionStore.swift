@@ -200,7 +200,7 @@ package struct SessionStore: Sendable {
         ).map { $0.int == 1 }
     }
 
-    func removeFromIndex(of incarnation: Incarnation, _ session: SessionID) -> EventLoopFuture<Void> {
+    package func removeFromIndex(of incarnation: Incarnation, _ session: SessionID) -> EventLoopFuture<Void> {
         redis.command(["HDEL", .string(keys.nodeSessions(incarnation)), .string(session.string)]).map { _ in }
     }
 

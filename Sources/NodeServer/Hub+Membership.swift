@@ -9,16 +9,19 @@ import WireProtocol
 /// only when Redis holds no membership of this node there any more.
 extension Hub {
     func join(_ request: JoinRequest) {
-        guard let session = sessions[request.session] else { return }
+        let id = request.session
+        guard let session = sessions[id], session.connection == request.connection else { return }
         let room = rooms[request.room] ?? openRoom(request.room)
-        sessions[request.session]?.rooms.insert(request.room)
+        let stake = stake(of: id, session.status)
+        roomsOf[id, default: []].insert(room.name)
         room.members[
-            request.session,
+            id,
             default: HubRoom.Member(
-                user: session.user, info: session.info, shard: session.shard,
-                registration: Registration(wanting: session.status))
-        ].registration.want(session.status, request)
-        settle(request.session, in: room)
+                user: session.user, info: session.info, registration: Registration(wanting: stake))
+        ].registration.want(stake, request)
+        room.members[id]?.shard = session.shard
+        room.members[id]?.connection = session.connection
+        settle(id, in: room)
     }
 
     @discardableResult
@@ -74,6 +77,8 @@ extension Hub {
         if member.registration.isVoid {
             room.members[id] = nil
             room.pending.remove(id)
+            roomsOf[id]?.remove(room.name)
+            if roomsOf[id]?.isEmpty == true { roomsOf[id] = nil }
             return closeIfUnused(room)
         }
         if member.registration.isSettled {
@@ -82,19 +87,22 @@ extension Hub {
         }
         room.pending.insert(id)
         guard room.phase == .open else { return pursue(room) }
-        guard mayWrite(), let incarnation, let action = room.members[id]?.registration.next() else { return }
+        // A membership is written under the generation of a session that is certainly ours.
+        guard mayWrite(), let incarnation, member.registration.wanted == nil || owns(id),
+            let action = room.members[id]?.registration.next()
+        else { return }
         commandNumber += 1
         room.members[id]?.touched = commandNumber
         switch action {
         case .none, .forget:
             break
-        case .write(let status, let attempt):
-            let membership = membership(id, member, status, room, incarnation)
+        case .write(let stake, let attempt):
+            let membership = membership(id, member, stake, room, incarnation)
             store.join(membership).assumeIsolated().whenComplete { result in
                 self.joinCompleted(id, room, attempt, incarnation, result)
             }
-        case .update(let status, let attempt):
-            let membership = membership(id, member, status, room, incarnation)
+        case .update(let stake, let attempt):
+            let membership = membership(id, member, stake, room, incarnation)
             store.setStatus(membership).assumeIsolated().whenComplete { result in
                 switch result {
                 case .success(true):
@@ -105,8 +113,7 @@ extension Hub {
                 }
             }
         case .remove(let attempt):
-            let membership = membership(id, member, .online, room, incarnation)
-            store.leave(membership).assumeIsolated().whenComplete { result in
+            store.leave(membership(id, member, .any, room, incarnation)).assumeIsolated().whenComplete { result in
                 switch result {
                 case .success:
                     room.members[id]?.registration.removed(attempt)
@@ -119,11 +126,11 @@ extension Hub {
     }
 
     private func membership(
-        _ id: SessionID, _ member: HubRoom.Member, _ status: PresenceStatus, _ room: HubRoom, _ incarnation: Incarnation
+        _ id: SessionID, _ member: HubRoom.Member, _ stake: MemberStake, _ room: HubRoom, _ incarnation: Incarnation
     ) -> Membership {
         Membership(
-            room: room.name, session: id, user: member.user, incarnation: incarnation, generation: generation,
-            joinedAt: 0, status: status, info: member.info)
+            room: room.name, session: id, user: member.user, incarnation: incarnation, generation: stake.generation,
+            joinedAt: 0, status: stake.status, info: member.info)
     }
 
     /// What failed is tried again, so many a tick; joins that waited too long are answered.
@@ -146,9 +153,8 @@ extension Hub {
             room.members[id]?.registration.refused(attempt)
             fenced(incarnation)
         case .success(let answer) where answer.refusal != nil:
-            // Another owner holds the session, so this one has nothing to write.
-            let failed = room.members[id]?.registration.writeFailed(attempt, outcomeIsUnknown: false) ?? []
-            fail(failed, room, unavailable())
+            room.members[id]?.registration.refused(attempt)
+            abandon(id)
         case .success(let answer):
             guard let answered = room.members[id]?.registration.wrote(attempt) else { return }
             follow(room, to: answer.head)
@@ -191,13 +197,13 @@ extension Hub {
     func deliver(
         _ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult, recovered: Bool?, texts: [[UInt8]]
     ) {
-        guard let member = room.members[request.session], member.registration.wanted != nil, let shard = member.shard,
-            let position = room.sequencer.position
+        guard let member = room.member(of: request), let shard = member.shard, let position = room.sequencer.position
         else { return }
         if !member.isDelivered {
             room.members[request.session]?.isDelivered = true
             room.interest[shard] += 1
         }
+        noteRoom(room.name, echo: request.echo, of: request.session)
         let joined = ServerMessage.joined(
             room: room.name, id: request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
             pv: answer.head.pv, count: answer.head.count, members: answer.members, recovered: recovered)
@@ -213,7 +219,7 @@ extension Hub {
     // MARK: Leaving
 
     func leave(_ name: RoomName, _ id: SessionID) {
-        sessions[id]?.rooms.remove(name)
+        noteRoom(name, echo: nil, of: id)
         guard let room = rooms[name], let member = room.members[id] else { return }
         if member.isDelivered, let shard = member.shard {
             room.members[id]?.isDelivered = false
@@ -242,7 +248,7 @@ extension Hub {
         guard let incarnation else { return eventLoop.makeSucceededVoidFuture() }
         let leaves = rooms.values.flatMap { room in
             room.members.map { id, member in
-                store.leave(membership(id, member, .online, room, incarnation)).map { _ in }
+                store.leave(membership(id, member, .any, room, incarnation)).map { _ in }
             }
         }
         return EventLoopFuture.andAllComplete(leaves, on: eventLoop)
@@ -268,7 +274,7 @@ extension Hub {
                 reply(request.session, ServerMessage.error(error, id: request.id, room: room.name.string))
                 continue
             }
-            sessions[request.session]?.rooms.remove(room.name)
+            noteRoom(room.name, echo: nil, of: request.session)
             emit(
                 .joinFailed(room: room.name, session: request.session, id: request.id, error: error),
                 to: session.shard)

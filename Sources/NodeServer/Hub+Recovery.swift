@@ -33,7 +33,7 @@ extension Hub {
     private func proceed(_ recovery: Recovery, _ room: HubRoom) {
         let request = recovery.request
         let since = recovery.since
-        guard room.members[request.session]?.registration.wanted != nil, let position = room.sequencer.position else {
+        guard room.member(of: request) != nil, let position = room.sequencer.position else {
             return
         }
         guard since.epoch == position.epoch else { return refuse(recovery, room, isSameStory: false) }
@@ -97,7 +97,7 @@ extension Hub {
     ) {
         let request = recovery.request
         var recovery = recovery
-        guard let member = room.members[request.session], member.registration.wanted != nil, let shard = member.shard,
+        guard let member = room.member(of: request), let shard = member.shard,
             let position = room.sequencer.position
         else { return }
         switch result {
@@ -139,7 +139,7 @@ extension Hub {
     /// All that was missed went out, and nothing came since: live from here.
     private func insert(_ recovery: Recovery, _ room: HubRoom, texts: [[UInt8]] = []) {
         let request = recovery.request
-        guard let member = room.members[request.session], member.registration.wanted != nil, let shard = member.shard
+        guard let member = room.member(of: request), let shard = member.shard
         else { return }
         if !member.isDelivered {
             room.members[request.session]?.isDelivered = true

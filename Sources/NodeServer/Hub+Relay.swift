@@ -125,9 +125,9 @@ extension Hub: RedisSubscriberDelegate {
             for (session, shard) in sessions {
                 emit(.kicked(session, room: room, reason: reason), to: shard)
             }
-        case .moved:
-            // Every session of this node is the only one of its id, until sessions can be resumed.
-            break
+            kickDetached(user, from: room)
+        case .moved(let session, let generation):
+            moved(session, generation: generation)
         case .presence, .typing:
             malformed(keys.userChannel(user))
         }

@@ -184,7 +184,8 @@ extension Hub {
     private func addStray(_ id: SessionID, to room: HubRoom, _ incarnation: Incarnation) {
         guard let nobody = try? UserName(validating: "-") else { return }
         room.members[id] = HubRoom.Member(
-            user: nobody, info: nil, shard: nil, registration: Registration(stray: ()))
+            user: nobody, info: nil, registration: Registration(stray: ()))
+        roomsOf[id, default: []].insert(room.name)
         room.pending.insert(id)
     }
 
@@ -202,10 +203,11 @@ extension Hub {
             let present = Dictionary(sessions) { $1 }
             for (id, entry) in self.directory where entry.touched <= began {
                 self.directory[id]?.registration.found(present[id] != nil)
+                if present[id] == nil { self.directory[id]?.written = nil }
                 if self.directory[id]?.registration.isSettled == false { self.pendingEntries.insert(id) }
             }
             for (id, user) in present where self.directory[id] == nil {
-                self.directory[id] = DirectoryEntry(user: user, registration: Registration(stray: ()))
+                self.directory[id] = DirectoryEntry(stray: user)
                 self.pendingEntries.insert(id)
             }
         }
@@ -237,10 +239,15 @@ extension Hub {
     func begin(_ incarnation: Incarnation) {
         eventLoop.assertInEventLoop()
         self.incarnation = incarnation
-        generation += 1
+        // Who has no connection here was adopted by the node that swept us, or its grace is over.
+        for id in Array(detachedUntil.keys) { forgetDetached(id) }
         for (id, entry) in directory {
             directory[id]?.registration.beginAnew()
-            if entry.registration.wanted != nil { directory[id]?.registration.want(generation) }
+            directory[id]?.written = nil
+            if entry.secret == nil { directory[id]?.generation += 1 } else { directory[id]?.mustReclaim = true }
+            if let entry = directory[id], entry.registration.wanted != nil {
+                directory[id]?.registration.want(entry.content)
+            }
             pendingEntries.insert(id)
         }
         for room in rooms.values {

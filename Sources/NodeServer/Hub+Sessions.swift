@@ -3,22 +3,39 @@ import ClusterState
 import Logging
 import NIOCore
 import RedisClient
+import TokenAuth
 import WireProtocol
 
-/// Sessions and users: the directory entries of a session, the channel of its user, status.
+/// Connections as sessions: opened, ended, the channel of their user, status.
 extension Hub {
     func open(_ opening: SessionOpening) {
-        let id = opening.session
+        let id = opening.connection
         sessions[id] = HubSession(
-            user: opening.user, shard: opening.shard, info: opening.info, status: opening.status,
-            openDeadline: .now() + NodeConfiguration.joinDeadline)
+            user: opening.user, shard: opening.shard, connection: opening.connection, info: opening.info,
+            status: opening.status ?? .online, openDeadline: .now() + NodeConfiguration.joinDeadline)
         openings.insert(id)
-        hear(opening.user, for: id, on: opening.shard)
-        directory[id] = DirectoryEntry(user: opening.user, registration: Registration(wanting: generation))
+        hear(opening.user, for: id)
+        if let asked = opening.resume, mayResume {
+            resume(opening, asked)
+        } else {
+            enter(opening)
+        }
+    }
+
+    /// A session that begins.
+    func enter(_ opening: SessionOpening) {
+        let id = opening.connection
+        guard let session = sessions[id] else { return }
+        let secret = mayResume ? SessionSecret() : nil
+        sessions[id]?.secret = secret
+        directory[id] = DirectoryEntry(
+            user: opening.user, client: opening.client ?? "", info: opening.info, status: session.status,
+            secret: secret?.digest)
         settleEntry(id)
     }
 
-    private func hear(_ user: UserName, for id: SessionID, on shard: Int) {
+    /// Messages for the user are wanted for this session, and orders.
+    func hear(_ user: UserName, for id: SessionID) {
         if users[user] == nil {
             let channel = keys.userChannel(user)
             users[user] = HubUser(channel: channel)
@@ -29,124 +46,107 @@ extension Hub {
                 for id in self.users[user]?.sessions.keys.map({ $0 }) ?? [] { self.openIfReady(id) }
             }
         }
-        users[user]?.sessions[id] = shard
+        if let session = sessions[id] {
+            users[user]?.sessions[id] = session.shard
+            users[user]?.detached.remove(id)
+        } else {
+            users[user]?.sessions[id] = nil
+            users[user]?.detached.insert(id)
+        }
+    }
+
+    func stopHearing(_ user: UserName, for id: SessionID) {
+        users[user]?.sessions[id] = nil
+        users[user]?.detached.remove(id)
+        guard let known = users[user], known.sessions.isEmpty, known.detached.isEmpty else { return }
+        users[user] = nil
+        usersByChannel[known.channel] = nil
+        subscriber?.unsubscribe(known.channel)
     }
 
     /// The session is open once its user's channel is heard and its entries are written.
-    private func openIfReady(_ id: SessionID) {
+    func openIfReady(_ id: SessionID) {
         guard let session = sessions[id], !session.isOpen, users[session.user]?.isHeard == true,
-            directory[id]?.registration.isEstablished == true
+            let entry = directory[id], let owner = entry.owner, entry.registration.isEstablished
         else { return }
         sessions[id]?.isOpen = true
+        sessions[id]?.secret = nil
         openings.remove(id)
-        emit(.opened(id), to: session.shard)
+        emit(
+            .opened(
+                connection: session.connection,
+                SessionOpened(
+                    session: id, secret: session.secret,
+                    resumed: session.isResumed ? entry.record(id, owner: owner) : nil)),
+            to: session.shard)
     }
 
     /// Sessions that could not be opened by their deadline are refused.
     func expireOpenings(_ now: NIODeadline) {
         for id in openings {
             guard let session = sessions[id], session.openDeadline <= now else { continue }
-            emit(.refused(id, unavailable("the cluster's store cannot be reached; reconnect later")), to: session.shard)
-            forget(id)
+            refuse(id, unavailable("the cluster's store cannot be reached; reconnect later"))
         }
     }
 
-    /// A full Redis says so at once; all else may pass before the deadline.
-    private func refuseOpening(_ id: SessionID, _ error: any Error) {
-        guard let session = sessions[id], !session.isOpen, (error as? RedisError)?.isOutOfMemory == true else { return }
-        emit(.refused(id, wireError(error)), to: session.shard)
-        forget(id)
+    func refuse(_ id: SessionID, _ error: WireError) {
+        guard let session = sessions[id], !session.isOpen else { return }
+        emit(.refused(connection: session.connection, error), to: session.shard)
+        // One that goes on keeps its place: the client may try again.
+        if session.isResumed { detach(id) } else { end(id) }
     }
 
-    /// The connection is gone: its rooms were left by commands before this one.
-    func close(_ id: SessionID) {
-        guard let session = sessions[id] else { return }
-        for room in session.rooms { leave(room, id) }
-        forget(id)
+    /// The session of this connection; `nil` when another connection has it by now.
+    func session(of id: SessionID, connection: SessionID) -> SessionID? {
+        if sessions[id]?.connection == connection { return id }
+        guard let resumed = resumedBy[connection], sessions[resumed]?.connection == connection else { return nil }
+        return resumed
     }
 
-    private func forget(_ id: SessionID) {
-        guard let session = sessions.removeValue(forKey: id) else { return }
-        openings.remove(id)
-        users[session.user]?.sessions[id] = nil
-        if let user = users[session.user], user.sessions.isEmpty {
-            users[session.user] = nil
-            usersByChannel[user.channel] = nil
-            subscriber?.unsubscribe(user.channel)
-        }
+    /// Nobody can come back to it. Its rooms are left once it is certain that no other node has it.
+    func end(_ id: SessionID) {
+        unbind(id)
+        guard let entry = directory[id] else { return }
+        detachedUntil[id] = nil
+        stopHearing(entry.user, for: id)
         _ = directory[id]?.registration.wantNothing()
         settleEntry(id)
     }
 
-    // MARK: The directory
-
-    /// Sends what is due for an entry, if anything.
-    func settleEntry(_ id: SessionID) {
-        guard let entry = directory[id] else { return }
-        if entry.registration.isVoid {
-            directory[id] = nil
-            pendingEntries.remove(id)
-            return
-        }
-        if entry.registration.isSettled {
-            pendingEntries.remove(id)
-            return
-        }
-        pendingEntries.insert(id)
-        guard let incarnation, mayWrite(), let action = directory[id]?.registration.next() else { return }
-        commandNumber += 1
-        directory[id]?.touched = commandNumber
-        switch action {
-        case .none, .forget:
-            break
-        case .write(_, let attempt), .update(_, let attempt):
-            nodes.addSession(incarnation, id, user: entry.user, generation: generation)
-                .assumeIsolated().whenComplete { result in
-                    switch result {
-                    case .success(true):
-                        _ = self.directory[id]?.registration.wrote(attempt)
-                        self.openIfReady(id)
-                        self.settleEntry(id)
-                    case .success(false):
-                        self.directory[id]?.registration.refused(attempt)
-                        self.fenced(incarnation)
-                    case .failure(let error):
-                        self.logger.debug("session not entered yet", metadata: ["error": "\(error)"])
-                        _ = self.directory[id]?.registration.writeFailed(attempt, outcomeIsUnknown: true)
-                        self.refuseOpening(id, error)
-                    }
-                }
-        case .remove(let attempt):
-            nodes.removeSession(incarnation, id, user: entry.user).assumeIsolated().whenComplete { result in
-                switch result {
-                case .success:
-                    self.directory[id]?.registration.removed(attempt)
-                    self.settleEntry(id)
-                case .failure:
-                    self.directory[id]?.registration.removeFailed(attempt)
-                }
-            }
+    /// The connection is gone, whatever becomes of the session.
+    func unbind(_ id: SessionID) {
+        guard let session = sessions.removeValue(forKey: id) else { return }
+        openings.remove(id)
+        resumedBy[session.connection] = nil
+        stopHearing(session.user, for: id)
+        for name in roomsOf[id] ?? [] {
+            guard let room = rooms[name], let member = room.members[id] else { continue }
+            if member.isDelivered, let shard = member.shard { room.interest[shard] -= 1 }
+            room.members[id]?.isDelivered = false
+            room.members[id]?.shard = nil
+            room.members[id]?.connection = nil
+            // Who was still waiting for a first answer is in no room that could be kept.
+            if !member.registration.isEstablished { leave(name, id) }
         }
     }
 
-    /// What failed is tried again, so many a tick.
-    func settleEntries() {
-        guard mayWrite(), redis.isConnected else { return }
-        for id in pendingEntries where repairCommands < Self.repairCommandsPerTick {
-            guard directory[id]?.registration.isUnderWay == false else { continue }
-            repairCommands += 1
-            settleEntry(id)
-        }
+    /// What a resume will find.
+    func noteRoom(_ room: RoomName, echo: Bool?, of id: SessionID) {
+        guard let entry = directory[id], entry.rooms[room] != echo else { return }
+        directory[id]?.rooms[room] = echo
+        wantEntry(id)
     }
 
     // MARK: Status and typing
 
     func setStatus(_ id: SessionID, _ status: PresenceStatus) {
-        guard let session = sessions[id] else { return }
+        guard sessions[id] != nil else { return }
         sessions[id]?.status = status
-        for name in session.rooms {
+        directory[id]?.status = status
+        wantEntry(id)
+        for name in roomsOf[id] ?? [] {
             guard let room = rooms[name], room.members[id]?.registration.wanted != nil else { continue }
-            room.members[id]?.registration.want(status)
+            room.members[id]?.registration.want(stake(of: id, status))
             settle(id, in: room)
         }
     }

@@ -22,6 +22,7 @@ final class Hub: @unchecked Sendable {
     let keys: ClusterKeys
     let store: RoomStore
     let nodes: NodeStore
+    let sessionStore: SessionStore
     let userStore: UserStore
     let logger: Logger
     let metrics = HubMetrics()
@@ -48,8 +49,15 @@ final class Hub: @unchecked Sendable {
     var usersByChannel: [String: UserName] = [:]
     /// Queues of private rooms; a private room has no members here, only publishes.
     var directs: [RoomName: DirectQueue] = [:]
-    /// Rises with each incarnation, so that a late leave of an earlier one removes nobody.
-    var generation: Int64 = 0
+    /// The rooms of each session that have a member for it.
+    var roomsOf: [SessionID: Set<RoomName>] = [:]
+    /// Which session a connection goes on with.
+    var resumedBy: [SessionID: SessionID] = [:]
+    /// Sessions that this node is taking over at the moment.
+    var resumesUnderWay: Set<SessionID> = []
+    /// Sessions without a connection, and when they end.
+    var detachedUntil: [SessionID: NIODeadline] = [:]
+    var adoptions: [Adoption] = []
     /// The index of the incarnation and what this process has may differ.
     var needsDirectoryReconcile = false
 
@@ -97,6 +105,7 @@ final class Hub: @unchecked Sendable {
         self.keys = ClusterKeys(prefix: redis.configuration.keyPrefix)
         self.store = RoomStore(redis: redis, keys: keys)
         self.nodes = NodeStore(redis: redis, keys: keys)
+        self.sessionStore = SessionStore(redis: redis, keys: keys)
         self.userStore = UserStore(redis: redis, keys: keys)
         self.logger = logger
         self.random = FastRandom(seed: seed)
@@ -143,7 +152,9 @@ final class Hub: @unchecked Sendable {
         for command in commands {
             switch command {
             case .open(let opening): open(opening)
-            case .close(let session): close(session)
+            case .close(let id, let connection): session(of: id, connection: connection).map(end)
+            case .detach(let id, let connection): session(of: id, connection: connection).map(detach)
+            case .confirm(let id): confirm(id)
             case .join(let request): join(request)
             case .leave(let room, let session): leave(room, session)
             case .publish(let request): publish(request)
@@ -216,7 +227,9 @@ final class Hub: @unchecked Sendable {
         repairCommands = 0
         expirePublishes(now)
         expireOpenings(now)
+        expireDetached(now)
         settleEntries()
+        checkAdoptions(now)
         for room in Array(rooms.values) {
             if room.phase == .opening { pursue(room) }
             if !room.pending.isEmpty { settlePending(room, now) }

@@ -1,12 +1,18 @@
 import ChatCore
 import ClusterState
 import NIOCore
+import TokenAuth
 import WireProtocol
 
 /// What a shard asks of the hub. Commands of one tick cross in one hop, in order.
 enum HubCommand: Sendable {
     case open(SessionOpening)
-    case close(SessionID)
+    /// The client is done with the session.
+    case close(SessionID, connection: SessionID)
+    /// The connection is lost: the client may come back within the grace.
+    case detach(SessionID, connection: SessionID)
+    /// The client has shown that it got its new secret.
+    case confirm(SessionID)
     case join(JoinRequest)
     case leave(room: RoomName, session: SessionID)
     case publish(PublishRequest)
@@ -19,16 +25,34 @@ enum HubCommand: Sendable {
 }
 
 struct SessionOpening: Sendable {
-    let session: SessionID
+    /// The session's id, unless one is resumed; until then and ever after the connection's name.
+    let connection: SessionID
     let user: UserName
     let shard: Int
+    let client: String?
     let info: String?
-    let status: PresenceStatus
+    let status: PresenceStatus?
+    let resume: Resume?
+
+    struct Resume: Sendable {
+        let session: SessionID
+        let secret: SessionSecret
+    }
+}
+
+/// What a session is, that a connection now has.
+struct SessionOpened: Sendable {
+    let session: SessionID
+    /// What the client may come back with; `nil` where sessions cannot be resumed.
+    let secret: SessionSecret?
+    /// The session as it was, when it goes on.
+    let resumed: SessionRecord?
 }
 
 struct JoinRequest: Sendable {
     let room: RoomName
     let session: SessionID
+    let connection: SessionID
     let id: String?
     let since: ClientMessage.Position?
     let echo: Bool
@@ -59,8 +83,10 @@ struct HistoryRequest: Sendable {
 
 /// What the hub tells a shard. Events cross in one hop a tick, in order: what a session sees is what the hub decided.
 enum ShardEvent: Sendable {
-    case opened(SessionID)
-    case refused(SessionID, WireError)
+    case opened(connection: SessionID, SessionOpened)
+    case refused(connection: SessionID, WireError)
+    /// Another connection has the session now, here or on another node.
+    case moved(SessionID, connection: SessionID)
     /// One text for one session.
     case reply(SessionID, text: [UInt8])
     /// A part of what a session missed; answered with `pageTaken` once no more than half of its outbound budget waits.

@@ -1,6 +1,7 @@
 import ChatCore
 import ClusterState
 import NIOCore
+import TokenAuth
 import WireProtocol
 
 /// What the hub knows of one room that has sessions in this process. Confined to the hub's loop.
@@ -17,10 +18,11 @@ final class HubRoom {
     struct Member {
         let user: UserName
         let info: String?
-        /// `nil` for an entry that Redis holds and that nobody here stands behind.
-        let shard: Int?
+        /// `nil` for one without a connection, and for an entry that Redis holds and that nobody here stands behind.
+        var shard: Int?
+        var connection: SessionID?
         /// What Redis is to hold of it, and the joins that wait for an answer.
-        var registration: Registration<PresenceStatus, JoinRequest>
+        var registration: Registration<MemberStake, JoinRequest>
         /// Whether the shard delivers to it.
         var isDelivered = false
         /// The number of the last command about it: what was read before that command tells nothing.
@@ -96,6 +98,14 @@ final class HubRoom {
         self.interest = Array(repeating: 0, count: shardCount)
     }
 
+    /// Who asked, if it still wants to be in and has the same connection.
+    func member(of request: JoinRequest) -> Member? {
+        guard let member = members[request.session], member.registration.wanted != nil,
+            member.connection == request.connection
+        else { return nil }
+        return member
+    }
+
     var isUnused: Bool {
         members.isEmpty && queue.isEmpty && awaited == nil && owed.isEmpty && !isReconciling && !needsReconcile
     }
@@ -105,26 +115,111 @@ final class HubRoom {
 struct HubUser {
     let channel: String
     var isHeard = false
+    /// Those with a connection, and its shard.
     var sessions: [SessionID: Int] = [:]
+    /// Those that wait for their client to come back.
+    var detached: Set<SessionID> = []
     /// The private rooms of which something was heard since the user came.
     var directs: [RoomName: DirectStream] = [:]
 }
 
 /// One session as the hub knows it, for as long as its connection is there.
+/// A connection of this process that said who it is.
 struct HubSession {
     let user: UserName
     let shard: Int
-    let info: String?
+    let connection: SessionID
+    var info: String?
     var status: PresenceStatus
-    var rooms: Set<RoomName> = []
     var isOpen = false
+    /// It goes on with an earlier session.
+    var isResumed = false
+    /// On its way to the client.
+    var secret: SessionSecret?
     let openDeadline: NIODeadline
 }
 
-/// The entries of one session in the directory (`P:{s:S}`, the user's list, the index): they may outlive the connection
-/// until Redis took their end.
+/// What Redis is to hold of one session (`P:{s:S}`, the user's list, the index). It outlives the connection: for the grace,
+/// and until Redis took its end.
 struct DirectoryEntry {
     let user: UserName
-    var registration: Registration<Int64, Never>
+    var client: String
+    var info: String?
+    var status: PresenceStatus
+    /// The rooms that a resume will find.
+    var rooms: [RoomName: Bool] = [:]
+    var generation: Int64
+    /// The incarnation under which it was last written.
+    var owner: Incarnation?
+    /// SHA-256 of its secret; `nil`: it cannot be resumed, or another node gave the secret.
+    let secret: String?
+    /// Without a connection here.
+    var isDetached = false
+    /// An earlier incarnation of this node had it, and others may have taken it since.
+    var mustReclaim = false
+    /// What Redis certainly holds of it.
+    var written: SessionContent?
+    /// Rooms that Redis may hold, of writes whose outcome is not known.
+    var uncertainRooms: Set<RoomName> = []
+    var registration: Registration<SessionContent, Never>
     var touched: UInt64 = 0
+
+    /// A session that begins.
+    init(user: UserName, client: String, info: String?, status: PresenceStatus, secret: String?) {
+        (self.user, self.client, self.info, self.status) = (user, client, info, status)
+        (self.generation, self.secret) = (1, secret)
+        let isKept = secret != nil
+        registration = Registration(wanting: SessionContent(generation: 1, status: isKept ? status : .online))
+    }
+
+    /// A session that Redis holds as ours.
+    init(_ record: SessionRecord, secret: String?, isDetached: Bool) {
+        (user, client, info, status) = (record.user, record.client, record.info, record.status)
+        (rooms, generation, owner) = (record.rooms, record.generation, record.owner)
+        (self.secret, self.isDetached) = (secret, isDetached)
+        let content = SessionContent(
+            generation: generation, status: status, rooms: rooms, isDetached: isDetached)
+        written = content
+        registration = Registration(standing: content)
+    }
+
+    /// Found in the index, though nobody here stands behind it.
+    init(stray user: UserName) {
+        (self.user, client, status, generation, secret) = (user, "", .online, -1, nil)
+        registration = Registration(stray: ())
+    }
+
+    var content: SessionContent {
+        guard secret != nil || isDetached else { return SessionContent(generation: generation, status: .online) }
+        return SessionContent(generation: generation, status: status, rooms: rooms, isDetached: isDetached)
+    }
+
+    func record(_ session: SessionID, owner: Incarnation) -> SessionRecord {
+        SessionRecord(
+            session: session, user: user, owner: owner, generation: generation, client: client, info: info,
+            status: status, rooms: rooms)
+    }
+}
+
+struct SessionContent: Equatable {
+    var generation: Int64
+    var status: PresenceStatus
+    var rooms: [RoomName: Bool] = [:]
+    var isDetached = false
+}
+
+/// What Redis is to hold of a session in a room.
+struct MemberStake: Equatable {
+    var generation: Int64
+    var status: PresenceStatus
+
+    /// For a leave: whichever generation of the incarnation stands there.
+    static let any = MemberStake(generation: -1, status: .online)
+}
+
+/// Memberships on their way from a dead node to this one.
+struct Adoption {
+    let memberships: [(SessionID, RoomName)]
+    let deadline: NIODeadline
+    let promise: EventLoopPromise<Void>
 }

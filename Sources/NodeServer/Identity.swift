@@ -10,22 +10,26 @@ enum Identity {
     struct Claim {
         let user: UserName?
         let client: String?
+        /// The first frame will say which session goes on (`?resume=1`): none is opened before it.
+        let resumes: Bool
     }
 
     static func claim(
         _ request: HTTPRequest, _ authentication: NodeConfiguration.Authentication
     ) throws(WireError) -> Claim {
+        let resumes = request.query("resume") == "1"
         var client: String?
         if let named = request.query("client") { client = try ClientMessage.validate(client: named) }
         switch authentication {
         case .none:
             let user = request.query("user")
-            return Claim(user: user == nil ? nil : try UserName(validating: user ?? ""), client: client)
+            return Claim(
+                user: user == nil ? nil : try UserName(validating: user ?? ""), client: client, resumes: resumes)
         case .token(let verifier):
             guard let token = bearer(request.headers) ?? request.query("token") else {
-                return Claim(user: nil, client: client)
+                return Claim(user: nil, client: client, resumes: resumes)
             }
-            return Claim(user: try user(of: token, verifier), client: client)
+            return Claim(user: try user(of: token, verifier), client: client, resumes: resumes)
         }
     }
 

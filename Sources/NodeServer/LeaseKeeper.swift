@@ -13,6 +13,7 @@ final class LeaseKeeper {
     private let figures: () -> NodeFigures
     private let onBegin: (Incarnation) -> Void
     private let onDrainRequested: () -> Void
+    private let adoption: SessionAdoption?
     private let onNameTaken: (NodeNameTaken) -> Void
     private var clock: LeaseClock
     private(set) var incarnation: Incarnation?
@@ -30,6 +31,7 @@ final class LeaseKeeper {
 
     init(
         eventLoop: any EventLoop, nodes: NodeStore, name: String, duration: TimeAmount, logger: Logger,
+        adoption: SessionAdoption?,
         figures: @escaping () -> NodeFigures, onBegin: @escaping (Incarnation) -> Void,
         onDrainRequested: @escaping () -> Void, onNameTaken: @escaping (NodeNameTaken) -> Void
     ) {
@@ -39,6 +41,7 @@ final class LeaseKeeper {
         self.duration = duration
         self.logger = logger
         self.figures = figures
+        self.adoption = adoption
         self.onBegin = onBegin
         self.onDrainRequested = onDrainRequested
         self.onNameTaken = onNameTaken
@@ -154,7 +157,8 @@ final class LeaseKeeper {
             clock.maySweep(now: NIODeadline.now().uptimeNanoseconds)
         else { return }
         isSweeping = true
-        nodes.sweepLapsed(by: incarnation, notAfter: leaseEnd).assumeIsolated().whenComplete { result in
+        nodes.sweepLapsed(by: incarnation, notAfter: leaseEnd, adoption: adoption).assumeIsolated().whenComplete {
+            result in
             self.isSweeping = false
             switch result {
             case .success(let reports):

@@ -22,6 +22,8 @@ package struct NodeConfiguration: Sendable {
     /// How long after a ping a connection without any answer is gone.
     package var heartbeatTimeout: TimeAmount = .seconds(10)
     package var lease: TimeAmount = .seconds(10)
+    /// How long a session without a connection may be resumed; nothing: it ends at once.
+    package var resumeGrace: TimeAmount = .seconds(30)
     package var drainDeadline: TimeAmount = .seconds(30)
     package var history = HistoryLimits()
 
@@ -51,7 +53,7 @@ package struct NodeConfiguration: Sendable {
     static let publishDeadline: TimeAmount = .milliseconds(4500)
     /// A join, or the opening of a session, is answered within this time.
     static let joinDeadline: TimeAmount = .milliseconds(4500)
-    /// Messages of one session that wait for its opening or a join; their bytes are at most those of one message.
+    /// Messages of one session that wait for its opening or a join; their bytes are at most those of four of full size.
     static let heldMessages = 64
     /// How long an own message may be missing from the relay before the log is read.
     static let relayPatience: TimeAmount = .seconds(1)
@@ -61,6 +63,10 @@ package struct NodeConfiguration: Sendable {
     static let deafnessUnnoticed: TimeAmount = .seconds(20)
     /// A private room is noted for its users once in this time while they talk.
     static let directNotesEvery: TimeAmount = .seconds(5)
+    /// How long the new owner of a session may take to take over its memberships.
+    static let takeoverPatience: TimeAmount = .seconds(10)
+    /// A sweep waits so long for the memberships of adopted sessions to move.
+    static let adoptionPatience: TimeAmount = .seconds(4)
     static let retryAfterMilliseconds: Int64 = 1000
 
     var authenticationTimeout: TimeAmount {

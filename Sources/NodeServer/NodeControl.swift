@@ -23,7 +23,12 @@ final class NodeControl {
         self.drainRequested = hub.eventLoop.makePromise()
         self.lease = LeaseKeeper(
             eventLoop: hub.eventLoop, nodes: hub.nodes, name: configuration.name, duration: configuration.lease,
-            logger: logger, figures: { [unowned self] in figures() },
+            logger: logger,
+            adoption: hub.mayResume
+                ? SessionAdoption(grace: configuration.resumeGrace) { [hub] adopted in
+                    hub.eventLoop.flatSubmit { hub.adopt(adopted) }
+                } : nil,
+            figures: { [unowned self] in figures() },
             onBegin: { hub.begin($0) }, onDrainRequested: { [unowned self] in requestDrain() },
             onNameTaken: { [unowned self] in requestDrain(because: $0) })
     }
@@ -49,12 +54,19 @@ final class NodeControl {
         lease?.beat()
     }
 
-    /// What the node has in Redis goes; after this nothing of it is written.
+    /// What the node has in Redis goes, or passes to the survivors with the sessions that may still be resumed; after this
+    /// nothing of it is written.
     func end() -> EventLoopFuture<Void> {
         hub.eventLoop.assertInEventLoop()
         lease?.stop()
         guard let incarnation = hub.incarnation else { return hub.eventLoop.makeSucceededVoidFuture() }
-        return hub.leaveAll().flatMap { [hub] in hub.nodes.deregister(incarnation) }
+        let passesOn =
+            hub.keepsSessions ? hub.nodes.abdicate(incarnation) : hub.eventLoop.makeSucceededFuture(false)
+        let bound = NIOLoopBound(hub, eventLoop: hub.eventLoop)
+        return passesOn.flatMap { passedOn in
+            guard !passedOn else { return bound.eventLoop.makeSucceededVoidFuture() }
+            return bound.value.leaveAll().flatMap { bound.value.nodes.deregister(incarnation) }
+        }
     }
 
     /// Why the node cannot deliver now; `nil` when it can (G5).

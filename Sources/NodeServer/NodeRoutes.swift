@@ -70,9 +70,9 @@ final class NodeRoutes: Sendable {
         return .accept(subprotocol: subprotocol) { connection in
             let session = Session(
                 id: SessionID(), shard: shard, connection: connection,
-                requestID: request.requestID, remoteAddress: request.remoteAddress ?? "", client: claim.client)
+                requestID: request.requestID, remoteAddress: request.remoteAddress ?? "", claim: claim)
             shard.add(session)
-            session.begin(as: claim.user)
+            session.begin()
             return session
         }
     }

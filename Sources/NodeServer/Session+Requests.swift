@@ -1,6 +1,8 @@
 import ChatCore
+import ClusterState
 import NIOCore
 import Telemetry
+import TokenAuth
 import WireProtocol
 
 /// What a client asks, from its frames to the hub.
@@ -128,11 +130,7 @@ extension Session {
     private func join(_ join: ClientMessage.Join, _ requestID: String?) {
         switch state.join(join.room) {
         case .join, .again:
-            shard.send(
-                .join(
-                    JoinRequest(
-                        room: join.room, session: id, id: requestID, since: join.since, echo: join.echo,
-                        deadline: .now() + NodeConfiguration.joinDeadline)))
+            send(join, id: requestID)
         case .refuse(let error):
             refuse(error, id: requestID, room: join.room.string)
         }
@@ -184,47 +182,81 @@ extension Session {
         let user: UserName
         switch shard.configuration.authentication {
         case .none:
-            guard let named = auth.user else { throw WireError(.invalidField, "user is missing; it names you") }
+            guard let named = auth.user ?? claim.user else {
+                throw WireError(.invalidField, "user is missing; it names you")
+            }
             user = named
         case .token(let verifier):
-            guard let token = auth.token else { throw WireError(.authenticationFailed, "token is missing") }
-            user = try Identity.user(of: token, verifier)
+            if let token = auth.token {
+                user = try Identity.user(of: token, verifier)
+            } else if let claimed = claim.user {
+                user = claimed
+            } else {
+                throw WireError(.authenticationFailed, "token is missing")
+            }
             if let named = auth.user, named != user {
                 throw WireError(.identityConflict, "the token is another user's")
             }
         }
-        try authenticate(as: user, client: auth.client, info: auth.info, status: auth.status, requestID)
+        try authenticate(as: user, auth, requestID)
     }
 
-    func authenticate(
-        as user: UserName, client: String?, info: String?, status: PresenceStatus?, _ requestID: String?
-    ) throws(WireError) {
-        switch state.authenticate(as: user, status: status) {
+    func authenticate(as user: UserName, _ auth: ClientMessage.Auth, _ requestID: String?) throws(WireError) {
+        let joins = try state.distinct(auth.rooms)
+        switch state.authenticate(as: user, status: auth.status) {
         case .open(let user):
-            if let client { self.client = client }
+            if let client = auth.client { self.client = client }
             self.user = user
             welcomeID = requestID
+            firstJoins = joins
             shard.authenticated(self)
+            // What is no secret resumes nothing: the client hears so by the welcome to a new session.
+            let resume = auth.resume.flatMap { asked in
+                SessionSecret(asked.secret).map { SessionOpening.Resume(session: asked.session, secret: $0) }
+            }
             shard.send(
                 .open(
-                    SessionOpening(session: id, user: user, shard: shard.index, info: info, status: state.status)))
+                    SessionOpening(
+                        connection: connectionID, user: user, shard: shard.index,
+                        client: auth.client ?? claim.client, info: auth.info, status: auth.status, resume: resume)))
         case .acknowledge(let user):
-            if case .open = state.phase { welcome(user, requestID) } else { welcomeID = requestID }
+            if case .open = state.phase { welcome(user, requestID, nil) } else { welcomeID = requestID }
         case .refuse(let error):
             throw error
         }
     }
 
-    func welcome(_ user: UserName, _ requestID: String?) {
+    /// - Parameter opened: `nil` for who asks again: a secret is given once.
+    func welcome(_ user: UserName, _ requestID: String?, _ opened: SessionOpened?) {
         let configuration = shard.configuration
-        send(
-            ServerMessage.welcome(
-                .init(
-                    session: id, user: user, node: configuration.name,
-                    heartbeatMilliseconds: configuration.heartbeat.nanoseconds / 1_000_000,
-                    messageLimitBytes: configuration.limits.messageBytes,
-                    messagesPerSecond: configuration.limits.messagesPerSecond,
-                    roomLimit: configuration.limits.roomsPerSession),
-                id: requestID))
+        var welcome = ServerMessage.Welcome(
+            session: id, user: user, node: configuration.name,
+            heartbeatMilliseconds: configuration.heartbeat.nanoseconds / 1_000_000,
+            messageLimitBytes: configuration.limits.messageBytes,
+            messagesPerSecond: configuration.limits.messagesPerSecond,
+            roomLimit: configuration.limits.roomsPerSession)
+        welcome.secret = opened?.secret?.string
+        welcome.graceMilliseconds = configuration.resumeGrace.nanoseconds / 1_000_000
+        welcome.isResumed = opened?.resumed != nil
+        send(ServerMessage.welcome(welcome, id: requestID))
+    }
+
+    /// The rooms of a session that goes on, and those that `auth` named: behind `welcome`, before all that was held.
+    func enterFirstRooms(of record: SessionRecord?) {
+        let named = firstJoins
+        firstJoins = []
+        for (room, echo) in record?.rooms ?? [:] {
+            let join = named.first { $0.room == room }
+            send(join ?? ClientMessage.Join(room: room, echo: echo), id: nil)
+        }
+        for join in named where record?.rooms[join.room] == nil { self.join(join, welcomeID) }
+    }
+
+    private func send(_ join: ClientMessage.Join, id requestID: String?) {
+        shard.send(
+            .join(
+                JoinRequest(
+                    room: join.room, session: id, connection: connectionID, id: requestID, since: join.since,
+                    echo: join.echo, deadline: .now() + NodeConfiguration.joinDeadline)))
     }
 }

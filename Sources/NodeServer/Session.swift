@@ -1,4 +1,5 @@
 import ChatCore
+import ClusterState
 import Logging
 import NIOCore
 import Telemetry
@@ -9,10 +10,19 @@ import WireProtocol
 /// One connection's conversation: decodes what the client asks, lets ``SessionState`` decide, and acts. Confined to the
 /// loop of its connection.
 final class Session: WebSocketDelegate, FrameReceiver, Hashable {
-    let id: SessionID
+    /// Its connection's, until it turns out to go on with an earlier one.
+    private(set) var id: SessionID
+    /// Names this connection alone.
+    let connectionID: SessionID
     let shard: Shard
     /// Names the client instance that scopes publish ids; its own session unless the client gave one.
     var client: String
+    /// What the upgrade request said.
+    let claim: Identity.Claim
+    /// Rooms that `auth` named.
+    var firstJoins: [ClientMessage.Join] = []
+    /// It goes on with a new secret, of which the client has not yet shown that it has it.
+    private var isUnconfirmed = false
     private let requestID: String
     private let remoteAddress: String
     var state: SessionState
@@ -35,14 +45,16 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
 
     init(
         id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, remoteAddress: String,
-        client: String?
+        claim: Identity.Claim
     ) {
         self.id = id
+        self.connectionID = id
+        self.claim = claim
         self.shard = shard
         self.connection = connection
         self.requestID = requestID
         self.remoteAddress = remoteAddress
-        self.client = client ?? id.string
+        self.client = claim.client ?? id.string
         let limits = shard.configuration.limits
         self.state = SessionState(roomLimit: limits.roomsPerSession)
         self.limits = SessionLimits(
@@ -55,17 +67,17 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     static func == (left: Session, right: Session) -> Bool { left === right }
     func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
 
-    /// - Parameter user: whom the upgrade request named; others send `auth`.
-    func begin(as user: UserName?) {
+    /// Whom the upgrade request named need not send `auth`.
+    func begin() {
         shard.logger.info(
             "connect",
             metadata: [
-                "session": "\(id)", "user": "\(user?.string ?? "")", "node": "\(shard.configuration.name)",
+                "session": "\(id)", "user": "\(claim.user?.string ?? "")", "node": "\(shard.configuration.name)",
                 "rooms": "0", "address": "\(remoteAddress)", "request_id": "\(requestID)",
             ])
-        guard let user else { return }
+        guard let user = claim.user, !claim.resumes else { return }
         do throws(WireError) {
-            try authenticate(as: user, client: nil, info: nil, status: nil, nil)
+            try authenticate(as: user, ClientMessage.Auth(), nil)
         } catch {
             refuse(error, id: nil)
         }
@@ -76,6 +88,10 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     func webSocket(_ connection: WebSocketConnection, receivedText text: ByteBuffer) {
         guard ended == nil else { return }
         shard.metrics.received += 1
+        if isUnconfirmed {
+            isUnconfirmed = false
+            shard.send(.confirm(id))
+        }
         text.withUnsafeReadableBytes { receive($0) }
     }
 
@@ -107,7 +123,8 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
 
     func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
         let rooms = state.rooms.count
-        leaveEverything()
+        let isDone = code == CloseCode.normal.rawValue || code == CloseCode.goingAway.rawValue
+        giveUp(keepingPlace: !isDone)
         answerPages()
         shard.remove(self)
         self.connection = nil
@@ -128,10 +145,36 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
 
     // MARK: From the hub, by the shard
 
-    func opened() {
-        guard state.opened(), let user = state.user else { return }
-        welcome(user, welcomeID)
-        releaseHeld()
+    /// - Returns: false when nobody waits for it any more.
+    func opened(_ opened: SessionOpened) -> Bool {
+        let record = opened.resumed
+        guard state.opened(rooms: record.map { Array($0.rooms.keys) } ?? [], status: record?.status),
+            let user = state.user
+        else { return false }
+        id = opened.session
+        welcome(user, welcomeID, opened)
+        if let record {
+            isUnconfirmed = true
+            if !record.client.isEmpty { client = record.client }
+            shard.logger.info(
+                "resume",
+                metadata: [
+                    "session": "\(id)", "user": "\(user)", "node": "\(shard.configuration.name)",
+                    "rooms": "\(record.rooms.count)", "request_id": "\(requestID)",
+                ])
+        }
+        return true
+    }
+
+    /// The session goes on elsewhere: here nothing of it is left or answered any more.
+    func moved() {
+        guard ended == nil, let connection else { return }
+        ended = (.moved, CloseCode.moved.reason)
+        endedRooms = state.rooms.count
+        _ = held.release()
+        missedPresence = []
+        _ = state.close()
+        connection.close(code: CloseCode.moved.rawValue, reason: CloseCode.moved.reason)
     }
 
     func refused(_ error: WireError) {
@@ -183,21 +226,25 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
         return promise.futureResult
     }
 
-    /// Leaves everything now and closes; the peer gets its time to answer the close frame, the rooms do not wait.
+    /// Gives everything up now and closes; the peer gets its time to answer the close frame, the rooms do not wait.
     func end(_ code: CloseCode, reason: String? = nil) {
         guard ended == nil, let connection else { return }
         ended = (code, reason ?? code.reason)
         endedRooms = state.rooms.count
-        leaveEverything()
+        giveUp(keepingPlace: code.mayResume)
         connection.close(code: code.rawValue, reason: reason ?? code.reason)
     }
 
-    private func leaveEverything() {
+    private func giveUp(keepingPlace: Bool) {
         let wasKnown = state.user != nil
         _ = held.release()
         missedPresence = []
-        for room in state.close() { shard.leave(self, room) }
-        if wasKnown { shard.send(.close(id)) }
+        _ = state.close()
+        shard.forget(self)
+        guard wasKnown else { return }
+        shard.send(
+            keepingPlace
+                ? .detach(id, connection: connectionID) : .close(id, connection: connectionID))
     }
 
     // MARK: Sending

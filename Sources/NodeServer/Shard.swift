@@ -90,7 +90,7 @@ final class Shard: @unchecked Sendable {
 
     func remove(_ session: Session) {
         eventLoop.assertInEventLoop()
-        sessions[session.id] = nil
+        if sessions[session.id] === session { sessions[session.id] = nil }
         metrics.connections -= 1
         wheel.remove(session)
     }
@@ -134,10 +134,15 @@ final class Shard: @unchecked Sendable {
             switch event {
             case .batch(let batch):
                 deliver(batch)
-            case .opened(let session):
-                sessions[session]?.opened()
-            case .refused(let session, let error):
-                sessions[session]?.refused(error)
+            case .opened(let connection, let opened):
+                self.opened(connection, opened)
+            case .refused(let connection, let error):
+                sessions[connection]?.refused(error)
+            case .moved(let id, let connection):
+                guard let session = sessions[id], session.connectionID == connection else { continue }
+                forget(session)
+                sessions[id] = nil
+                session.moved()
             case .reply(let session, let text):
                 guard let session = sessions[session] else { continue }
                 catchUp(session)
@@ -160,6 +165,16 @@ final class Shard: @unchecked Sendable {
             }
         }
         flushRooms()
+    }
+
+    private func opened(_ connection: SessionID, _ opened: SessionOpened) {
+        guard let session = sessions[connection], session.opened(opened) else { return }
+        if session.id != connection {
+            sessions[connection] = nil
+            sessions[session.id] = session
+        }
+        session.enterFirstRooms(of: opened.resumed)
+        session.releaseHeld()
     }
 
     private func insert(_ id: SessionID, _ name: RoomName, _ handle: RoomHandle, echo: Bool, _ texts: [[UInt8]]) {
@@ -187,6 +202,13 @@ final class Shard: @unchecked Sendable {
         eventLoop.assertInEventLoop()
         if let handle = session.handles.removeValue(forKey: name) { remove(session, from: handle) }
         send(.leave(room: name, session: session.id))
+    }
+
+    /// The session gets nothing of any room any more; what becomes of its memberships the hub is told otherwise.
+    func forget(_ session: Session) {
+        eventLoop.assertInEventLoop()
+        for handle in session.handles.values { remove(session, from: handle) }
+        session.handles = [:]
     }
 
     private func remove(_ session: Session, from handle: RoomHandle) {

@@ -25,12 +25,29 @@ package struct ClientMessage: Sendable {
         /// A minified JSON object of at most ``ClientMessage/maximumInfoLength`` bytes.
         package var info: String?
         package var status: PresenceStatus?
+        /// A session to go on with, and the rooms to be in behind that, or in any case.
+        package var resume: Resume?
+        package var rooms: [Join] = []
+
+        package init() {}
+    }
+
+    /// What an earlier `welcome` gave.
+    package struct Resume: Sendable, Equatable {
+        package var session: SessionID
+        package var secret: String
     }
 
     package struct Join: Sendable {
         package var room: RoomName
         package var since: Position?
         package var echo = false
+
+        package init(room: RoomName, since: Position? = nil, echo: Bool = false) {
+            self.room = room
+            self.since = since
+            self.echo = echo
+        }
     }
 
     /// The last message of a room that a client has seen.

@@ -53,6 +53,9 @@ private struct Fields {
     var client: JSONValue?
     var info: JSONValue?
     var status: JSONValue?
+    var resume: JSONValue?
+    var session: JSONValue?
+    var secret: JSONValue?
     var typing: JSONValue?
     var to: JSONValue?
     var before: JSONValue?
@@ -79,6 +82,9 @@ private struct Fields {
         if matches(key, "after") { return after = value }
         if matches(key, "limit") { return limit = value }
         if matches(key, "status") { return status = value }
+        if matches(key, "resume") { return resume = value }
+        if matches(key, "session") { return session = value }
+        if matches(key, "secret") { return secret = value }
         if matches(key, "user") { return user = value }
         if matches(key, "token") { return token = value }
         if matches(key, "client") { return client = value }
@@ -234,7 +240,7 @@ private struct Fields {
         return status
     }
 
-    private func auth() throws(WireError) -> ClientMessage.Auth {
+    private mutating func auth() throws(WireError) -> ClientMessage.Auth {
         var auth = ClientMessage.Auth()
         if let user = try string(user, "user") { auth.user = try UserName(validating: user) }
         auth.token = try string(token, "token")
@@ -247,7 +253,21 @@ private struct Fields {
             }
             auth.info = JSONText.minified(info.range, in: bytes)
         }
+        auth.resume = try resumption()
+        if rooms != nil { auth.rooms = try joins() }
         return auth
+    }
+
+    private func resumption() throws(WireError) -> ClientMessage.Resume? {
+        guard let resume, resume.kind != .null else { return nil }
+        guard resume.kind == .object else {
+            throw WireError(.invalidField, "resume is an object with session and secret")
+        }
+        let fields = members(of: resume)
+        guard let session = try string(fields.session, "resume.session").flatMap({ SessionID($0) }),
+            let secret = try string(fields.secret, "resume.secret")
+        else { throw WireError(.invalidField, "resume has session and secret, as welcome gave them") }
+        return ClientMessage.Resume(session: session, secret: secret)
     }
 
     private static func validated(client: String?) throws(WireError) -> String? {

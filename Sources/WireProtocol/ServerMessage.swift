@@ -9,6 +9,10 @@ package enum ServerMessage {
         package var messageLimitBytes: Int
         package var messagesPerSecond: Int
         package var roomLimit: Int
+        /// What resumes the session, within the grace; `nil` where sessions cannot be resumed.
+        package var secret: String?
+        package var graceMilliseconds: Int64 = 0
+        package var isResumed = false
 
         package init(
             session: SessionID, user: UserName, node: String, heartbeatMilliseconds: Int64, messageLimitBytes: Int,
@@ -29,6 +33,11 @@ package enum ServerMessage {
             writer.member("session", welcome.session.string)
             writer.member("user", welcome.user.string)
             writer.member("node", welcome.node)
+            if welcome.isResumed { writer.member("resumed", true) }
+            if let secret = welcome.secret {
+                writer.member("secret", secret)
+                writer.member("grace_ms", welcome.graceMilliseconds)
+            }
             writer.member("protocol", "martlet.v1")
             writer.member("heartbeat_ms", welcome.heartbeatMilliseconds)
             writer.key("limits")

@@ -111,6 +111,17 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
     case overloaded = 4101
     case kicked = 4200
     case authenticationFailed = 4201
+    case moved = 4202
+
+    /// Whether a client that is closed with it may come back to its place (``ServerMessage/Welcome/secret``).
+    package var mayResume: Bool {
+        switch self {
+        case .draining, .slow, .heartbeatTimeout, .protocolError, .unsupportedData, .invalidPayload, .messageTooBig,
+            .internalError:
+            true
+        case .normal, .goingAway, .authenticationTimeout, .overloaded, .kicked, .authenticationFailed, .moved: false
+        }
+    }
 
     /// What is sent as the reason, and what it tells the client to do.
     package var reason: String {
@@ -129,6 +140,7 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
         case .overloaded: "overloaded, back off"
         case .kicked: "kicked"
         case .authenticationFailed: "authentication failed"
+        case .moved: "resumed elsewhere"
         }
     }
 }

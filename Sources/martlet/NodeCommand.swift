@@ -104,6 +104,7 @@ extension NodeConfiguration {
         heartbeat = settings.heartbeat
         heartbeatTimeout = settings.heartbeatTimeout
         lease = settings.lease
+        resumeGrace = settings.resumeGrace
         drainDeadline = settings.drain
         history = HistoryLimits(
             maxMessages: settings.historyMessages, maxAge: settings.history.nanoseconds / 1_000_000)

@@ -29,6 +29,7 @@ struct Settings: Sendable, Equatable {
     var heartbeat: TimeAmount = .seconds(25)
     var heartbeatTimeout: TimeAmount = .seconds(10)
     var lease: TimeAmount = .seconds(10)
+    var resumeGrace: TimeAmount = .seconds(30)
     var drain: TimeAmount = .seconds(30)
     var historyMessages = 1000
     var history: TimeAmount = .hours(24)
@@ -101,6 +102,10 @@ extension Settings {
         .seconds(
             "MARTLET_LEASE_SECONDS", \.lease, 1...3600, .node,
             "How long a node that cannot renew its lease still counts as alive; the same for every node."),
+        .seconds(
+            "MARTLET_RESUME_GRACE_SECONDS", \.resumeGrace, 0...3600, .node,
+            "How long a session without a connection keeps its place and may be resumed; 0 ends it at once. The same for"
+                + " every node."),
         .seconds(
             "MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
             "The time that SIGTERM leaves for clients to move elsewhere; dev leaves 3 unless it is told otherwise."),

@@ -59,7 +59,9 @@ package final class Cluster: Sendable {
         let prefix = "test-\(UInt32.random(in: 0...UInt32.max))"
         let environment = [
             "MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": prefix, "MARTLET_HOST": "127.0.0.1",
-            "MARTLET_AUTH": "none", "MARTLET_SECRET": "a secret of the tests, long enough for all",
+            // Who goes away leaves at once, except in the tests of coming back.
+            "MARTLET_RESUME_GRACE_SECONDS": "0", "MARTLET_AUTH": "none",
+            "MARTLET_SECRET": "a secret of the tests, long enough for all",
         ].merging(options.environment) { $1 }
         let names = (0..<options.nodes).map { "node-\("abcdefghij".dropFirst($0).prefix(1))" }
         let ports = try names.map { _ in try FreePort.next() }

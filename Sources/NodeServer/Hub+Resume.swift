@@ -1,0 +1,205 @@
+import ChatCore
+import ClusterState
+import Logging
+import NIOCore
+import RedisClient
+import TokenAuth
+import WireProtocol
+
+/// Sessions without a connection: kept for their grace, resumed here or elsewhere, adopted from nodes that died (G4).
+///
+/// A session moves upward only (`docs/decisions/0008-session-resume.md`): whoever finds that another owns it, by an answer of
+/// Redis or by word on its user's channel, abandons it and touches nothing of it any more.
+extension Hub {
+    // MARK: Coming back
+
+    func resume(_ opening: SessionOpening, _ asked: SessionOpening.Resume) {
+        guard let incarnation, mayWrite() else {
+            // Answered by the deadline of the opening; the client asks again.
+            return
+        }
+        let id = asked.session
+        let next = SessionSecret()
+        resumesUnderWay.insert(id)
+        sessionStore.resume(
+            id, by: incarnation, presented: asked.secret.digest, next: next.digest, user: opening.user
+        ).assumeIsolated().whenComplete { result in
+            self.resumesUnderWay.remove(id)
+            switch result {
+            case .success(.resumed(let record, _)) where self.incarnation == incarnation:
+                self.goOn(record, next, opening)
+            case .success(.refused(.dead)):
+                self.fenced(incarnation)
+            case .success(.refused):
+                if self.sessions[opening.connection] != nil { self.enter(opening) }
+            case .success, .failure:
+                guard case .failure(let error) = result else { return }
+                self.refuse(opening.connection, self.wireError(error))
+            }
+        }
+    }
+
+    /// This incarnation owns the session now, with the record's generation.
+    private func goOn(_ record: SessionRecord, _ secret: SessionSecret, _ opening: SessionOpening) {
+        let id = record.session
+        // The connection that had it here, if any, has it no more; the rooms stay.
+        if let former = sessions[id] { emit(.moved(id, connection: former.connection), to: former.shard) }
+        unbind(id)
+        detachedUntil[id] = nil
+
+        var entry = DirectoryEntry(record, secret: secret.digest, isDetached: false)
+        if let status = opening.status { entry.status = status }
+        if let client = opening.client { entry.client = client }
+        directory[id] = entry
+        guard var session = sessions.removeValue(forKey: opening.connection) else {
+            // Its client went away while Redis was asked.
+            return detach(id)
+        }
+        openings.remove(opening.connection)
+        session.status = entry.status
+        session.info = entry.info
+        session.secret = secret
+        session.isResumed = true
+        sessions[id] = session
+        openings.insert(id)
+        resumedBy[session.connection] = id
+        hear(record.user, for: id)
+        stopHearing(record.user, for: opening.connection)
+        wantEntry(id)
+        openIfReady(id)
+    }
+
+    /// The client has the new secret: the one before is good no more.
+    func confirm(_ id: SessionID) {
+        guard let entry = directory[id], let incarnation, owns(id) else { return }
+        _ = sessionStore.confirm(entry.record(id, owner: incarnation))
+    }
+
+    // MARK: Without a connection
+
+    /// Keeps the session's place for the grace, if it has one to keep.
+    func detach(_ id: SessionID) {
+        let wasOpen = sessions[id].map { $0.isOpen || $0.isResumed } ?? true
+        guard wasOpen, let entry = directory[id], entry.secret != nil, entry.registration.wanted != nil else {
+            return end(id)
+        }
+        unbind(id)
+        keep(id, until: .now() + configuration.resumeGrace)
+    }
+
+    private func keep(_ id: SessionID, until deadline: NIODeadline) {
+        guard let user = directory[id]?.user else { return }
+        detachedUntil[id] = deadline
+        directory[id]?.isDetached = true
+        hear(user, for: id)
+        wantEntry(id)
+    }
+
+    /// Somebody may still come back to a session of this node.
+    var keepsSessions: Bool { mayResume && directory.values.contains { $0.secret != nil || $0.isDetached } }
+
+    func graceLeft(_ id: SessionID) -> TimeAmount {
+        max(.zero, (detachedUntil[id] ?? .now()) - .now())
+    }
+
+    func expireDetached(_ now: NIODeadline) {
+        for (id, deadline) in detachedUntil where deadline <= now { end(id) }
+    }
+
+    /// This node was dead, and whoever swept it has its sessions without a connection, or has ended them.
+    func forgetDetached(_ id: SessionID) {
+        detachedUntil[id] = nil
+        pendingEntries.remove(id)
+        guard let entry = directory.removeValue(forKey: id) else { return }
+        stopHearing(entry.user, for: id)
+        for room in (roomsOf[id] ?? []).compactMap({ rooms[$0] }) {
+            room.members[id]?.registration.beginAnew()
+            _ = room.members[id]?.registration.wantNothing()
+            settle(id, in: room)
+        }
+    }
+
+    /// An operator sends a user away, who may have no connection at the moment.
+    func kickDetached(_ user: UserName, from room: RoomName?) {
+        for id in users[user]?.detached ?? [] {
+            guard let room else {
+                end(id)
+                continue
+            }
+            leave(room, id)
+        }
+    }
+
+    // MARK: Elsewhere
+
+    /// Word of another owner. While this node takes the session over itself it may be its own word.
+    func moved(_ id: SessionID, generation: Int64) {
+        guard !resumesUnderWay.contains(id), let entry = directory[id], entry.generation < generation else { return }
+        abandon(id)
+    }
+
+    /// Another owner has the session. Its client here hears so and is closed.
+    func abandon(_ id: SessionID) {
+        guard let entry = directory.removeValue(forKey: id) else { return }
+        pendingEntries.remove(id)
+        detachedUntil[id] = nil
+        if let session = sessions[id] { emit(.moved(id, connection: session.connection), to: session.shard) }
+        unbind(id)
+        stopHearing(entry.user, for: id)
+        leaveRoomsLater(of: id)
+        guard let incarnation, mayWrite(), !resumesUnderWay.contains(id) else { return }
+        _ = sessionStore.removeFromIndex(of: incarnation, id)
+    }
+
+    // MARK: Of the dead
+
+    /// Sessions that this node took from a dead one: their memberships move here before the dead node is swept from its
+    /// rooms, so that nobody sees them go. Succeeds when they have moved, or after ``NodeConfiguration/adoptionPatience``.
+    func adopt(_ adopted: [AdoptedSession]) -> EventLoopFuture<Void> {
+        eventLoop.assertInEventLoop()
+        var memberships: [(SessionID, RoomName)] = []
+        for session in adopted {
+            let id = session.record.session
+            // Resumed here meanwhile.
+            guard directory[id] == nil else { continue }
+            directory[id] = DirectoryEntry(session.record, secret: nil, isDetached: true)
+            guard session.graceLeft > .zero else {
+                end(id)
+                continue
+            }
+            detachedUntil[id] = .now() + session.graceLeft
+            hear(session.record.user, for: id)
+            for name in session.record.rooms.keys {
+                let room = rooms[name] ?? openRoom(name)
+                roomsOf[id, default: []].insert(name)
+                room.members[id] = HubRoom.Member(
+                    user: session.record.user, info: session.record.info,
+                    registration: Registration(wanting: stake(of: id, session.record.status)))
+                memberships.append((id, name))
+                settle(id, in: room)
+            }
+        }
+        guard !memberships.isEmpty else { return eventLoop.makeSucceededVoidFuture() }
+        let promise = eventLoop.makePromise(of: Void.self)
+        adoptions.append(
+            Adoption(
+                memberships: memberships, deadline: .now() + NodeConfiguration.adoptionPatience, promise: promise))
+        return promise.futureResult
+    }
+
+    func checkAdoptions(_ now: NIODeadline) {
+        guard !adoptions.isEmpty else { return }
+        var open: [Adoption] = []
+        for adoption in adoptions {
+            let isDone = adoption.memberships.allSatisfy { id, name in
+                rooms[name]?.members[id]?.registration.isSettled ?? true
+            }
+            if isDone || adoption.deadline <= now {
+                adoption.promise.succeed(())
+            } else {
+                open.append(adoption)
+            }
+        }
+        adoptions = open
+    }
+}
