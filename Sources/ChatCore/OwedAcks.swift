@@ -50,8 +50,8 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
         takeSwallowed(through: .max)
     }
 
-    /// Whether something is owed since before that moment.
-    package func isOverdue(since: UInt64) -> Bool {
-        entries.contains { $0.since <= since }
+    /// The first of those that are owed since before that moment.
+    package func overdue(since: UInt64) -> (seq: Int64, publish: Publish)? {
+        entries.first { $0.since <= since }.map { ($0.seq, $0.publish) }
     }
 }

@@ -141,6 +141,7 @@ package struct SessionState: Sendable {
         switch (phase, message.body) {
         case (.opening, .auth), (.opening, .ping), (.anonymous, _), (.closed, _): false
         case (.opening, _): true
+        case (.open, .join(let joins)): joins.contains { rooms[$0.room] == .joining }
         case (.open, _): message.room.map { rooms[$0] == .joining } ?? false
         }
     }

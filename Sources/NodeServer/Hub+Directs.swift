@@ -17,6 +17,13 @@ final class DirectStream {
     }
 }
 
+/// A room of which nothing was heard since its user came, and from when on all is new: milliseconds of Redis's clock.
+struct DirectCatchUp {
+    let room: RoomName
+    let user: UserName
+    let since: Int64
+}
+
 extension Hub {
     func receiveDirect(_ message: RelayMessage.Message, for user: UserName) {
         guard let room = message.room.flatMap({ try? RoomName(validating: $0) }) else {
@@ -25,7 +32,7 @@ extension Hub {
         let stream = directStream(room, user)
         let relayed = HubRoom.Relayed(
             text: ByteBuffer(bytes: message.frame), origin: message.originSession, id: message.id, ts: message.ts)
-        if stream.sequencer.position == nil {
+        if stream.sequencer.position == nil, users[user]?.missedSince == nil {
             // The first that this process hears of the room: what was before is history.
             let before = RoomPosition(epoch: message.epoch, seq: message.seq - 1, tag: message.previousTag)
             apply(stream.sequencer.open(at: before), to: stream)
@@ -50,9 +57,7 @@ extension Hub {
             switch event {
             case .deliver(let message): deliver(message, of: stream)
             case .gap(let epoch, let from, let to):
-                // Of a room that begins, or begins anew, nothing need be missing.
-                metrics.gaps += 1
-                send(ServerMessage.gap(room: stream.room, epoch: epoch, from: from, to: to), to: stream.user)
+                tellGap(stream, epoch: epoch, from: from, to: to)
             case .read(let from): readLog(stream, from: from)
             case .turn(let epoch, let from):
                 store.turnEpoch(room: stream.room, from: epoch, to: Base64URL.random(count: 8, using: &random))
@@ -109,45 +114,120 @@ extension Hub {
         for session in users[user]?.sessions.keys.map({ $0 }) ?? [] { reply(session, text) }
     }
 
+    private func tellGap(_ stream: DirectStream, epoch: String, from: Int64, to: Int64) {
+        metrics.gaps += 1
+        send(ServerMessage.gap(room: stream.room, epoch: epoch, from: from, to: to), to: stream.user)
+        for (seq, owed) in directs[stream.room]?.owed.takeSwallowed(through: to) ?? [] {
+            acknowledge(owed, seq, room: stream.room)
+        }
+    }
+
     // MARK: After deafness
 
-    /// Every private room of every user here may have missed something: those that were heard of before are read on; those
-    /// that were not are looked up in what the senders noted.
+    /// From the last moment of which it is certain that all was heard, every user here may have missed private messages.
+    func directsMayBeMissed(since moment: NIODeadline) {
+        for (user, known) in users where known.isHeard {
+            users[user]?.missedSince = min(known.missedSince ?? moment, moment)
+        }
+    }
+
+    /// Those rooms that were heard of before are read on; those that were not are looked up in what the senders noted. Until
+    /// that is done for a user, what comes live from such a room waits behind what was missed.
     func repairDirects() {
-        let deaf = NIODeadline.now() - (deafSince ?? .now())
-        deafSince = nil
         for (user, known) in users {
-            directBacklog.append(contentsOf: known.directs.values)
-            // Something is deaf for a while before it is known to be.
-            let age = deaf + NodeConfiguration.deafnessUnnoticed
-            userStore.directs(of: user, within: age).assumeIsolated().whenSuccess { now, rooms in
-                for room in rooms where self.users[user]?.directs[room] == nil {
-                    self.catchUp(room, user, since: now - age.nanoseconds / 1_000_000)
-                }
-            }
+            directBacklog.append(contentsOf: known.directs.values.filter { $0.sequencer.position != nil })
+            if known.missedSince != nil { usersToLookUp.insert(user) }
         }
         continueDirectRepair()
     }
 
-    /// Nothing of this room was heard since its user came: all that was said since the deafness began is new.
-    private func catchUp(_ room: RoomName, _ user: UserName, since: Int64) {
-        store.history(room: room, range: .latest, limit: 100).assumeIsolated().whenSuccess { page in
-            guard self.users[user] != nil, self.users[user]?.directs[room] == nil, let head = page.head else { return }
-            let missed = page.messages.filter { $0.ts >= since }
-            let stream = self.directStream(room, user)
-            let before = (missed.first?.seq ?? head.seq + 1) - 1
-            let tag = page.messages.last { $0.seq == before }?.tag ?? ""
-            self.apply(stream.sequencer.open(at: RoomPosition(epoch: head.epoch, seq: before, tag: tag)), to: stream)
-            for message in missed {
-                self.apply(
-                    stream.sequencer.receive(self.relayed(message, epoch: head.epoch, in: room)), to: stream)
+    private func lookUp(_ user: UserName) {
+        guard let since = users[user]?.missedSince else { return }
+        let age = NIODeadline.now() - since + NodeConfiguration.clockMargin
+        userStore.directs(of: user, within: age + NodeConfiguration.directNotesEvery)
+            .assumeIsolated().whenComplete { result in
+                guard case .success((let now, let noted)) = result else {
+                    self.usersToLookUp.insert(user)
+                    return
+                }
+                guard let known = self.users[user] else { return }
+                let waiting = known.directs.values.filter { $0.sequencer.position == nil }.map(\.room)
+                let rooms = Set(noted).union(waiting).filter { known.directs[$0]?.sequencer.position == nil }
+                self.users[user]?.catchUps = rooms
+                self.directCatchUps += rooms.map {
+                    DirectCatchUp(room: $0, user: user, since: now - age.nanoseconds / 1_000_000)
+                }
+                self.endLookUp(user)
+                self.continueDirectRepair()
             }
+    }
+
+    private func endLookUp(_ user: UserName) {
+        guard users[user]?.catchUps.isEmpty == true, !usersToLookUp.contains(user) else { return }
+        // What began to come meanwhile, of a room that was not noted yet, waits for a place too.
+        if users[user]?.directs.values.contains(where: { $0.sequencer.position == nil }) == true {
+            usersToLookUp.insert(user)
+        } else {
+            users[user]?.missedSince = nil
         }
     }
 
+    /// Nothing of this room was heard since its user came: all that was said since the deafness began is new.
+    private func catchUp(_ catchUp: DirectCatchUp, before: Int64? = nil, pages: Int = 1) {
+        let range = before.map { HistoryRange.before($0) } ?? .latest
+        store.history(room: catchUp.room, range: range, limit: 100).assumeIsolated().whenComplete { result in
+            guard case .success(let page) = result else {
+                self.directCatchUps.append(catchUp)
+                return
+            }
+            guard self.users[catchUp.user] != nil else { return }
+            guard let head = page.head else { return self.caughtUp(catchUp, from: nil) }
+            if let known = page.messages.last(where: { $0.ts < catchUp.since }) {
+                return self.caughtUp(
+                    catchUp, from: RoomPosition(epoch: head.epoch, seq: known.seq, tag: known.tag))
+            }
+            let first = page.messages.first?.seq ?? before ?? head.seq + 1
+            if page.more, pages < Self.catchUpPages { return self.catchUp(catchUp, before: first, pages: pages + 1) }
+            self.caughtUp(
+                catchUp, from: RoomPosition(epoch: head.epoch, seq: first - 1, tag: ""), isWhole: first <= 1)
+        }
+    }
+
+    /// - Parameter isWhole: false when the log does not reach back to what was heard.
+    private func caughtUp(_ catchUp: DirectCatchUp, from position: RoomPosition?, isWhole: Bool = true) {
+        if let position {
+            let stream = directStream(catchUp.room, catchUp.user)
+            if !isWhole { tellGap(stream, epoch: position.epoch, from: 1, to: position.seq) }
+            apply(stream.sequencer.open(at: position), to: stream)
+            apply(stream.sequencer.verify(), to: stream)
+        }
+        users[catchUp.user]?.catchUps.remove(catchUp.room)
+        endLookUp(catchUp.user)
+    }
+
+    /// A private message of this node that neither relay nor log brought yet: its sender's stream is read on.
+    func verifyDirect(_ room: RoomName, of user: UserName, epoch: String, seq: Int64) {
+        guard users[user] != nil, users[user]?.missedSince == nil else { return }
+        let stream = directStream(room, user)
+        if stream.sequencer.position == nil {
+            apply(stream.sequencer.open(at: RoomPosition(epoch: epoch, seq: seq - 1, tag: "")), to: stream)
+        }
+        apply(stream.sequencer.verify(), to: stream)
+    }
+
+    private static var catchUpPages: Int { 10 }
+
     func continueDirectRepair() {
-        guard !directBacklog.isEmpty, subscriber?.hears == true, redis.isConnected else { return }
-        let count = min(directBacklog.count, Self.repairCommandsPerTick / 4)
+        guard subscriber?.hears == true, redis.isConnected else { return }
+        let most = Self.repairCommandsPerTick / 4
+        for user in usersToLookUp.prefix(most) {
+            usersToLookUp.remove(user)
+            lookUp(user)
+        }
+        let catchUps = directCatchUps.prefix(most)
+        directCatchUps.removeFirst(catchUps.count)
+        for next in catchUps { catchUp(next) }
+        let count = min(directBacklog.count, most)
         for stream in directBacklog.suffix(count) where users[stream.user]?.directs[stream.room] === stream {
             apply(stream.sequencer.verify(), to: stream)
         }

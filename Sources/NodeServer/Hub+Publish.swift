@@ -160,11 +160,15 @@ extension Hub {
         for (entry, outcome) in zip(entries, outcomes) {
             let pending = entry.element
             switch outcome {
-            case .stored(let seq, let ts, _):
-                owe(seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts), pending.publication.from)
-            case .duplicate(let seq, let ts, pending.publication.tag, _):
+            case .stored(let seq, let ts, let epoch):
+                owe(
+                    seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts, epoch: epoch),
+                    pending.publication.from)
+            case .duplicate(let seq, let ts, pending.publication.tag, let epoch):
                 // Stored by an earlier try, whose answer was lost.
-                owe(seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts), pending.publication.from)
+                owe(
+                    seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts, epoch: epoch),
+                    pending.publication.from)
             case .duplicate(let seq, let ts, let tag, _):
                 reply(
                     pending.session,
@@ -240,21 +244,27 @@ extension Hub {
         }
     }
 
-    /// A private room has no sequencer here: what its relay does not bring in time is acknowledged without it.
+    /// A private room has its sequencer with each of its users: the sender's is read on for what does not come.
     func checkOwedDirects(_ now: NIODeadline) {
         guard !directs.isEmpty else { return }
-        let patience = UInt64(NodeConfiguration.relayPatience.nanoseconds)
-        let since = now.uptimeNanoseconds - min(patience, now.uptimeNanoseconds)
+        let nanoseconds = now.uptimeNanoseconds
+        func before(_ time: TimeAmount) -> UInt64 { nanoseconds - min(UInt64(time.nanoseconds), nanoseconds) }
         for name in Array(directs.keys) {
-            for (seq, owed) in directs[name]?.owed.takeOverdue(since: since) ?? [] {
+            for (_, owed) in directs[name]?.owed.takeOverdue(since: before(NodeConfiguration.relayDeadline)) ?? [] {
+                deny(owed, room: name)
+            }
+            if subscriber?.hears == true,
+                let (seq, owed) = directs[name]?.owed.overdue(since: before(NodeConfiguration.relayPatience)),
+                let sender = sessions[owed.session]?.user
+            {
                 metrics.relayMisses += 1
-                acknowledge(owed, seq, room: name)
+                verifyDirect(name, of: sender, epoch: owed.epoch, seq: seq)
             }
             if directs[name]?.isEmpty == true { directs[name] = nil }
         }
     }
 
-    private func acknowledge(_ owed: HubRoom.OwedAck, _ seq: Int64, room: RoomName) {
+    func acknowledge(_ owed: HubRoom.OwedAck, _ seq: Int64, room: RoomName) {
         reply(owed.session, ServerMessage.ack(room: room, id: owed.id, seq: seq, ts: owed.ts, tag: nil))
     }
 

@@ -145,6 +145,7 @@ extension Hub {
             room.members[request.session]?.isDelivered = true
             room.interest[shard] += 1
         }
+        noteRoom(room.name, echo: request.echo, of: request.session)
         emit(
             .joined(
                 room: room.name, handle: room.handle, session: request.session, echo: request.echo, texts: texts),

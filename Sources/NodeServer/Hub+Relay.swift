@@ -36,7 +36,7 @@ extension Hub: RedisSubscriberDelegate {
     func subscriberBecameDeaf(_ subscriber: RedisSubscriber) {
         logger.warning("the subscription is deaf: rooms will be repaired when it hears again")
         metrics.deafness += 1
-        deafSince = deafSince ?? .now()
+        directsMayBeMissed(since: subscriber.heardUntil)
         for room in rooms.values { room.needsPresenceText = true }
     }
 

@@ -89,7 +89,8 @@ final class Hub: @unchecked Sendable {
     /// Private rooms that are to be compared with their log.
     var directBacklog: [DirectStream] = []
     var notedDirects: [RoomName: NIODeadline] = [:]
-    var deafSince: NIODeadline?
+    var usersToLookUp: Set<UserName> = []
+    var directCatchUps: [DirectCatchUp] = []
     /// Numbers the commands about memberships and entries.
     var commandNumber: UInt64 = 0
     var recoveryReads = 0

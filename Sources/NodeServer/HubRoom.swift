@@ -40,6 +40,7 @@ final class HubRoom {
         let session: SessionID
         let id: String?
         let ts: Int64
+        let epoch: String
     }
 
     /// A message on its way through the sequencer: the finished client text and who it came from.
@@ -121,6 +122,10 @@ struct HubUser {
     var detached: Set<SessionID> = []
     /// The private rooms of which something was heard since the user came.
     var directs: [RoomName: DirectStream] = [:]
+    /// From then on private messages may have been missed, and have not been looked for yet.
+    var missedSince: NIODeadline?
+    /// Rooms in which they are looked for.
+    var catchUps: Set<RoomName> = []
 }
 
 /// One session as the hub knows it, for as long as its connection is there.

@@ -59,8 +59,8 @@ package struct NodeConfiguration: Sendable {
     static let relayPatience: TimeAmount = .seconds(1)
     /// A stored publish that neither relay nor log brings in this time is answered as unavailable.
     static let relayDeadline: TimeAmount = .seconds(4)
-    /// How long the subscription may have been deaf before that was noticed, and the clocks of messages may differ.
-    static let deafnessUnnoticed: TimeAmount = .seconds(20)
+    /// A message may be stamped so much earlier than it was published: a batch has one time.
+    static let clockMargin: TimeAmount = .seconds(2)
     /// A private room is noted for its users once in this time while they talk.
     static let directNotesEvery: TimeAmount = .seconds(5)
     /// How long the new owner of a session may take to take over its memberships.

@@ -129,8 +129,11 @@ extension Session {
 
     private func join(_ join: ClientMessage.Join, _ requestID: String?) {
         switch state.join(join.room) {
-        case .join, .again:
+        case .join:
             send(join, id: requestID)
+        case .again:
+            // What it missed it has got since it joined.
+            send(ClientMessage.Join(room: join.room, echo: join.echo), id: requestID)
         case .refuse(let error):
             refuse(error, id: requestID, room: join.room.string)
         }

@@ -86,6 +86,9 @@ package final class RedisSubscriber: RedisLinkDelegate {
     /// Why the last connection or attempt ended; nil while connected.
     package var lastCause: String? { link.isReady ? nil : link.lastCause }
 
+    /// When the last probe that came back was sent: all that was published before was heard, or said to be missed.
+    package private(set) var heardUntil = NIODeadline.now()
+
     /// Confirmed or not; the probe channel counts once there was a connection.
     package var wantedChannels: Int { machine.wantedChannels }
 
@@ -177,7 +180,7 @@ package final class RedisSubscriber: RedisLinkDelegate {
     private func publishProbe() {
         let sentAt = eventLoop.now.nanoseconds
         machine.probeIsSent(now: sentAt)
-        client.command(["PUBLISH", .string(probeChannel), .string(probe)]).assumeIsolated().whenSuccess { _ in
+        client.command(["PUBLISH", .string(probeChannel), .string("\(probe) \(sentAt)")]).assumeIsolated().whenSuccess { _ in
             self.machine.probeWasPublished(sentAt: sentAt, now: self.eventLoop.now.nanoseconds)
         }
     }
@@ -267,7 +270,9 @@ package final class RedisSubscriber: RedisLinkDelegate {
     private func receivedProbe(_ payload: UnsafeRawBufferPointer) {
         // Of another process with the same probe channel: it proves all the same that messages come through, but not
         // ours.
-        guard payload.elementsEqual(probe.utf8) else { return }
+        let words = String(decoding: payload, as: UTF8.self).split(separator: " ")
+        guard words.count == 2, words[0] == probe, let sentAt = Int64(words[1]) else { return }
+        heardUntil = .uptimeNanoseconds(UInt64(sentAt))
         if machine.heardProbe(now: eventLoop.now.nanoseconds) {
             tellHearsAgain()
         }

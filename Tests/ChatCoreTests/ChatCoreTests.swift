@@ -304,7 +304,7 @@ struct SessionStateTests {
         #expect(state.opened() == true)
         #expect(!state.mustWait(join) && !state.mustWait(speak))
         #expect(try state.join(room("a")) == .join)
-        #expect(state.mustWait(speak))
+        #expect(state.mustWait(speak) && state.mustWait(join))
         #expect(!state.mustWait(elsewhere))
         #expect(try state.joined(room("a")) == true)
         #expect(!state.mustWait(speak))

@@ -205,7 +205,7 @@ struct OwedAcksTests {
         var owed = OwedAcks<String>()
         owed.add("old", seq: 1, now: 10)
         owed.add("new", seq: 2, now: 20)
-        #expect(!owed.isOverdue(since: 9) && owed.isOverdue(since: 10))
+        #expect(owed.overdue(since: 9) == nil && owed.overdue(since: 10) != nil)
         #expect(owed.takeOverdue(since: 15).map(\.publish) == ["old"])
         owed.delivered(2)
         #expect(owed.isEmpty)

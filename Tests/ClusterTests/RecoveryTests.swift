@@ -81,6 +81,26 @@ struct RecoveryTests {
         }
     }
 
+    @Test("G2 G3: a second join with since, sent before the first was answered, repeats nothing")
+    func twoJoins() async throws {
+        try await SharedCluster.use { cluster in
+            let room = newRoom()
+            let talker = try await cluster.connect(newUser("talker"), to: 0)
+            let epoch = try #require(try await talker.join(room)["epoch"])
+            for number in 1...20 { try await talker.say("\(number)", in: room) }
+            let back = try await cluster.connect(newUser("back"), to: 1)
+            for id in ["A", "B"] {
+                back.client.send([
+                    "type": "join", "room": .string(room), "id": .string(id), "since": ["epoch": epoch, "seq": 0],
+                ])
+            }
+            for id in ["A", "B"] { _ = try await back.client.next("joined", room: room, id: id) }
+            try await talker.say("live", in: room)
+            _ = try await back.hears("live", in: room)
+            #expect(back.messages(in: room).compactMap { $0["seq"]?.int } == Array(1...21))
+        }
+    }
+
     @Test("G2: what cannot be recovered is said: another epoch, a fork, too long ago")
     func notRecovered() async throws {
         let options = Cluster.Options(
