@@ -180,7 +180,8 @@ package final class RedisSubscriber: RedisLinkDelegate {
     private func publishProbe() {
         let sentAt = eventLoop.now.nanoseconds
         machine.probeIsSent(now: sentAt)
-        client.command(["PUBLISH", .string(probeChannel), .string("\(probe) \(sentAt)")]).assumeIsolated().whenSuccess { _ in
+        client.command(["PUBLISH", .string(probeChannel), .string("\(probe) \(sentAt)")]).assumeIsolated().whenSuccess {
+            _ in
             self.machine.probeWasPublished(sentAt: sentAt, now: self.eventLoop.now.nanoseconds)
         }
     }
