@@ -22,7 +22,7 @@ const failure = (message, detail) => Object.assign(new Error(message), detail);
 /** @param {string} name @returns {boolean} whether a server may take it for a room */
 export const isRoomName = (name) => /^(dm(:([\w.@/-]|%[\dA-F]{2})+){2}|(?!dm:)[\w.:@/-]{1,128})$/.test(name);
 
-/** @type {import("./martlet.d.ts").Martlet} */
+/** @implements {import("./martlet.d.ts").Martlet} */
 export class Martlet extends EventTarget {
 	state = "closed";
 	limits = {};
