@@ -396,6 +396,31 @@ class PageOfOneNode(unittest.TestCase):
         window.wait("all are stored", f"({LINES}).length === 150 && !document.querySelector('.pending, .failed')", 20)
         self.assertEqual(window.script(f"return {LINES}"), [[number + 1, f"line {number}"] for number in range(150)])
 
+    def test_each_of_as_many_rooms_as_one_may_be_in_shows_its_lines(self):
+        shared.cluster.start_node("rooms-node", MARTLET_LIMIT_MESSAGES_PER_SECOND="30")
+        self.addCleanup(shared.cluster.kill, "rooms-node")
+        base = f"127.0.0.1:{shared.cluster.ports['rooms-node']}"
+        names = [f"many-{number}" for number in range(100)]
+        with connect(f"{shared.cluster.ws}?user=writer") as writer:
+            writer.send(json.dumps({"type": "join", "rooms": [{"room": name} for name in names]}))
+            def wait_for(kind, count=0):
+                while count < len(names):
+                    count += json.loads(writer.recv(timeout=20))["type"] == kind
+            wait_for("joined")
+            for name in names:
+                writer.send(json.dumps({"type": "message", "room": name, "text": f"said in {name}", "id": name}))
+            wait_for("ack")
+        window = shared.window("one")
+        self.addCleanup(window.open, "about:blank")
+        window.open(f"http://{base}/?user=ada&room=many-0")
+        window.script("localStorage.setItem('martlet.rooms.ada', arguments[0])", " ".join(names))
+        window.press("enter")
+        for name in (names[0], names[40], names[99]):
+            window.script("[...document.querySelectorAll('#room-list button')].find("
+                          "(button) => button.querySelector('.name')?.textContent === arguments[0])?.click()", name)
+            shows(window, f"said in {name}")
+
+
 class TokenPage(unittest.TestCase):
     def test_a_server_that_wants_tokens_makes_the_page_ask_for_one(self):
         secret = "for the browser tests alone, 40 bytes!!!"

@@ -122,7 +122,9 @@ function listen(source) {
   on("joined", ({ room: name, recovered, first }) => {
     const room = rooms.get(name);
     if (!room) return;
-    if (first || !room.read) readLatest(room);
+    room.entered = true;
+    if (first) room.read = false;
+    if (room === current && !room.read) readLatest(room); // the others when they are shown: a person may be in 100
     if (room === current) connection.joined(recovered, source);
     room.timeline.sayPending("Sending…");
   });
@@ -133,7 +135,10 @@ function listen(source) {
     if (!room) return;
     room.timeline.putGap(gap);
     connection.gap();
-    if (gap.turned) readLatest(room);
+    if (gap.turned) {
+      room.read = false;
+      if (room === current) readLatest(room);
+    }
     keepScroll(room);
   });
   on("page", ({ room: name, messages }) => {
@@ -255,6 +260,7 @@ function show(name) {
   remembered.set("room", name);
   saveSession();
   showBeginning(current);
+  if (!current.read && current.entered) readLatest(current);
   showPeople(current, user);
   showTyping(current);
   stuck = current.scroll === null;
