@@ -2,6 +2,10 @@
 
 SWIFT ?= swift
 ARGS ?=
+# Of `make chaos`; without a seed it takes one and prints it.
+MINUTES ?= 10
+SEED ?=
+ONLY ?=
 MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
@@ -11,7 +15,7 @@ TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser lint format docs client bench docker-check clean
+.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser chaos lint format docs client bench docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +113,11 @@ test-cluster: test-build ## Run the tests that start real nodes, kill, pause and
 
 test-chaos: test-build ## Run each chaos scenario briefly: what the network and the machines do to a cluster.
 	@$(SWIFT) test --skip-build --filter ChaosTests $(ARGS)
+
+# One seed gives one order of harms and victims; what the machine does meanwhile it does not give.
+chaos: test-build ## Harm clusters under load for long, print what became of it (make chaos MINUTES=10 SEED=7 ONLY=Redis).
+	@CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) \
+		$(SWIFT) test --skip-build --filter ChaosTests.LongRunTests $(ARGS)
 
 test-browser: test-build ## Run the chat page in headless Chromium.
 	@Tests/BrowserTests/run

@@ -118,7 +118,8 @@ final class ChaosClient: Sendable {
             return (state.number, settings.ports[state.port % settings.ports.count], state.session != nil)
         }
         var options = TestClient.Options()
-        options.timeout = .seconds(8)
+        // A herd is served as fast as the machine can: who gives up early only asks again.
+        options.timeout = .milliseconds(2 * settings.patience)
         options.tap = { [self] client, message in
             take(message, from: client, number)
             return true

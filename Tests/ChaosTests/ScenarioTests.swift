@@ -17,6 +17,8 @@ struct ScenarioTests {
 
 enum Chaos {
     static let environment = ProcessInfo.processInfo.environment
+    /// How long `make chaos` lasts; `nil` in all other runs.
+    static let minutes = environment["CHAOS_MINUTES"].flatMap { Double($0) }
     static let seed = environment["CHAOS_SEED"].flatMap { UInt64($0) } ?? UInt64.random(in: 1...999_999)
     /// So many clusters at once: they mostly wait.
     private static let gate = Gate(3)
@@ -26,14 +28,24 @@ enum Chaos {
             print("chaos: \(scenario.name), seed \(seed)")
             let verdict = try await scenario.run(seed: seed)
             print("chaos: \(scenario.name), seed \(seed): \(verdict.line)")
-            for objection in scenario.objections(to: verdict) {
-                func record() { Issue.record("\(scenario.name), seed \(seed): \(objection)") }
-                if scenario.isKnown(objection) {
-                    withKnownIssue("\(scenario.known?.reason ?? "")", record)
-                } else {
-                    record()
-                }
+            record(scenario, verdict, seed: seed)
+        }
+    }
+
+    static func record(_ scenario: Scenario, _ verdict: Verdict, seed: UInt64) {
+        for objection in scenario.objections(to: verdict) {
+            func record() { Issue.record("\(scenario.name), seed \(seed): \(objection)") }
+            if scenario.isKnown(objection) {
+                withKnownIssue("\(scenario.known?.reason ?? "")", record)
+            } else {
+                record()
             }
         }
+    }
+
+    /// CHAOS_ONLY=words: those with these words in their names.
+    static func chosen(_ scenarios: [Scenario]) -> [Scenario] {
+        guard let words = environment["CHAOS_ONLY"], !words.isEmpty else { return scenarios }
+        return scenarios.filter { $0.name.contains(words) }
     }
 }

@@ -95,7 +95,7 @@ extension Scenario {
             load: ChaosRun.Load(
                 rooms: form == .brief ? 6 : 40, clients: 50, publishers: 1, interval: form == .brief ? 300 : 1000,
                 patience: 15_000),
-            limits: Limits(silence: form == .brief ? 8000 : 30_000)
+            limits: Limits(silence: form == .brief ? 8000 : 40_000)
         ) { run in
             for _ in 0..<(form == .brief ? 1 : 2) {
                 for proxy in run.cluster.proxies.routers { await proxy.reset() }
