@@ -125,8 +125,7 @@ final class ChaosClient: Sendable {
             return true
         }
         let name = Session.percentEncoded(user)
-        // A session that can be resumed says who it is in a message, and `key` keeps it to its node.
-        let path = resumes ? "/ws?key=\(name)" : "/ws?user=\(name)&client=chaos-\(name)"
+        let path = "/ws?user=\(name)&client=chaos-\(name)" + (resumes ? "&resume=1" : "")
         do {
             let client = try await TestClient.connect(port: port, path: path, options: options)
             let isWanted = state.withLock { state in
@@ -264,6 +263,7 @@ final class ChaosClient: Sendable {
         switch message["type"]?.string {
         case "welcome":
             let resumed = state.session != nil
+            if message["resumed"]?.bool == true { note(.resumed) }
             if let id = message["session"]?.string, let secret = message["secret"]?.string {
                 state.session = (id, secret)
             }

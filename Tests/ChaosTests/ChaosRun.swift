@@ -49,7 +49,12 @@ final class ChaosRun: Sendable {
             }
         }
         (self.cluster, self.clients, self.load) = (cluster, clients, load)
-        circumstances.withLock { $0.slow = Set(clients.filter(\.settings.isSlow).map(\.user)) }
+        let grace = cluster.environment["MARTLET_RESUME_GRACE_SECONDS"].flatMap { Int64($0) } ?? 0
+        circumstances.withLock { circumstances in
+            circumstances.slow = Set(clients.filter(\.settings.isSlow).map(\.user))
+            // The end of the grace counts from when the node noticed.
+            circumstances.grace = max(0, grace * 1000 - 500)
+        }
         self.random = Mutex(random)
     }
 

@@ -94,6 +94,7 @@ struct Checker {
             place(text, seq, at: name, &client, now, isOwnAgain: false)
         case .gap(let epoch, let from, let to): gap(epoch, from, to, &client)
         case .joined(let epoch, let seq, let recovered): joined(epoch, seq, recovered, name, &client, now)
+        case .resumed: verdict.resumed += 1
         case .disconnected(let lastHeard):
             if client.isIn { client.stays.append(client.inSince...max(client.inSince, lastHeard)) }
             client.isIn = false
@@ -309,10 +310,12 @@ struct Checker {
             guard let client = clients[name], client.isIn else { continue }
             clients[name]?.stays.append(client.inSince...max(client.inSince, end))
         }
-        let delay = circumstances.presenceDelay
+        let (delay, grace) = (circumstances.presenceDelay, circumstances.grace)
         for (leave, at) in leaves {
             let stays = clients[leave.user]?.stays ?? []
-            if stays.contains(where: { $0.lowerBound + delay <= at && at < $0.upperBound }) { verdict.falseLeaves += 1 }
+            if stays.contains(where: { $0.lowerBound + delay <= at && at < $0.upperBound + grace }) {
+                verdict.falseLeaves += 1
+            }
         }
         let truth = Set(clients.filter(\.value.isIn).keys)
         for (name, client) in clients where client.isIn {

@@ -296,6 +296,22 @@ struct CheckerTests {
         #expect(verdict.problems.isEmpty, "\(verdict.problems)")
     }
 
+    @Test("With a grace also a leave of who is away for less than that")
+    func falseLeavesInGrace() {
+        let told = story { story in
+            story.now += 5000
+            story.add("bob", .disconnected(lastHeard: story.now))
+            story.now += 3000
+            story.add("ann", .presence(pv: 3, left: ["bob"]))
+        }
+        var circumstances = Circumstances()
+        #expect(told.checked(circumstances).falseLeaves == 0)
+        circumstances.grace = 2000
+        #expect(told.checked(circumstances).falseLeaves == 0)
+        circumstances.grace = 5000
+        #expect(told.checked(circumstances).falseLeaves == 1)
+    }
+
     @Test("The longest silence while there was load, also one that lasts to its end")
     func silence() {
         var told = story { story in

@@ -16,6 +16,8 @@ struct Observation: Sendable, Equatable {
         case gap(epoch: String, from: Int64, to: Int64)
         /// `recovered` as the server answered a `since`; `nil` when there was none to answer.
         case joined(epoch: String, seq: Int64, recovered: Bool?)
+        /// The server took the session up again.
+        case resumed
         /// `lastHeard`: when the last byte came on the connection that ended.
         case disconnected(lastHeard: Int64)
         case presence(pv: Int64, left: [String])
@@ -39,6 +41,8 @@ struct Circumstances: Sendable {
     var slow: Set<String> = []
     /// A leave that comes while the user is in the room for no longer than this was on its way before.
     var presenceDelay: Int64 = 1000
+    /// Who comes back within it did not leave.
+    var grace: Int64 = 0
 }
 
 /// What a run came to. Sums up over rooms and runs.
@@ -83,6 +87,7 @@ struct Verdict: Sendable, Equatable {
     var due = 0
     var dueAcknowledged = 0
     var reconnects = 0
+    var resumed = 0
     var problems: [Problem] = []
 
     /// 0...1.
@@ -116,6 +121,7 @@ struct Verdict: Sendable, Equatable {
         sum.due += b.due
         sum.dueAcknowledged += b.dueAcknowledged
         sum.reconnects += b.reconnects
+        sum.resumed += b.resumed
         sum.problems += b.problems
         return sum
     }
@@ -128,7 +134,7 @@ extension Verdict {
         published \(published), acknowledged \(acknowledged), delivered \(delivered), missing \(missing), \
         doubled \(doubled), reordered \(reordered), gaps \(gaps), forgotten \(forgotten), unknown \(unknown), \
         longest silence \(longestSilence) ms, slowest answer \(longestAnswer) ms, false leaves \(falseLeaves), \
-        reconnects \(reconnects), problems \(problems.count)
+        reconnects \(reconnects), resumed \(resumed), problems \(problems.count)
         """
     }
 }

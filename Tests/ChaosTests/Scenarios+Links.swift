@@ -19,7 +19,7 @@ extension Scenario {
             },
             Scenario(
                 name: "a node is cut off from Redis, not from its clients", options: options(form, proxies: [.redis]),
-                limits: Limits(silence: 25_000, leaves: true), known: Self.earlyDuplicates
+                limits: Limits(silence: 25_000), known: Self.earlyDuplicates
             ) { run in
                 let proxy = try run.pick(run.cluster.proxies.redis)
                 try await run.outage {

@@ -113,7 +113,9 @@ extension Scenario {
     /// The last one leaves, the log expires, everybody comes back: nothing was missed, and numbers go on.
     private static func expiry(_ form: Form) -> Scenario {
         Scenario(
-            name: "room keys expire between visits", options: options(form, more: ["MARTLET_HISTORY_SECONDS": "2"]),
+            name: "room keys expire between visits",
+            options: options(
+                form, more: ["MARTLET_HISTORY_SECONDS": "2", "MARTLET_RESUME_GRACE_SECONDS": "0"]),
             limits: Limits(silence: 20_000)
         ) { run in
             for visit in 1...(form == .brief ? 2 : 4) {

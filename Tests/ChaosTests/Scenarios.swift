@@ -1,9 +1,13 @@
 import TestSupport
 
 extension Scenario {
-    /// A short lease, so that a brief outage is as much to it as a long one to the default; a short drain.
+    /// In the brief form a short lease, so that a brief outage is as much to it as a long one to the default; a short
+    /// drain; a grace in which sessions are resumed.
     static func environment(_ form: Form) -> [String: String] {
-        form == .brief ? ["MARTLET_LEASE_SECONDS": "3", "MARTLET_DRAIN_SECONDS": "3"] : ["MARTLET_DRAIN_SECONDS": "5"]
+        form == .brief
+            ? [
+                "MARTLET_LEASE_SECONDS": "3", "MARTLET_DRAIN_SECONDS": "3", "MARTLET_RESUME_GRACE_SECONDS": "10",
+            ] : ["MARTLET_DRAIN_SECONDS": "5", "MARTLET_RESUME_GRACE_SECONDS": "30"]
     }
 
     static func options(
