@@ -34,6 +34,8 @@ package struct NodeConfiguration: Sendable {
         package var messageBytes = 65536
         package var roomsPerSession = 100
         package var outboundBytes = 1 << 20
+        /// New WebSockets of the node, and as many at once; 0 lifts the limit.
+        package var upgradesPerSecond = 2000
         /// Publishes of this node that wait for Redis: more are refused as `unavailable`.
         package var waitingPublishes = 10_000
         package var waitingPublishBytes = 16 << 20

@@ -57,7 +57,7 @@ struct HubFigures: Sendable {
 
 /// The Prometheus text of one node.
 enum NodeMetricsText {
-    static func render(_ hub: HubFigures, _ shards: [ShardMetrics], isReady: Bool) -> [UInt8] {
+    static func render(_ hub: HubFigures, _ shards: [ShardMetrics], upgradesRefused: Int, isReady: Bool) -> [UInt8] {
         var text = MetricsText()
         text.gauge("martlet_node_ready", help: "1 while the node can deliver.", isReady ? 1 : 0)
         text.gauge("martlet_redis_connected", help: "1 while the command connection is open.", hub.isConnected ? 1 : 0)
@@ -79,6 +79,9 @@ enum NodeMetricsText {
         )
         text.counter("martlet_gaps_total", help: "Holes that were told to clients.", hub.gaps)
         text.counter("martlet_deafness_total", help: "Times that the subscription was deaf.", hub.deafness)
+        text.counter(
+            "martlet_upgrades_refused_total", help: "New connections sent away because too many came at once.",
+            upgradesRefused)
         for (index, shard) in shards.enumerated() {
             let labels: MetricsText.Labels = ["shard": String(index)]
             text.gauge(

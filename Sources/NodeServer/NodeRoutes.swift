@@ -15,6 +15,7 @@ final class NodeRoutes: Sendable {
     let hub: Hub
     let shards: [Shard]
     let configuration: NodeConfiguration
+    private let upgrades: UpgradeLimit
     /// Set once the node has started; until then it is not ready.
     private let control = Mutex<NIOLoopBound<NodeControl>?>(nil)
 
@@ -22,6 +23,7 @@ final class NodeRoutes: Sendable {
         self.hub = hub
         self.shards = shards
         self.configuration = configuration
+        upgrades = UpgradeLimit(perSecond: configuration.limits.upgradesPerSecond)
     }
 
     func started(_ control: NIOLoopBound<NodeControl>) {
@@ -65,6 +67,13 @@ final class NodeRoutes: Sendable {
         } catch {
             let status: HTTPResponseStatus = error.code == .authenticationFailed ? .unauthorized : .badRequest
             return .refuse(.error(status, reason: error.code.reason, message: error.message))
+        }
+        // Last, so that a bad token takes nobody's turn.
+        if let seconds = upgrades.take() {
+            return .refuse(
+                .error(
+                    .serviceUnavailable, reason: "too_many_upgrades",
+                    message: "too many clients connect at once; try again", headers: ["Retry-After": String(seconds)]))
         }
         let subprotocol = request.offeredSubprotocols.contains(Self.subprotocol) ? Self.subprotocol : nil
         return .accept(subprotocol: subprotocol) { connection in
@@ -125,7 +134,8 @@ final class NodeRoutes: Sendable {
         }
         let perShard = EventLoopFuture.whenAllSucceed(shards.map { $0.figures() }, on: hub.eventLoop)
         return figures.and(perShard).map { figures, shards in
-            let bytes = NodeMetricsText.render(figures.0, shards, isReady: figures.1)
+            let bytes = NodeMetricsText.render(
+                figures.0, shards, upgradesRefused: self.upgrades.refused, isReady: figures.1)
             return HTTPResponse(
                 status: .ok, headers: ["Content-Type": MetricsText.contentType], body: ByteBuffer(bytes: bytes))
         }

@@ -1,5 +1,6 @@
 import Logging
 import NIOCore
+import WebSocketTransport
 
 /// The router's end of a client's connection while HTTP is spoken.
 ///
@@ -178,6 +179,11 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         if let own = RouterEndpoints.answer(to: request, table: core.nodes, now: .now()) {
             answer(own, to: request, closes: closes || request.body != .none || request.isUpgrade)
             return
+        }
+        if request.isUpgrade, let seconds = core.upgrades.take() {
+            let refusal = RouterResponse.tooManyUpgrades(retryAfter: seconds)
+            core.log(request, status: refusal.status, node: nil, started: .now())
+            return answer(refusal, to: request, closes: true)
         }
         let exchange = Exchange(
             request: request,

@@ -39,6 +39,8 @@ package struct RouterConfiguration: Sendable {
 }
 
 package struct RouterLimits: Sendable {
+    /// New WebSockets, and as many at once: more are answered 503. 0 lifts the limit.
+    package var upgradesPerSecond = 2000
     /// Bytes of a request's or an answer's head.
     package var headBytes = 64 * 1024
     /// From a connection's start, or a later request's first byte, to the end of the head.

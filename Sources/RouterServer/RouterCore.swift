@@ -2,11 +2,13 @@ import Affinity
 import Logging
 import NIOCore
 import Synchronization
+import WebSocketTransport
 
 /// What all connections of a router share.
 final class RouterCore: Sendable {
     let configuration: RouterConfiguration
     let logger: Logger
+    let upgrades: UpgradeLimit
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -22,6 +24,7 @@ final class RouterCore: Sendable {
     init(configuration: RouterConfiguration, logger: Logger) {
         self.configuration = configuration
         self.logger = logger
+        upgrades = UpgradeLimit(perSecond: configuration.limits.upgradesPerSecond)
         table = Mutex(NodeTable(hash: RendezvousHash(key: configuration.affinityKey)))
     }
 

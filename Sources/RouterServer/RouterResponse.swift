@@ -40,6 +40,13 @@ struct RouterResponse {
         return response
     }
 
+    static func tooManyUpgrades(retryAfter seconds: Int) -> RouterResponse {
+        var response = failure(
+            503, "Service Unavailable", "too_many_upgrades", "too many clients connect at once; try again")
+        response.fields.append(("Retry-After", String(seconds)))
+        return response
+    }
+
     static let badGateway = failure(
         502, "Bad Gateway", "bad_gateway", "the node did not answer properly; try again")
 

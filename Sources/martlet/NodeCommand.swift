@@ -101,6 +101,7 @@ extension NodeConfiguration {
         limits.messageBytes = settings.limitMessageBytes
         limits.roomsPerSession = settings.limitRoomsPerSession
         limits.outboundBytes = settings.limitOutboundBytes
+        limits.upgradesPerSecond = settings.limitUpgradesPerSecond
         heartbeat = settings.heartbeat
         heartbeatTimeout = settings.heartbeatTimeout
         lease = settings.lease

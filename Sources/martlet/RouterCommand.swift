@@ -33,12 +33,13 @@ struct RouterCommand: AsyncParsableCommand {
             )
         }
         let port = settings.port ?? 8080
-        let configuration = RouterConfiguration(
+        var configuration = RouterConfiguration(
             host: settings.host,
             port: port,
             affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
             trustedProxies: TrustedProxies(settings.trustedProxies)
         )
+        configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
         Descriptors.raiseLimit()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)

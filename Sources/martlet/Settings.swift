@@ -26,6 +26,7 @@ struct Settings: Sendable, Equatable {
     var limitMessageBytes = 65536
     var limitRoomsPerSession = 100
     var limitOutboundBytes = 1_048_576
+    var limitUpgradesPerSecond = 2000
     var heartbeat: TimeAmount = .seconds(25)
     var heartbeatTimeout: TimeAmount = .seconds(10)
     var lease: TimeAmount = .seconds(10)
@@ -93,6 +94,10 @@ extension Settings {
         .integer(
             "MARTLET_LIMIT_OUTBOUND_BYTES", \.limitOutboundBytes, 65536...1_073_741_824, .node,
             "Bytes that may wait for a slow client before it is told to reconnect and resume."),
+        .integer(
+            "MARTLET_LIMIT_UPGRADES_PER_SECOND", \.limitUpgradesPerSecond, 0...1_000_000, .servers,
+            "New connections a second that a node takes, and that a router passes on; as many may come at once, more are"
+                + " answered 503 with Retry-After. 0 lifts the limit."),
         .seconds(
             "MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .node,
             "The time between two pings to a client that is silent."),

@@ -68,6 +68,29 @@ struct RouterFailureTests {
         }
     }
 
+    @Test("upgrades over the rate are 503 with Retry-After and reach no node; other requests do")
+    func tooManyUpgrades() async throws {
+        let node = try await FakeNode.start("a") { _ in "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" }
+        var limits = RouterLimits.patient
+        limits.upgradesPerSecond = 1
+        try await withRouter(over: [node.node], limits: limits) { _, port, _ in
+            var (taken, refused) = (0, "")
+            while refused.isEmpty, taken < 100 {
+                let client = try await Wire.connect(port: port)
+                try await client.send(upgrade)
+                let answer = try await client.receiveAll()
+                if answer.hasPrefix("HTTP/1.1 503 ") { refused = answer } else { taken += 1 }
+            }
+            #expect(["1", "2", "3"].contains { refused.contains("\r\nRetry-After: \($0)\r\n") })
+            #expect(refused.contains("\"reason\":\"too_many_upgrades\""))
+            #expect(node.heads.count == taken)
+            let client = try await Wire.connect(port: port)
+            try await client.send("GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n")
+            #expect(try await client.receiveHead().hasPrefix("HTTP/1.1 204 "))
+        }
+        try await node.stop()
+    }
+
     @Test("a node that drains sends an upgrade on; the last one's 503 reaches the client")
     func draining() async throws {
         let nodes = try await ordered(["a", "b"])

@@ -1,0 +1,40 @@
+import TestSupport
+import Testing
+
+/// A herd of clients that come at once, with real sockets.
+@Suite("New connections over the rate")
+struct UpgradeLimitTests {
+    private static let upgrade = [
+        ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ]
+
+    /// Connects until it sends somebody away.
+    private func refusal(at process: ClusterProcess) async throws -> HTTPAnswer {
+        try await poll(within: .seconds(30), "\(process.name) to refuse a connection") {
+            let answer = try await HTTPAnswer.of("GET", "/ws?user=a", port: process.port, headers: Self.upgrade)
+            return answer.status == 101 ? nil : answer
+        }
+    }
+
+    @Test("are 503 with Retry-After at a node and at a router, are counted, and are taken a little later")
+    func overTheRate() async throws {
+        let options = Cluster.Options(
+            nodes: 1, routers: 1, environment: ["MARTLET_LIMIT_UPGRADES_PER_SECOND": "1"])
+        try await Machine.with(options) { cluster in
+            for process in [cluster.nodes[0], cluster.routers[0]] {
+                let answer = try await refusal(at: process)
+                #expect(answer.status == 503)
+                #expect((1...3).contains(answer["retry-after"].flatMap { Int($0) } ?? 0))
+                #expect(try answer.json()["error"]?["reason"]?.string == "too_many_upgrades")
+                _ = try await poll(within: .seconds(30), "\(process.name) to take a connection") {
+                    let answer = try await HTTPAnswer.of("GET", "/ws?user=a", port: process.port, headers: Self.upgrade)
+                    return answer.status == 101 ? true : nil
+                }
+            }
+            let metrics = try await cluster.nodes[0].get("/metrics").text
+            let line = metrics.split(separator: "\n").first { $0.hasPrefix("martlet_upgrades_refused_total ") }
+            #expect((line.flatMap { $0.split(separator: " ").last }.flatMap { Int($0) } ?? 0) > 0)
+        }
+    }
+}
