@@ -198,7 +198,11 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
-        .testTarget(name: "ChaosTests", dependencies: ["TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "ChaosTests",
+            dependencies: ["TestSupport", "ClusterState", "RedisClient"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "ClusterTests",
             dependencies: [

@@ -231,4 +231,16 @@ struct FaultProxyTests {
         #expect(try await moved.server.receive(1) == .bytes("b"))
         await ends.proxy.stop()
     }
+
+    @Test("Words of the client are replaced, also one that comes in two pieces")
+    func rewrites() async throws {
+        let listener = try PlainListener()
+        let proxy = try await FaultProxy.start(to: listener.port, words: ["protection": "----------"])
+        let ends = try await Ends.more(proxy, listener)
+        try await ends.client.send("with protection, prot")
+        #expect(try await ends.server.receive(17) == .bytes("with ----------, "))
+        try await ends.client.send("ection and proteins\n")
+        #expect(try await ends.server.receive(24) == .bytes("---------- and proteins\n"))
+        await proxy.stop()
+    }
 }

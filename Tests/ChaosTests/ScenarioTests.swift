@@ -23,8 +23,10 @@ enum Chaos {
     /// So many clusters at once: they mostly wait.
     private static let gate = Gate(3)
 
-    static func expectHolds(_ scenario: Scenario, weight: Int = 1) async throws {
-        try await gate.run(weight: weight) {
+    static func run(_ body: @Sendable () async throws -> Void) async throws { try await gate.run(weight: 1, body) }
+
+    static func expectHolds(_ scenario: Scenario) async throws {
+        try await run {
             print("chaos: \(scenario.name), seed \(seed)")
             let verdict = try await scenario.run(seed: seed)
             print("chaos: \(scenario.name), seed \(seed): \(verdict.line)")

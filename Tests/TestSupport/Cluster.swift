@@ -14,6 +14,8 @@ package final class Cluster: Sendable {
         package var redisSync = "always"
         /// A ``FaultProxy`` before each router, before each node, or between each node and Redis.
         package var proxies: Set<ProxyPlace> = []
+        /// What the proxies before Redis replace, see ``FaultProxy/start(to:on:mark:words:seed:)``.
+        package var words: [String: String] = [:]
 
         package init(
             nodes: Int = 3, routers: Int = 0, isDurable: Bool = false, environment: [String: String] = [:],
@@ -72,7 +74,9 @@ package final class Cluster: Sendable {
         }
         if options.proxies.contains(.nodes) { for port in ports { proxies.nodes.append(try await .start(to: port)) } }
         if options.proxies.contains(.redis) {
-            for _ in names { proxies.redis.append(try await .start(to: redis.port, mark: "SUBSCRIBE")) }
+            for _ in names {
+                proxies.redis.append(try await .start(to: redis.port, mark: "SUBSCRIBE", words: options.words))
+            }
             proxies.routersToRedis = try await .start(to: redis.port)
         }
         self.redis = redis

@@ -28,12 +28,14 @@ final class FaultLink {
     private(set) var isMarked = false
     /// The end of the client's bytes so far, in which the mark may begin.
     private var tail: [UInt8] = []
+    private var rewriter: Rewriter
     private var pipes = [Pipe(), Pipe()]
     private var isStarted = false
     private var isOver = false
 
     init(core: FaultCore, client: any Channel) {
         (self.core, self.client) = (core, client)
+        rewriter = Rewriter(core.words)
     }
 
     private func source(_ way: Fault.Way) -> (any Channel)? { way == .toServer ? client : server }
@@ -51,8 +53,12 @@ final class FaultLink {
         source(way)?.read()
     }
 
-    func received(_ bytes: ByteBuffer, _ way: Fault.Way) {
-        if way == .toServer { look(for: core.mark, in: bytes) }
+    func received(_ read: ByteBuffer, _ way: Fault.Way) {
+        var bytes = read
+        if way == .toServer {
+            look(for: core.mark, in: bytes)
+            if !rewriter.isIdle { bytes = ByteBuffer(bytes: rewriter.rewrite(bytes.readableBytesView)) }
+        }
         let fault = core.fault(of: self)
         let swallows = pipes[way.rawValue].isBlack || fault.swallowed.contains(way)
         core.figures?.update { figures in

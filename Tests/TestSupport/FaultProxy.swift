@@ -73,13 +73,15 @@ package final class FaultProxy: Sendable {
 
     /// - Parameters:
     ///   - mark: what a client says on the connections that are `.marked`.
+    ///   - words: replaced in what clients say, by words of the same length: a script without one of its lines.
     ///   - seed: of the jitter.
     package static func start(
-        to target: Int, on port: Int? = nil, mark: String? = nil, seed: UInt64 = 1
+        to target: Int, on port: Int? = nil, mark: String? = nil, words: [String: String] = [:], seed: UInt64 = 1
     ) async throws -> FaultProxy {
         let eventLoop = MultiThreadedEventLoopGroup.singleton.any()
         let core = NIOLoopBoundBox<FaultCore>.makeBoxSendingValue(
-            FaultCore(target: target, mark: mark.map { Array($0.utf8) } ?? [], seed: seed), eventLoop: eventLoop)
+            FaultCore(target: target, mark: mark.map { Array($0.utf8) } ?? [], words: words, seed: seed),
+            eventLoop: eventLoop)
         let listener = try await ServerBootstrap(group: eventLoop)
             .serverChannelOption(.backlog, value: 1024)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -139,12 +141,13 @@ final class FaultCore {
     var refuses = false
     var figures: Watched<FaultProxy.Figures>?
     let mark: [UInt8]
+    let words: [(from: String, to: String)]
     var random: SeededRandom
     private var faults: (all: Fault, marked: Fault?, unmarked: Fault?) = (Fault(), nil, nil)
     private var links: [ObjectIdentifier: FaultLink] = [:]
 
-    init(target: Int, mark: [UInt8], seed: UInt64) {
-        (self.target, self.mark) = (target, mark)
+    init(target: Int, mark: [UInt8], words: [String: String], seed: UInt64) {
+        (self.target, self.mark, self.words) = (target, mark, words.map { ($0.key, $0.value) })
         random = SeededRandom(seed: seed)
     }
 
