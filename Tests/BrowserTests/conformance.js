@@ -9,7 +9,7 @@ import("/martlet.js").then(({ Martlet }) => {
 
 /** A client, and what it was told; conformance_test.py reads the record. */
 class Player {
-  record = { states: [], messages: [], gaps: [], joined: [], fates: [], members: {}, typing: {} };
+  record = { states: [], messages: [], gaps: [], joined: [], fates: [], members: {}, left: [], typing: {} };
 
   constructor(chat) {
     const { record } = this;
@@ -20,7 +20,9 @@ class Player {
     on("joined", ({ room, recovered }) => record.joined.push([room, recovered ?? null]));
     on("sent", ({ room, status }) => record.fates.push([room, status]));
     on("presence", ({ room, members }) => {
+      const known = Object.keys(record.members[room] ?? {});
       record.members[room] = Object.fromEntries(members.map(({ user, status = "online" }) => [user, status]));
+      record.left.push(...known.filter((user) => !(user in record.members[room])).map((user) => [room, user]));
     });
     on("typing", ({ room, users }) => (record.typing[room] = users));
     this.chat = chat;

@@ -18,19 +18,42 @@ PATIENCE = 60
 
 class Conformance(unittest.TestCase):
     def setUp(self):
+        shared.cluster.settle()
         self.window = shared.window("conformance")
-        self.window.open(shared.cluster.url + "/favicon.svg")
         self.window.cdp("Page.setBypassCSP", enabled=True)  # each client has a line of its own, so a port of its own
+        self.window.open(shared.cluster.url + "/favicon.svg")
         self.addCleanup(self.window.open, "about:blank")
         self.addCleanup(self.window.cdp, "Page.setBypassCSP", enabled=False)
 
     def play(self, scenario):
-        shared.cluster.settle()
-        self.window.open(shared.cluster.url + "/favicon.svg")
         play = Play(self.window, scenario)
         try:
             for step in scenario["steps"]:
                 play.step(step)
+            play.check_order()
+        finally:
+            play.end()
+
+
+    def test_a_session_is_resumed_after_a_cut_and_after_the_kill_of_its_node(self):
+        actions = ("connect", "join")
+        people = [{"client": name, "do": do, "rooms": ["r"]} for name in ("alice", "bob") for do in actions]
+        joined = {"client": "bob", "expect": "joined", "room": "r"}
+        play = Play(self.window, {"steps": people})
+        try:
+            for step in (*people, joined, {"client": "alice", "expect": "joined", "room": "r"}):
+                play.step(step)
+            first = play.place("bob")
+            for times, trouble in ((2, "cut"), (3, "kill the node")):
+                play.step({"client": "bob", "do": trouble})
+                count = 10 * times - 10
+                lines = {"room": "r", "count": 10, "text": "m", "from": count - 9}
+                play.step({"client": "alice", "do": "send", **lines})
+                play.step({**joined, "times": times, "recovered": True})
+                play.step({"client": "bob", "expect": "messages", "room": "r", "count": count, "text": "m"})
+                self.assertEqual(play.place("bob")[1], first[1], "it is the same session")
+            self.assertNotEqual(play.place("bob")[0], first[0], "on another node")
+            play.step({"client": "alice", "expect": "nobody left", "room": "r"})
             play.check_order()
         finally:
             play.end()
@@ -105,6 +128,11 @@ class Play:
     def room(self, name):
         return name + self.suffix if name else name
 
+    def place(self, client):
+        """The node and the session."""
+        source = "const { node, session } = window.conformance[arguments[0]].chat; return [node, session]"
+        return self.window.script(source, client)
+
     def record(self, client):
         return self.window.script("return window.conformance[arguments[0]].record", client)
 
@@ -176,6 +204,8 @@ class Play:
                 expected = {user + self.suffix: status for user, status in step["members"].items()}
                 seen = record["members"].get(room)
                 return None if seen == expected else seen or "no list"
+            case "nobody left":
+                return [user for name, user in record["left"] if name == room] or None
             case "typing":
                 seen = record["typing"].get(room, [])
                 return None if seen == [user + self.suffix for user in step["users"]] else seen or "nobody"

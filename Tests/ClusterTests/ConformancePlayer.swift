@@ -25,6 +25,8 @@ final class ConformancePlayer: Sendable {
         /// Room and what became of each own message: `acked`, `failed` or `unknown`.
         var fates: [(room: String, fate: String)] = []
         var members: [String: [String: String]] = [:]
+        /// Room and user, whenever a list lacks who was in the one before.
+        var departures: [(room: String, user: String)] = []
         var typing: [String: [String]] = [:]
 
         mutating func add(_ event: MartletEvent) {
@@ -40,8 +42,10 @@ final class ConformancePlayer: Sendable {
                 messages.append(Message(room: message.room, seq: message.seq, text: message.text))
             case .gap(let room, let from, let to): gaps.append(Gap(room: room, from: from, to: to))
             case .presence(let presence):
-                members[presence.room] = Dictionary(
-                    presence.members.map { ($0.user, $0.status) }, uniquingKeysWith: { $1 })
+                let room = presence.room
+                let now = Dictionary(presence.members.map { ($0.user, $0.status) }, uniquingKeysWith: { $1 })
+                departures += (members[room] ?? [:]).keys.filter { now[$0] == nil }.map { (room, $0) }
+                members[room] = now
             case .typing(let room, let users): typing[room] = users
             case .left, .newest, .refused: return
             }

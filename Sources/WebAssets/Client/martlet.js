@@ -47,7 +47,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	const requests = new Map();
 	const leaving = new Set(); // names; until the answer, what is said of one is about the time before
 	const direct = { joined: true }; // the room of all direct messages
-	let socket, secret, listeners, ticker, retry, waker, told, pinged;
+	let socket, secret, claim, listeners, ticker, retry, waker, told, pinged;
 	let counter = 0, attempt = 0, openedAt = 0, heardAt = 0, pingAt = 0, quiet = 1e4;
 	let pace = 0, most = burst, spent = 0; // milliseconds a frame, 0 without a limit; frames at once; paid until
 
@@ -84,6 +84,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const query = { user: token ? "" : user, key, client, resume: secret && 1 };
 		for (const name in query) if (query[name]) address.searchParams.set(name, query[name]);
 		told = false;
+		claim = undefined;
 		set("connecting");
 		if (chat.state !== "connecting") return; // who heard of it closed the client
 		openedAt = now();
@@ -103,10 +104,11 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		try {
 			const value = typeof token === "function" ? await token() : token;
 			if (mine !== socket) return;
-			const resume = secret && { session: chat.session, secret };
-			const inside = [...rooms.values()].filter((room) => room.inside && !leaving.has(room.name)).map(place);
+			const inside = [...rooms.values()].filter((room) => secret && room.inside && !leaving.has(room.name));
+			for (const room of inside) room.claimed = true;
+			claim = secret && { resume: { session: chat.session, secret }, rooms: inside.map(place) };
 			const who = token ? { token: value } : { user };
-			if (token || resume) say({ type: "auth", ...who, client, ...(resume && { resume, rooms: inside }) });
+			if (token || claim) say({ type: "auth", ...who, client, ...claim });
 			say({ type: "status", status }); // a server that wants to know who this is says so at once
 		} catch ({ message }) {
 			if (mine === socket) lost(1006, message);
@@ -124,7 +126,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		requests.clear();
 		direct.hold = 0;
 		for (const room of rooms.values()) {
-			Object.assign(room, { joined: false, asked: "", retryAt: 0, hold: 0, pv: 0 });
+			Object.assign(room, { joined: false, claimed: false, asked: "", retryAt: 0, hold: 0, pv: 0 });
 			endTyping(room, Infinity);
 		}
 		for (const message of outbox.values()) land(message);
@@ -170,7 +172,8 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			endTyping(room, time);
 			if (!room.joined) continue;
 			if (room.holeSince && time - room.holeSince > after.hole) fill(room);
-			if (time - room.listedAt > after.list && ++asked < 7) askPresence(room); // 100 rooms take their turns within a minute
+			// A hundred rooms take their turns within a minute.
+			if (time - room.listedAt > after.list && ++asked < 7) askPresence(room);
 		}
 	}
 
@@ -410,16 +413,15 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		pace = limit ? 1111 / limit : 0; // a little slower than the server counts
 		spent = openedAt + 2 * pace; // what introduced this client counts too
 		most = Math.min(limit || burst, burst);
-		if (!resumed) {
-			leaving.clear();
-			for (const room of rooms.values()) room.inside = false;
+		if (!claim) leaving.clear(); // a new session is in no room but those that it joins
+		for (const room of rooms.values()) {
+			if (!resumed) room.inside = false;
+			if (room.claimed) Object.assign(room, { asked: "-", retryAt: openedAt + 5e3 }); // its `joined` comes unasked
 		}
 		set("online");
 		refuseTooLarge();
-		// A resumed room is told as `joined`, soon.
-		for (const room of rooms.values()) if (room.inside) Object.assign(room, { asked: "-", retryAt: openedAt + 5e3 });
 		for (const name of leaving) leave(name);
-		join([...rooms.values()].filter(({ inside }) => !inside));
+		join([...rooms.values()].filter(({ asked }) => !asked));
 		ping();
 	}
 
