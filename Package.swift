@@ -187,7 +187,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["martlet", "MartletClient", "RouterServer", "WireProtocol"],
+            dependencies: ["martlet", "ClusterState", "MartletClient", "RouterServer", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(

@@ -155,6 +155,23 @@ package struct HistoryLimits: Sendable, Hashable {
     }
 }
 
+/// How much of their past the rooms of a cluster keep.
+package struct HistoryRules: Sendable, Hashable {
+    package var standard: HistoryLimits
+    /// By ``RoomName/namespace``.
+    package var byNamespace: [String: HistoryLimits]
+
+    package init(standard: HistoryLimits = HistoryLimits(), byNamespace: [String: HistoryLimits] = [:]) {
+        self.standard = standard
+        self.byNamespace = byNamespace
+    }
+
+    package func limits(of room: RoomName) -> HistoryLimits {
+        guard !byNamespace.isEmpty, let namespace = room.namespace else { return standard }
+        return byNamespace[String(namespace)] ?? standard
+    }
+}
+
 /// A piece of a room's log.
 package struct HistoryPage: Sendable, Hashable {
     /// Of the moment in which the messages were read; `nil` when there is no such room.

@@ -134,8 +134,8 @@ extension Hub {
         // Answered in time for the one that has waited longest.
         let left = batch.map(\.deadline).min().map { Int64($0) - Int64(NIODeadline.now().uptimeNanoseconds) } ?? 0
         store.publish(
-            to: room, channels: channels, batch.map(\.element.publication), limits: configuration.history,
-            newEpoch: Base64URL.random(count: 8, using: &random),
+            to: room, channels: channels, batch.map(\.element.publication),
+            limits: configuration.history.limits(of: room), newEpoch: Base64URL.random(count: 8, using: &random),
             timeout: .nanoseconds(min(max(left, 100_000_000), 2_000_000_000))
         ).assumeIsolated().whenComplete(completion)
     }

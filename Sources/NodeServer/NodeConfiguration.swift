@@ -25,7 +25,7 @@ package struct NodeConfiguration: Sendable {
     /// How long a session without a connection may be resumed; nothing: it ends at once.
     package var resumeGrace: TimeAmount = .seconds(30)
     package var drainDeadline: TimeAmount = .seconds(30)
-    package var history = HistoryLimits()
+    package var history = HistoryRules()
 
     package struct Limits: Sendable {
         /// A session's frames a second; 0 lifts the limit.

@@ -44,6 +44,11 @@ package struct RoomName: Hashable, Sendable, CustomStringConvertible {
         string.hasPrefix(Self.directPrefix) ? Self.directPair(string) : nil
     }
 
+    /// What stands before the first `:` of the name; `nil` when there is none. That of private rooms is `dm`.
+    package var namespace: Substring? {
+        string.utf8.firstIndex(of: UInt8(ascii: ":")).map { string[..<$0] }
+    }
+
     package var isDirect: Bool { string.hasPrefix(Self.directPrefix) }
 
     package var description: String { string }

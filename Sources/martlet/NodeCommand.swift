@@ -107,8 +107,7 @@ extension NodeConfiguration {
         lease = settings.lease
         resumeGrace = settings.resumeGrace
         drainDeadline = settings.drain
-        history = HistoryLimits(
-            maxMessages: settings.historyMessages, maxAge: settings.history.nanoseconds / 1_000_000)
+        history = HistoryRules(settings)
     }
 
     /// Host name and port, with what a node name may not have replaced.

@@ -34,6 +34,7 @@ struct Settings: Sendable, Equatable {
     var drain: TimeAmount = .seconds(30)
     var historyMessages = 1000
     var history: TimeAmount = .hours(24)
+    var historyNamespaces: [HistoryNamespace] = []
     var trustedProxies: [AddressBlock] = []
     var logLevel = Logger.Level.info
 }
@@ -120,6 +121,19 @@ extension Settings {
         .seconds(
             "MARTLET_HISTORY_SECONDS", \.history, 1...31_536_000, .node,
             "How long a room keeps a message."),
+        SettingRow(
+            key: "MARTLET_HISTORY_NAMESPACES", allowed: "a comma-separated list of \(HistoryNamespace.form)",
+            readers: Set<SettingRow.Reader>.node.union([.admin]),
+            doc:
+                "What rooms of a namespace (what stands before the first : of their name; that of private messages is dm)"
+                + " keep instead, e.g. news=10000/7d,live=0. The same for every node.",
+            defaultText: nil, unset: "MARTLET_HISTORY_MESSAGES and MARTLET_HISTORY_SECONDS hold for all rooms",
+            refusal: HistoryNamespace.problem,
+            apply: { settings, text in
+                guard let list = HistoryNamespace.list(text) else { return false }
+                settings.historyNamespaces = list
+                return true
+            }),
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
             readers: [.router, .dev],

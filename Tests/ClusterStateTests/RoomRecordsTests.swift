@@ -95,6 +95,19 @@ struct RoomRecordsTests {
         #expect(limits == HistoryLimits(maxMessages: 0, maxAge: 1, afterlife: 1))
     }
 
+    @Test("the limits of a room are those of its namespace, else the standard ones")
+    func rules() throws {
+        let rules = HistoryRules(byNamespace: [
+            "news": HistoryLimits(maxMessages: 5), "dm": HistoryLimits(maxMessages: 7),
+            "a/b": HistoryLimits(maxMessages: 9),
+        ])
+        let found = try ["news:1", "news:1:2", "news", "newspaper:1", "a/b:", ":news:1", "dm:alice:bob", "other:1"].map
+        {
+            rules.limits(of: try RoomName(validating: $0)).maxMessages
+        }
+        #expect(found == [5, 5, 1000, 1000, 9, 1000, 7, 1000])
+    }
+
     private func texts(_ arguments: [RedisArgument]) -> [String] {
         arguments.map { argument in
             switch argument {

@@ -1,7 +1,9 @@
+import ClusterState
 import Logging
 import NIOCore
 import RouterServer
 import Testing
+import WireProtocol
 
 @testable import martlet
 
@@ -115,6 +117,46 @@ struct SettingsTests {
         ])
         #expect(settings.trustedProxies == ["10.0.0.0/8", "::1"].compactMap { AddressBlock($0) })
         #expect(settings.advertise == "[::1]:8081")
+    }
+
+    @Test("histories of namespaces are read")
+    func historyNamespaces() throws {
+        let settings = try Settings(environment: [
+            "MARTLET_HISTORY_NAMESPACES": "news=10000/7d, live=0,a/b.c=5/90s", "MARTLET_HISTORY_SECONDS": "60",
+        ])
+        #expect(
+            settings.historyNamespaces == [
+                HistoryNamespace(name: "news", messages: 10000, age: .hours(7 * 24)),
+                HistoryNamespace(name: "live", messages: 0),
+                HistoryNamespace(name: "a/b.c", messages: 5, age: .seconds(90)),
+            ])
+        let rules = HistoryRules(settings)
+        #expect(rules.limits(of: try RoomName(validating: "live:1")) == HistoryLimits(maxMessages: 0, maxAge: 60_000))
+        #expect(
+            rules.limits(of: try RoomName(validating: "news:1"))
+                == HistoryLimits(maxMessages: 10000, maxAge: 604_800_000))
+        #expect(rules.limits(of: try RoomName(validating: "room")) == HistoryLimits(maxMessages: 1000, maxAge: 60_000))
+    }
+
+    @Test(
+        "a bad history of a namespace is refused in one sentence that names it",
+        arguments: [
+            "news", "news=", "=5", "news=5/", "news=5/7", "news=5/0s", "news=5/366d", "news=5/9999999999999999999d",
+            "news=1000001", "news=-1", "news=5/1d/2d", "news=5=6", "a:b=5", "a b=5", "",
+        ])
+    func badHistoryNamespace(part: String) {
+        let error = failure(["MARTLET_HISTORY_NAMESPACES": "live=0,\(part)"])
+        #expect(
+            error
+                == Failure(
+                    .usage, "MARTLET_HISTORY_NAMESPACES: “\(part)” must be \(HistoryNamespace.form)"))
+    }
+
+    @Test("a namespace has one history")
+    func repeatedHistoryNamespace() {
+        #expect(
+            failure(["MARTLET_HISTORY_NAMESPACES": "a=1,b=2,a=3"])?.sentence
+                == "MARTLET_HISTORY_NAMESPACES: the namespace a stands there twice")
     }
 
     @Test("every default passes its own row, and keys are unique")

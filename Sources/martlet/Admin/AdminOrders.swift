@@ -30,8 +30,7 @@ struct AdminPublish: AsyncParsableCommand {
             try await session.show {
                 try await session.admin.publish(
                     to: room, text: text, from: sender,
-                    limits: HistoryLimits(
-                        maxMessages: settings.historyMessages, maxAge: settings.history.nanoseconds / 1_000_000),
+                    limits: HistoryRules(settings).limits(of: room),
                     creates: create)
             } lines: { report in
                 ["Published to \(report.room) as seq \(report.seq)."]
