@@ -3,6 +3,7 @@ import WireProtocol
 // What the server says.
 extension ClientStateMachine {
     mutating func received(_ frame: ServerFrame, now: Int64) -> [Effect] {
+        guard !isClosed else { return [] }
         heardAt = now
         pingedAt = nil
         switch frame {
@@ -33,19 +34,12 @@ extension ClientStateMachine {
         case .reconnect:
             isToldToMove = true
             return []
-        case .pong, .other: return []
+        case .pong:
+            if let measuredFrom { roundTrip = now - measuredFrom }
+            measuredFrom = nil
+            return []
+        case .other: return []
         }
-    }
-
-    private mutating func welcome(_ frame: ServerFrame.Welcome, now: Int64) -> [Effect] {
-        guard case .connecting = phase else { return [] }
-        phase = .online(since: now)
-        user = frame.user
-        limits = frame.limits
-        outbox.begin(Pace(perSecond: limits.messagesPerSecond, now: now))
-        for _ in opened() { outbox.pace.count() }  // the server counts what introduced this client too
-        return [.emit(.state(.online(node: frame.node, session: frame.session)))] + refuseTooLarge()
-            + sendJoin(rooms.keys.sorted())
     }
 
     private mutating func left(_ name: String, id: String?, _ reason: String?) -> [Effect] {
@@ -160,10 +154,13 @@ extension ClientStateMachine {
         if case .connecting = phase, code == .authenticationFailed || code == .notAuthenticated || code == .invalidUser
         {
             // Without a welcome there is nothing to go on with: another user or token is needed.
-            let isUnnamed = code == .notAuthenticated && token == nil
-            return close(
+            let isUnnamed = code == .notAuthenticated && identity.isUser
+            return finish(
                 code: Int(CloseCode.authenticationFailed.rawValue),
                 reason: isUnnamed ? "this server asks for a token" : refusal.message)
+        }
+        if case .connecting = phase, let id = refusal.id, id == introduction?.id, refusal.room == nil, !isRetryable {
+            return resumeRefused(refusal.message, now: now)
         }
         guard let id = refusal.id else { return [.emit(.refused(error))] }
         if let entry = outbox[id] {

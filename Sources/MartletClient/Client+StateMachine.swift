@@ -12,19 +12,49 @@ struct ClientStateMachine {
         case connecting(since: Int64)
         case online(since: Int64)
         case waiting
+        /// The user closed it; until the server has heard so, ``closePatience`` at most.
+        case closing(since: Int64)
         /// For good.
         case closed
     }
 
+    /// Who this client is.
+    enum Identity: Equatable {
+        /// As the address says.
+        case user(String)
+        case token(String)
+        /// Asked for a token at each connect.
+        case provider
+
+        var isUser: Bool { if case .user = self { true } else { false } }
+    }
+
+    /// A first frame that resumes: its id, and the rooms that it named.
+    struct Introduction: Equatable {
+        let id: String
+        let rooms: Set<String>
+    }
+
+    /// A session to come back to: what the last welcome gave.
+    struct Place: Equatable {
+        let session: String
+        let secret: String
+    }
+
     /// What the driver has to do, in order.
     enum Effect: Equatable {
-        case connect
+        /// Ends in ``connect(withToken:now:)``, or in a loss.
+        case askForToken
+        /// - Parameter resuming: the address asks that no session begins before the first frame.
+        case connect(resuming: Bool)
         case connectLater(milliseconds: Int64)
         case send([UInt8])
         /// Calls ``wake(now:)`` then.
         case wakeLater(milliseconds: Int64)
-        /// Lets go of the socket; nothing of it is of interest any more.
+        /// Lets go of the socket without a word, so that the session waits; nothing of it is of interest any more.
         case abandon
+        /// Closes with 1000, which ends the session; the loss of the socket is the answer.
+        case sayGoodbye
         case emit(MartletEvent)
         case acknowledge(id: String, Result<Acknowledgement, MartletError>)
         case answerJoin(room: String, Result<JoinedRoom, MartletError>)
@@ -33,6 +63,8 @@ struct ClientStateMachine {
 
     struct Room: Equatable {
         var isJoined = false
+        /// The session may be in it: it was asked to join.
+        var isOfSession = false
         /// The request that was sent on this connection.
         var joinID: String?
         /// A refused join may be sent again at this time.
@@ -50,6 +82,9 @@ struct ClientStateMachine {
     }
 
     static let connectPatience: Int64 = 10_000
+    static let closePatience: Int64 = 1000
+    /// A room that the server should tell as joined by itself is joined after that.
+    static let resumePatience: Int64 = 5000
     static let pingAfter: Int64 = 20_000
     static let pongPatience: Int64 = 10_000
     /// Should the last presence event be lost, nothing else would show it.
@@ -61,8 +96,14 @@ struct ClientStateMachine {
     static let fillPrefix = "fill-"
     static let leavePrefix = "leave-"
 
-    let token: String?
+    let identity: Identity
     let client: String
+    /// The last one, with ``Identity/provider``.
+    var token: String?
+    /// `nil` without a session, or where the server keeps none.
+    var place: Place?
+    /// The frame that asked to go on with ``place``, on this connection.
+    var introduction: Introduction?
     var phase = Phase.idle
     var user = ""
     var rooms: [String: Room] = [:]
@@ -75,6 +116,12 @@ struct ClientStateMachine {
     var backoff = Backoff()
     var heardAt: Int64 = 0
     var pingedAt: Int64?
+    /// When the ping went out whose answer tells the round trip.
+    var measuredFrom: Int64?
+    /// In milliseconds, of the last answered ping.
+    var roundTrip: Int64?
+    /// Nothing was measured on this connection yet.
+    var isUnmeasured = true
     /// The server said that it will close this connection, and that another is to be had at once.
     var isToldToMove = false
     var isWakingLater = false
@@ -82,12 +129,20 @@ struct ClientStateMachine {
     /// What the server does not know of a new session.
     var presence = Presence.online
 
-    init(client: String, token: String?) {
+    init(client: String, identity: Identity) {
         self.client = client
-        self.token = token
+        self.identity = identity
     }
 
     var isOnline: Bool { if case .online = phase { true } else { false } }
+
+    /// No call is taken any more.
+    var isClosed: Bool {
+        switch phase {
+        case .closing, .closed: true
+        case .idle, .connecting, .online, .waiting: false
+        }
+    }
 
     // MARK: The connection
 
@@ -106,22 +161,20 @@ struct ClientStateMachine {
         phase = .connecting(since: now)
         heardAt = now
         pingedAt = nil
+        measuredFrom = nil
+        isUnmeasured = true
         isToldToMove = false
-        return [.emit(.state(.connecting)), .connect]
-    }
-
-    /// The socket is open. A server that wants to know who this is, and was not told, says so to the second frame at once.
-    func opened() -> [Effect] {
-        let auth: [Effect] = token.map { [.send(ClientFrame.auth(token: $0, client: client))] } ?? []
-        return auth + [.send(ClientFrame.status(presence.rawValue))]
+        introduction = nil
+        return [.emit(.state(.connecting)), identity == .provider ? .askForToken : .connect(resuming: place != nil)]
     }
 
     /// The socket is gone, or could not be had. `random` is in 0..<1.
     mutating func lost(code: Int, reason: String, now: Int64, random: Double) -> [Effect] {
         if case .online(let since) = phase, now - since >= Backoff.stable { backoff.reset() }
+        if case .closing = phase { return finish(code: Int(CloseCode.normal.rawValue), reason: "") }
         guard phase != .closed, phase != .waiting, phase != .idle else { return [] }
         let advice = Backoff.Advice(closeCode: code)
-        if advice == .stop { return close(code: code, reason: reason) }
+        if advice == .stop { return finish(code: code, reason: reason) }
         let tooLarge = code == Int(CloseCode.messageTooBig.rawValue) ? outbox.removeLargestInFlight() : nil
         let refused = refuse(tooLarge.map { [$0] } ?? [])
         if isToldToMove, code == Int(CloseCode.draining.rawValue) {
@@ -135,16 +188,33 @@ struct ClientStateMachine {
         ]
     }
 
-    mutating func close(code: Int = 1000, reason: String = "") -> [Effect] {
+    /// The session ends. Every waiting call is answered now, the end is told when the server knows of it.
+    mutating func close(now: Int64) -> [Effect] {
+        switch phase {
+        case .idle, .waiting: return finish(code: Int(CloseCode.normal.rawValue), reason: "")
+        case .connecting, .online:
+            phase = .closing(since: now)
+            return answerAll(MartletError(.closed, "the client is closed")) + [.sayGoodbye]
+        case .closing, .closed: return []
+        }
+    }
+
+    /// For good.
+    mutating func finish(code: Int, reason: String) -> [Effect] {
         guard phase != .closed else { return [] }
         phase = .closed
         let why = MartletError(.closed, reason.isEmpty ? "the client is closed" : "the connection ended: \(reason)")
+        return answerAll(why) + [.abandon, .emit(.state(.closed(code: code, reason: reason)))]
+    }
+
+    private mutating func answerAll(_ why: MartletError) -> [Effect] {
+        place = nil
         var effects = disconnect()
         for entry in outbox.removeAll(in: nil) {
             effects.append(.acknowledge(id: entry.id, .failure(fate(entry, why))))
         }
         for name in rooms.keys.sorted() { effects.append(.answerJoin(room: name, .failure(why))) }
-        return effects + [.abandon, .emit(.state(.closed(code: code, reason: reason)))]
+        return effects
     }
 
     /// What was sent may be stored; what was not sent is not.
@@ -155,13 +225,16 @@ struct ClientStateMachine {
 
     mutating func disconnect() -> [Effect] {
         outbox.connectionLost()
-        leaving = [:]  // the next session is in no room but those that it joins
+        // A session that goes on may still be in the rooms that it was to leave; a new one is not.
+        if place == nil { leaving = [:] }
+        for name in leaving.keys { leaving[name]?.sendAgainAt = .max }
         var effects: [Effect] = []
         for name in rooms.keys.sorted() {
             let wasTyping = rooms[name]?.roster.typingUsers.isEmpty == false
             rooms[name]?.isJoined = false
             rooms[name]?.joinID = nil
             rooms[name]?.joinAgainAt = nil
+            if place == nil { rooms[name]?.isOfSession = false }
             rooms[name]?.roster.forgetVersion()
             rooms[name]?.roster.forgetTyping()
             if wasTyping { effects.append(.emit(.typing(room: name, users: []))) }
@@ -178,6 +251,8 @@ struct ClientStateMachine {
     mutating func tick(now: Int64, random: Double) -> [Effect] {
         switch phase {
         case .idle, .waiting, .closed: return expire(now: now)
+        case .closing(let since):
+            return now - since >= Self.closePatience ? finish(code: Int(CloseCode.normal.rawValue), reason: "") : []
         case .connecting(let since):
             if now - since > Self.connectPatience { return abandon("no answer", now: now, random: random) }
             return expire(now: now)
@@ -186,8 +261,10 @@ struct ClientStateMachine {
                 return abandon("no answer to a ping", now: now, random: random)
             }
             var effects = expire(now: now)
-            if pingedAt == nil, now - heardAt > Self.pingAfter {
+            if pingedAt == nil, isUnmeasured || now - heardAt > Self.pingAfter {
                 pingedAt = now
+                measuredFrom = now
+                isUnmeasured = false
                 effects.append(say(ClientFrame.ping()))
             }
             for (name, leave) in leaving.sorted(by: { $0.key < $1.key }) where now >= leave.sendAgainAt {
@@ -226,119 +303,6 @@ struct ClientStateMachine {
         }
         rooms[name] = room
         return effects
-    }
-
-    // MARK: What the user asks for
-
-    mutating func join(_ name: String) -> [Effect] {
-        guard phase != .closed else {
-            return [.answerJoin(room: name, .failure(MartletError(.closed, "the client is closed")))]
-        }
-        if let room = rooms[name], room.isJoined {
-            let joined = JoinedRoom(room: name, seq: room.sequence.position?.seq ?? 0, recovered: nil)
-            return [.answerJoin(room: name, .success(joined))]
-        }
-        guard rooms[name] == nil else { return [] }
-        rooms[name] = Room()
-        return sendJoin([name])
-    }
-
-    /// One frame for all of them that may be joined now.
-    mutating func sendJoin(_ names: [String]) -> [Effect] {
-        let names = names.filter { leaving[$0] == nil }
-        guard isOnline, !names.isEmpty else { return [] }
-        let id = nextID("join-")
-        for name in names {
-            rooms[name]?.joinID = id
-            rooms[name]?.joinAgainAt = nil
-        }
-        return [say(ClientFrame.join(names.map { ($0, rooms[$0]?.sequence.position) }, id: id))]
-    }
-
-    mutating func leave(_ name: String, now: Int64) -> [Effect] {
-        guard let room = rooms[name] else { return [] }
-        let leave: [Effect] = room.joinID == nil ? [] : [sendLeave(name, id: nextID(Self.leavePrefix), now: now)]
-        return leave + forget(name, reason: "the client left the room")
-    }
-
-    private mutating func sendLeave(_ name: String, id: String, now: Int64) -> Effect {
-        leaving[name] = Leave(id: id, sendAgainAt: now + Outbox.ackPatience)
-        return say(ClientFrame.leave(name, id: id))
-    }
-
-    mutating func forget(_ name: String, reason: String) -> [Effect] {
-        rooms[name] = nil
-        let why = MartletError(.refused, reason)
-        return outbox.removeAll(in: name).map { .acknowledge(id: $0.id, .failure(fate($0, why))) }
-            + [.answerJoin(room: name, .failure(why))]
-    }
-
-    /// The message goes out as soon as the room is joined, and again until it is acknowledged.
-    mutating func publish(_ entry: Outbox.Entry, now: Int64) -> [Effect] {
-        guard phase != .closed else {
-            return [.acknowledge(id: entry.id, .failure(MartletError(.closed, "the client is closed")))]
-        }
-        guard rooms[entry.room] != nil else {
-            return [.acknowledge(id: entry.id, .failure(MartletError(.invalidArgument, "join the room first")))]
-        }
-        outbox.add(entry)
-        rooms[entry.room]?.lastTypingAt = nil
-        return refuseTooLarge() + flush(now: now)
-    }
-
-    mutating func setTyping(_ isTyping: Bool, in name: String, now: Int64) -> [Effect] {
-        guard isOnline, let room = rooms[name], room.isJoined else { return [] }
-        let isFresh = room.lastTypingAt.map { now - $0 < Self.typingRefresh } ?? false
-        guard isTyping ? !isFresh : room.lastTypingAt != nil else { return [] }
-        guard outbox.pace.hasCredit(now: now) else { return [] }  // messages are worth more
-        rooms[name]?.lastTypingAt = isTyping ? now : nil
-        return [say(ClientFrame.typing(name, isTyping: isTyping))]
-    }
-
-    mutating func setPresence(_ presence: Presence) -> [Effect] {
-        self.presence = presence
-        return isOnline ? [say(ClientFrame.status(presence.rawValue))] : []
-    }
-
-    mutating func history(_ name: String, before: Int64?, after: Int64?, limit: Int, id: String) -> [Effect] {
-        guard isOnline else {
-            return [.answerHistory(id: id, .failure(MartletError(.disconnected, "there is no connection now")))]
-        }
-        reads.insert(id)
-        return [say(ClientFrame.history(name, before: before, after: after, limit: limit, id: id))]
-    }
-
-    /// Sends what may go, and asks to be called again when there is more that only has to wait.
-    mutating func flush(now: Int64) -> [Effect] {
-        guard isOnline else { return [] }
-        let rooms = rooms
-        let (due, wait) = outbox.takeDue(now: now) { rooms[$0]?.isJoined == true }
-        var effects: [Effect] = due.map { .send($0.frame) }
-        if let wait, !isWakingLater {
-            isWakingLater = true
-            effects.append(.wakeLater(milliseconds: min(wait, Self.longestSleep)))
-        }
-        return effects
-    }
-
-    mutating func wake(now: Int64) -> [Effect] {
-        isWakingLater = false
-        return flush(now: now)
-    }
-
-    /// A message over the limit would end the connection, each time it is sent.
-    mutating func refuseTooLarge() -> [Effect] {
-        limits.messageBytes.map { refuse(outbox.removeAll(over: $0)) } ?? []
-    }
-
-    private func refuse(_ tooLarge: [Outbox.Entry]) -> [Effect] {
-        tooLarge.map { entry in
-            let limit = limits.messageBytes.map { "at most \($0)" } ?? "fewer"
-            let error = MartletError(
-                .refused, "the message has \(entry.frame.count) bytes; this server takes \(limit)",
-                number: WireError.Code.tooLarge.rawValue)
-            return .acknowledge(id: entry.id, .failure(error))
-        }
     }
 
     /// A frame that is no message.

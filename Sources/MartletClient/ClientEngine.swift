@@ -7,6 +7,9 @@ import WebSocketTransport
 final class ClientEngine {
     let eventLoop: any EventLoop
     private let url: String
+    private let provider: MartletClient.TokenProvider?
+    private let figures: ClientFigures
+    private var asking: Task<Void, Never>?
     private var machine: ClientStateMachine
     private var connection: WebSocketConnection?
     /// Of the socket: what an earlier one still says is dropped.
@@ -17,16 +20,31 @@ final class ClientEngine {
     private var joins: [String: [EventLoopPromise<JoinedRoom>]] = [:]
     private var pages: [String: EventLoopPromise<HistoryPage>] = [:]
     private var streams: [Int: AsyncStream<MartletEvent>.Continuation] = [:]
+    private var stateStreams: [Int: AsyncStream<ConnectionState>.Continuation] = [:]
     private var streamCount = 0
     private let idPrefix: String
     private var idCount = 0
 
     /// - Parameter idPrefix: differs between two processes that share a client instance.
-    init(eventLoop: any EventLoop, url: String, client: String, token: String?, idPrefix: String) {
+    init(
+        eventLoop: any EventLoop, url: String, client: String, credential: MartletClient.Credential, idPrefix: String,
+        figures: ClientFigures
+    ) {
         self.eventLoop = eventLoop
         self.url = url
         self.idPrefix = idPrefix
-        self.machine = ClientStateMachine(client: client, token: token)
+        self.figures = figures
+        switch credential {
+        case .user(let name):
+            provider = nil
+            machine = ClientStateMachine(client: client, identity: .user(name))
+        case .token(let token):
+            provider = nil
+            machine = ClientStateMachine(client: client, identity: .token(token))
+        case .tokenProvider(let provider):
+            self.provider = provider
+            machine = ClientStateMachine(client: client, identity: .provider)
+        }
     }
 
     // MARK: Calls
@@ -45,11 +63,7 @@ final class ClientEngine {
     }
 
     func close() {
-        run { $0.close() }
-        ticking?.cancel()
-        ticking = nil
-        for stream in streams.values { stream.finish() }
-        streams = [:]
+        run { $0.close(now: Self.now()) }
     }
 
     func join(_ room: String, _ promise: EventLoopPromise<JoinedRoom>) {
@@ -61,7 +75,11 @@ final class ClientEngine {
         run { $0.leave(room, now: Self.now()) }
     }
 
-    func publish(text: String?, data: String?, to room: String, _ promise: EventLoopPromise<Acknowledgement>) {
+    /// - Parameter counted: what the caller added to ``ClientFigures/addOnItsWay(_:)``.
+    func publish(
+        text: String?, data: String?, to room: String, counted: Int, _ promise: EventLoopPromise<Acknowledgement>
+    ) {
+        figures.addOnItsWay(-counted)
         let id = nextID()
         acknowledgements[id] = promise
         run { $0.publish(Outbox.Entry(id: id, room: room, text: text, data: data), now: Self.now()) }
@@ -94,6 +112,18 @@ final class ClientEngine {
         }
     }
 
+    func add(_ stream: AsyncStream<ConnectionState>.Continuation, boundBox: NIOLoopBoundBox<ClientEngine>) {
+        if let state = figures.state { stream.yield(state) }
+        guard machine.phase != .closed else { return stream.finish() }
+        streamCount += 1
+        let number = streamCount
+        stateStreams[number] = stream
+        let eventLoop = eventLoop
+        stream.onTermination = { _ in
+            eventLoop.execute { boundBox.value.stateStreams[number] = nil }
+        }
+    }
+
     private func nextID() -> String {
         idCount += 1
         return "\(idPrefix)-\(idCount)"
@@ -103,12 +133,15 @@ final class ClientEngine {
 
     private func run(_ input: (inout ClientStateMachine) -> [ClientStateMachine.Effect]) {
         eventLoop.assertInEventLoop()
-        for effect in input(&machine) { perform(effect) }
+        let effects = input(&machine)
+        figures.set(buffered: machine.outbox.bytes, roundTrip: machine.roundTrip)
+        for effect in effects { perform(effect) }
     }
 
     private func perform(_ effect: ClientStateMachine.Effect) {
         switch effect {
-        case .connect: connect()
+        case .askForToken: askForToken()
+        case .connect(let resuming): connect(to: resuming ? url + "&resume=1" : url)
         case .connectLater(let milliseconds):
             reconnecting = eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
                 self.run { $0.retry(now: Self.now()) }
@@ -121,10 +154,13 @@ final class ClientEngine {
         case .abandon:
             generation += 1
             reconnecting?.cancel()
-            connection?.close(code: WebSocketCloseCode.normal, reason: "")
+            asking?.cancel()
+            connection?.abort()
             connection = nil
-        case .emit(let event):
-            for stream in streams.values { stream.yield(event) }
+        case .sayGoodbye:
+            guard let connection else { return lost(code: 1006, reason: "") }
+            connection.close(code: WebSocketCloseCode.normal, reason: "")
+        case .emit(let event): emit(event)
         case .acknowledge(let id, let result):
             acknowledgements.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
         case .answerJoin(let room, let result):
@@ -133,7 +169,45 @@ final class ClientEngine {
         }
     }
 
-    private func connect() {
+    private func emit(_ event: MartletEvent) {
+        for stream in streams.values { stream.yield(event) }
+        guard case .state(let state) = event else { return }
+        figures.set(state)
+        for stream in stateStreams.values { stream.yield(state) }
+        guard case .closed = state else { return }
+        ticking?.cancel()
+        for stream in streams.values { stream.finish() }
+        for stream in stateStreams.values { stream.finish() }
+        streams = [:]
+        stateStreams = [:]
+    }
+
+    private func askForToken() {
+        guard let provider else { return }
+        generation += 1
+        let generation = generation
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let eventLoop = eventLoop
+        asking = Task {
+            let answer: Result<String, any Error>
+            do {
+                answer = .success(try await provider())
+            } catch {
+                answer = .failure(error)
+            }
+            eventLoop.execute { bound.value.told(answer, generation: generation) }
+        }
+    }
+
+    private func told(_ answer: Result<String, any Error>, generation: Int) {
+        guard generation == self.generation else { return }
+        switch answer {
+        case .success(let token): run { $0.connect(withToken: token, now: Self.now()) }
+        case .failure(let error): lost(code: 1006, reason: "no token: \(error)")
+        }
+    }
+
+    private func connect(to url: String) {
         generation += 1
         let generation = generation
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
@@ -149,7 +223,7 @@ final class ClientEngine {
             }
             self.connection = nil
             self.generation += 1
-            self.run { $0.close(code: final.status, reason: final.reason) }
+            self.run { $0.finish(code: final.status, reason: final.reason) }
         }
     }
 

@@ -16,26 +16,46 @@ enum ClientFrame {
         }
     }
 
+    /// One frame that says who this is, which session goes on, and the rooms to be in, whether it does or not.
+    static func resume(
+        _ session: ClientStateMachine.Place, as identity: (kind: String, value: String), client: String,
+        status: String, rooms: [(name: String, since: Position?)], id: String
+    ) -> [UInt8] {
+        frame("auth", id: id) { writer in
+            writer.member(identity.kind, identity.value)
+            writer.member("client", client)
+            writer.member("status", status)
+            writer.key("resume")
+            writer.beginObject()
+            writer.member("session", session.session)
+            writer.member("secret", session.secret)
+            writer.endObject()
+            if !rooms.isEmpty { member(rooms, in: &writer) }
+        }
+    }
+
     /// One frame for all rooms, so that a reconnect costs one frame however many they are.
     static func join(_ rooms: [(name: String, since: Position?)], id: String) -> [UInt8] {
-        frame("join", id: id) { writer in
-            writer.key("rooms")
-            writer.beginArray()
-            for room in rooms {
+        frame("join", id: id) { member(rooms, in: &$0) }
+    }
+
+    private static func member(_ rooms: [(name: String, since: Position?)], in writer: inout JSONWriter) {
+        writer.key("rooms")
+        writer.beginArray()
+        for room in rooms {
+            writer.beginObject()
+            writer.member("room", room.name)
+            if let since = room.since {
+                writer.key("since")
                 writer.beginObject()
-                writer.member("room", room.name)
-                if let since = room.since {
-                    writer.key("since")
-                    writer.beginObject()
-                    writer.member("epoch", since.epoch)
-                    writer.member("seq", since.seq)
-                    if let tag = since.tag { writer.member("tag", tag) }
-                    writer.endObject()
-                }
+                writer.member("epoch", since.epoch)
+                writer.member("seq", since.seq)
+                if let tag = since.tag { writer.member("tag", tag) }
                 writer.endObject()
             }
-            writer.endArray()
+            writer.endObject()
         }
+        writer.endArray()
     }
 
     static func leave(_ room: String, id: String) -> [UInt8] {

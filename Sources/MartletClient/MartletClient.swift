@@ -10,7 +10,7 @@ import WireProtocol
 ///     try await client.join("general")
 ///     try await client.publish("hi", to: "general")
 ///
-/// It reconnects by itself, with full jitter, and takes up each room after the last message it delivered: each message
+/// It reconnects by itself, with full jitter, to the same session as long as the server keeps it, and takes up each room after the last message it delivered: each message
 /// once, in the order of `seq`, also after a reconnect to another node. A publish is sent again under the same id until
 /// it is acknowledged, so it is stored once. What cannot be had is said as ``MartletEvent/gap(room:from:to:)``.
 ///
@@ -21,8 +21,15 @@ public final class MartletClient: Sendable {
         /// For servers that run with `MARTLET_AUTH=none`.
         case user(String)
         case token(String)
+        /// Asked at each connect for a token that is good then. An error, or no answer within 10 s, is an attempt that
+        /// failed: it is asked again after a while.
+        case tokenProvider(TokenProvider)
     }
 
+    /// Called from any thread.
+    public typealias TokenProvider = @Sendable () async throws -> String
+
+    private let figures = ClientFigures()
     private let eventLoop: any EventLoop
     private let engine: NIOLoopBoundBox<ClientEngine>
 
@@ -33,13 +40,12 @@ public final class MartletClient: Sendable {
     public init(url: String, credential: Credential, clientInstance: String? = nil) throws(MartletError) {
         var generator = SystemRandomNumberGenerator()
         let client = clientInstance ?? "swift-" + Base64URL.random(count: 16, using: &generator)
-        var token: String?
         var query = [("client", client)]
         do {
             _ = try ClientMessage.validate(client: client)
             switch credential {
             case .user(let name): query.insert(("user", try UserName(validating: name).string), at: 0)
-            case .token(let text): token = text
+            case .token, .tokenProvider: break
             }
         } catch {
             throw MartletError(.invalidArgument, error.message)
@@ -52,8 +58,8 @@ public final class MartletClient: Sendable {
         eventLoop = MultiThreadedEventLoopGroup.singleton.any()
         engine = .makeBoxSendingValue(
             ClientEngine(
-                eventLoop: eventLoop, url: url + separator + parameters, client: client, token: token,
-                idPrefix: Base64URL.random(count: 10, using: &generator)),
+                eventLoop: eventLoop, url: url + separator + parameters, client: client, credential: credential,
+                idPrefix: Base64URL.random(count: 10, using: &generator), figures: figures),
             eventLoop: eventLoop)
     }
 
@@ -70,12 +76,33 @@ public final class MartletClient: Sendable {
         return stream
     }
 
+    /// How the connection is now, and each change of it; ends behind `closed`. Before ``connect()`` there is none.
+    public func states() -> AsyncStream<ConnectionState> {
+        let (stream, continuation) = AsyncStream.makeStream(of: ConnectionState.self)
+        let engine = engine
+        eventLoop.execute { engine.value.add(continuation, boundBox: engine) }
+        return stream
+    }
+
+    /// How the connection is now; `nil` before ``connect()``.
+    public var state: ConnectionState? { figures.state }
+
+    /// How long the server's answer to the last ping took; `nil` before the first. Measured once on each connection,
+    /// and again when it was silent for 20 s.
+    public var roundTrip: Duration? { figures.roundTrip }
+
+    /// Bytes of this client's messages that are not acknowledged yet, sent or not. Who posts faster than the server
+    /// takes can wait until it falls.
+    public var bufferedAmount: Int { figures.bufferedAmount }
+
     /// Starts; from here on the client stays connected by itself.
     public func connect() {
         perform { $0.start() }
     }
 
-    /// Ends the connection for good. Calls that wait fail with `closed`.
+    /// Ends the session and the connection for good: others see this client go at once. Calls that wait fail with
+    /// `closed`; streams end when the server has heard of it, a second or two later if it does not answer. Without a
+    /// connection the session ends when the server's grace is over.
     public func close() {
         perform { $0.close() }
     }
@@ -111,7 +138,9 @@ public final class MartletClient: Sendable {
         } else if let data, !Self.isJSON(data) {
             promise.fail(MartletError(.invalidArgument, "data is not JSON"))
         } else {
-            perform { $0.publish(text: text, data: data, to: room, promise) }
+            let counted = (text?.utf8.count ?? 0) + (data?.utf8.count ?? 0)
+            figures.addOnItsWay(counted)
+            perform { $0.publish(text: text, data: data, to: room, counted: counted, promise) }
         }
         return PostedMessage(future: promise.futureResult)
     }

@@ -41,6 +41,8 @@ struct Outbox: Equatable {
     static let window = (messages: 64, bytes: 256 * 1024)
 
     private(set) var entries: [Entry] = []
+    /// Of all frames in ``entries``.
+    private(set) var bytes = 0
     var pace = Pace()
     /// Rooms in which a message was refused for now, and until when nothing is sent there.
     private var holds: [String: Int64] = [:]
@@ -51,6 +53,7 @@ struct Outbox: Equatable {
 
     mutating func add(_ entry: Entry) {
         entries.append(entry)
+        bytes += entry.frame.count
     }
 
     /// A session begins: nothing is on its way in it.
@@ -62,6 +65,7 @@ struct Outbox: Equatable {
     mutating func remove(_ id: String) -> Entry? {
         guard let index = entries.firstIndex(where: { $0.id == id }) else { return nil }
         let entry = entries.remove(at: index)
+        bytes -= entry.frame.count
         if entry.isProbe { holds[entry.room] = nil }
         return entry
     }
@@ -85,6 +89,7 @@ struct Outbox: Equatable {
     private mutating func removeAll(where isGone: (Entry) -> Bool) -> [Entry] {
         let gone = entries.filter(isGone)
         for entry in gone where entry.isProbe { holds[entry.room] = nil }
+        for entry in gone { bytes -= entry.frame.count }
         if !gone.isEmpty { entries.removeAll(where: isGone) }
         return gone
     }

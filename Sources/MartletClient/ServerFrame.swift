@@ -23,6 +23,10 @@ enum ServerFrame: Equatable {
         var user: String
         var node: String
         var limits = Limits()
+        /// With it the client may come back to this session.
+        var secret: String?
+        /// It is the session of before, with its rooms.
+        var isResumed = false
     }
 
     /// What the server did not say is `nil`.
@@ -94,7 +98,8 @@ extension ServerFrame {
                     session: session, user: user, node: object.string("node") ?? "",
                     limits: Limits(
                         messageBytes: limits?.integer("message_bytes"),
-                        messagesPerSecond: limits?.integer("messages_per_second"))))
+                        messagesPerSecond: limits?.integer("messages_per_second")),
+                    secret: object.string("secret"), isResumed: object.bool("resumed") ?? false))
         case "joined":
             guard let room, let epoch = object.string("epoch"), let seq = object.integer("seq") else { return nil }
             return .joined(

@@ -3,7 +3,7 @@ import Testing
 @testable import MartletClient
 
 struct ClientStateMachineTests {
-    private var machine = ClientStateMachine(client: "c1", token: nil)
+    private var machine = ClientStateMachine(client: "c1", identity: .user("alice"))
 
     private static let welcome = ServerFrame.welcome(.init(session: "s", user: "alice", node: "node-a"))
 
@@ -42,6 +42,7 @@ struct ClientStateMachineTests {
         _ = machine.join("r")
         _ = machine.received(.welcome(.init(session: "s", user: "alice", node: "node-a", limits: limits)), now: 0)
         _ = machine.received(Self.joined("r", seq), now: 0)
+        machine.isUnmeasured = false
     }
 
     /// Loses the connection and is in room `r` again.
@@ -54,7 +55,7 @@ struct ClientStateMachineTests {
 
     @Test("A connection starts with welcome and one join frame for all rooms")
     mutating func start() {
-        #expect(machine.start(now: 0) == [.emit(.state(.connecting)), .connect])
+        #expect(machine.start(now: 0) == [.emit(.state(.connecting)), .connect(resuming: false)])
         #expect(machine.start(now: 0) == [])
         #expect(machine.join("a") == [])
         #expect(machine.join("b") == [])
@@ -66,11 +67,12 @@ struct ClientStateMachineTests {
     }
 
     @Test("With a token, the first frame is auth; the next says how to be seen")
-    func token() {
-        let machine = ClientStateMachine(client: "c1", token: "ey.x")
+    mutating func token() {
+        machine = ClientStateMachine(client: "c1", identity: .token("ey.x"))
         let status = #"{"type":"status","status":"online"}"#
         #expect(sent(machine.opened()) == [#"{"type":"auth","token":"ey.x","client":"c1"}"#, status])
-        #expect(sent(ClientStateMachine(client: "c1", token: nil).opened()) == [status])
+        machine = ClientStateMachine(client: "c1", identity: .user("alice"))
+        #expect(sent(machine.opened()) == [status])
     }
 
     @Test("After a loss it waits with jitter, rejoins with its position, and repeats nothing")
@@ -79,7 +81,7 @@ struct ClientStateMachineTests {
         #expect(messages(machine.received(Self.message(5), now: 0)) == [5])
         let lost = machine.lost(code: 1006, reason: "", now: 100, random: 0.5)
         #expect(lost == [.emit(.state(.waiting(milliseconds: 500, reason: ""))), .connectLater(milliseconds: 500)])
-        #expect(machine.retry(now: 600) == [.emit(.state(.connecting)), .connect])
+        #expect(machine.retry(now: 600) == [.emit(.state(.connecting)), .connect(resuming: false)])
         #expect(
             sent(machine.received(Self.welcome, now: 700)) == [
                 #"{"type":"join","id":"join-2","rooms":[{"room":"r","since":{"epoch":"e","seq":5,"tag":"t5"}}]}"#
@@ -187,8 +189,8 @@ struct ClientStateMachineTests {
         }
         #expect(machine.outbox["p1"]?.doubtfulSince == 299_999)
         _ = machine.received(Self.tooFast("p1", wait: 100), now: 300_000)
-        guard case .acknowledge("p1", .failure(let error))? = machine.close().first else { Issue.record(); return }
-        #expect(error.kind == .closed, "not outcomeUnknown")
+        let end = machine.close(now: 300_000).first
+        #expect(end == .acknowledge(id: "p1", .failure(MartletError(.closed, "the client is closed"))))
     }
 
     @Test("A refusal answers one attempt: what was sent before a loss may still be stored")
@@ -331,7 +333,7 @@ struct ClientStateMachineTests {
         #expect(machine.tick(now: 9000, random: 0) == [])
         #expect(
             machine.lost(code: 4000, reason: "draining, reconnect", now: 9001, random: 0.9)
-                == [.emit(.state(.connecting)), .connect])
+                == [.emit(.state(.connecting)), .connect(resuming: false)])
         #expect(machine.backoff.attempts == 0)
         #expect(
             machine.lost(code: 1006, reason: "", now: 9002, random: 0.5).last == .connectLater(milliseconds: 500),
@@ -350,6 +352,7 @@ struct ClientStateMachineTests {
     mutating func refusedJoin() {
         _ = machine.start(now: 0)
         _ = machine.received(Self.welcome, now: 0)
+        machine.isUnmeasured = false
         _ = machine.join("r")
         var refusal = ServerFrame.Refusal(
             id: "join-1", room: "r", number: 113, reason: "unavailable", message: "wait", retryAfter: 300)
@@ -368,6 +371,7 @@ struct ClientStateMachineTests {
         _ = machine.start(now: 0)
         for room in ["a", "b"] { _ = machine.join(room) }
         _ = machine.received(Self.welcome, now: 0)
+        machine.isUnmeasured = false
         #expect(machine.received(Self.tooFast("join-1", wait: 300), now: 0) == [])
         #expect(
             sent(machine.tick(now: 300, random: 0))

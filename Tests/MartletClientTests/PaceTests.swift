@@ -43,7 +43,7 @@ struct PaceTests {
 
     @Test("Typing is left out while messages have to wait")
     func typing() {
-        var machine = ClientStateMachine(client: "c1", token: nil)
+        var machine = ClientStateMachine(client: "c1", identity: .user("alice"))
         _ = machine.start(now: 0)
         for room in ["a", "b"] { _ = machine.join(room) }
         let limits = ServerFrame.Limits(messagesPerSecond: 20)

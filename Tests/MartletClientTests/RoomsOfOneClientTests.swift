@@ -4,7 +4,7 @@ import Testing
 
 /// What concerns one room must not take the others with it, nor outlive the room's epoch.
 struct RoomsOfOneClientTests {
-    private var machine = ClientStateMachine(client: "c1", token: nil)
+    private var machine = ClientStateMachine(client: "c1", identity: .user("alice"))
 
     private static let welcome = ServerFrame.welcome(.init(session: "s", user: "alice", node: "node-a"))
 

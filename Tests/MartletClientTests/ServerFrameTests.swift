@@ -21,6 +21,14 @@ struct ServerFrameTests {
                     .init(
                         session: session.string, user: "bob", node: "n",
                         limits: .init(messageBytes: 2, messagesPerSecond: 3))))
+        var resumed = welcome
+        resumed.secret = "Q9"
+        resumed.isResumed = true
+        guard case .welcome(let back)? = ServerFrame(decoding: ServerMessage.welcome(resumed, id: nil)) else {
+            Issue.record("no welcome")
+            return
+        }
+        #expect(back.secret == "Q9" && back.isResumed)
         #expect(
             ServerFrame(decoding: ServerMessage.left(room: room, id: "l"))
                 == .left(
