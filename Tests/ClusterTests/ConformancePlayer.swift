@@ -19,6 +19,8 @@ final class ConformancePlayer: Sendable {
         var states: [String] = []
         /// Of the last welcome.
         var node: String?
+        /// Of each welcome.
+        var sessions: [String] = []
         var messages: [Message] = []
         var gaps: [Gap] = []
         var joined: [JoinedRoom] = []
@@ -32,9 +34,10 @@ final class ConformancePlayer: Sendable {
         mutating func add(_ event: MartletEvent) {
             switch event {
             case .state(.connecting): states.append("connecting")
-            case .state(.online(let node, _)):
+            case .state(.online(let node, let session)):
                 states.append("online")
                 self.node = node
+                sessions.append(session)
             case .state(.waiting): states.append("waiting")
             case .state(.closed): states.append("closed")
             case .joined(let joined): self.joined.append(joined)

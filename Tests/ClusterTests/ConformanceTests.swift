@@ -57,8 +57,10 @@ private struct ConformancePlay {
             var credential = MartletClient.Credential.user(user)
             if person.token == "good" {
                 let secret = ["MARTLET_TOKEN_SECRET": scenario.node["MARTLET_TOKEN_SECRET"] ?? ""]
-                let minted = try await MartletProgram.run(["token", "mint", user], environment: secret)
-                credential = .token(minted.text.filter { !$0.isWhitespace })
+                credential = .tokenProvider {
+                    let minted = try await MartletProgram.run(["token", "mint", user], environment: secret)
+                    return minted.text.filter { !$0.isWhitespace }
+                }
             } else if person.token != nil {
                 credential = .token("eyJ.x.y")
             }
