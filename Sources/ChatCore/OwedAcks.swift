@@ -21,22 +21,23 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
         entries.insert(Entry(seq: seq, since: now, publish: publish), at: index)
     }
 
-    /// The relay, or the log, brought the messages up to this `seq`.
-    package mutating func delivered(through seq: Int64) {
-        guard let first = entries.first, first.seq <= seq else { return }
-        entries.removeAll { $0.seq <= seq }
+    /// All up to this `seq`: the relay, or the log, brought the messages, or a gap swallowed them.
+    package mutating func take(through seq: Int64) -> [(seq: Int64, publish: Publish)] {
+        guard let first = entries.first, first.seq <= seq else { return [] }
+        let taken = entries.prefix { $0.seq <= seq }.map { ($0.seq, $0.publish) }
+        entries.removeFirst(taken.count)
+        return taken
     }
 
-    /// The one message of this `seq` came.
-    package mutating func delivered(_ seq: Int64) {
-        entries.removeAll { $0.seq == seq }
-    }
-
-    /// Will not come: returns those that a gap up to this `seq` swallowed.
-    package mutating func takeSwallowed(through seq: Int64) -> [(seq: Int64, publish: Publish)] {
-        let swallowed = entries.filter { $0.seq <= seq }
-        entries.removeAll { $0.seq <= seq }
-        return swallowed.map { ($0.seq, $0.publish) }
+    /// As ``take(through:)``, of those that match.
+    package mutating func take(
+        through seq: Int64, where matches: (Publish) -> Bool
+    ) -> [(seq: Int64, publish: Publish)] {
+        guard let first = entries.first, first.seq <= seq else { return [] }
+        func isTaken(_ entry: Entry) -> Bool { entry.seq <= seq && matches(entry.publish) }
+        let taken = entries.filter(isTaken).map { ($0.seq, $0.publish) }
+        entries.removeAll(where: isTaken)
+        return taken
     }
 
     /// Returns and drops what is owed since before that moment.
@@ -47,7 +48,7 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
     }
 
     package mutating func takeAll() -> [(seq: Int64, publish: Publish)] {
-        takeSwallowed(through: .max)
+        take(through: .max)
     }
 
     /// The first of those that are owed since before that moment.

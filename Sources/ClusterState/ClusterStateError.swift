@@ -4,6 +4,8 @@ package struct ClusterStateError: Error, Sendable, Hashable, CustomStringConvert
         /// A key of ours holds what we did not write, or another version did.
         case unexpectedReply
         case invalidNodeName
+        /// The incarnation that asks was declared dead.
+        case dead
     }
 
     package let code: Code

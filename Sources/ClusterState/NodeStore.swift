@@ -110,7 +110,9 @@ package struct NodeStore: Sendable {
     /// False when there is no survivor; then nothing changed.
     package func abdicate(_ incarnation: Incarnation) -> EventLoopFuture<Bool> {
         redis.eventLoop.makeFutureWithTask {
-            let others = try await list().get().filter { $0.incarnation != incarnation && $0.state == .ready }
+            let others = try await list().get().filter {
+                $0.incarnation != incarnation && $0.state == .ready && $0.leaseMs > 0
+            }
             guard !others.isEmpty else { return false }
             _ = try await claim(incarnation, by: nil, force: true)
             return true

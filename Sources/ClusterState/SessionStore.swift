@@ -120,16 +120,18 @@ package struct SessionStore: Sendable {
     }
 
     /// Takes a session of a dead incarnation, detached until its last lease and the grace are over; `nil` when another has
-    /// it, or it cannot be resumed, and also when the adopter is dead. The caller joins its rooms with the new generation, before the dead
-    /// incarnation is swept from them, and ends it in time.
+    /// it, or it cannot be resumed. Again it gives the same, so that an answer that was lost costs nothing. The caller
+    /// joins its rooms with the new generation, before the dead incarnation is swept from them, and ends it in time.
     ///
-    /// - Parameter leaseEnd: of the dead incarnation, milliseconds of Redis's clock.
+    /// Fails with ``ClusterStateError`` `dead` when the adopter is.
     package func adopt(
         _ session: SessionID, user: UserName, of dead: Incarnation, leaseEnd: Int64, grace: TimeAmount,
         by me: Incarnation
     ) -> EventLoopFuture<AdoptedSession?> {
         redis.eventLoop.makeFutureWithTask {
-            guard try await addToIndex(of: me, session, user: user).get() else { return nil }
+            guard try await addToIndex(of: me, session, user: user).get() else {
+                throw ClusterStateError(code: .dead, message: "\(me) was declared dead and adopts nobody")
+            }
             let reply = try await redis.evaluate(
                 ClusterScripts.sessionAdopt, keys: [.string(keys.session(session))],
                 arguments: [
@@ -139,7 +141,7 @@ package struct SessionStore: Sendable {
             ).get()
             let fields = (reply.array ?? []).map { $0.string ?? "" }
             if fields.count == 1 {
-                // `me`, when an earlier call was answered too late: then the index must go on naming it.
+                // `me`, when its client came to the adopter meanwhile: then the index must go on naming it.
                 if fields[0] != me.description { try await removeFromIndex(of: me, session).get() }
                 return nil
             }

@@ -30,9 +30,10 @@ extension Hub {
     func settleEntry(_ id: SessionID) {
         guard let entry = directory[id] else { return }
         if entry.registration.isVoid {
+            // Redis holds nothing of it under this incarnation, so nobody can take its rooms over from here.
             directory[id] = nil
             pendingEntries.remove(id)
-            return
+            return leaveRooms(of: id)
         }
         if entry.registration.isSettled {
             pendingEntries.remove(id)
@@ -81,15 +82,21 @@ extension Hub {
         _ entry: DirectoryEntry, _ secret: String, _ content: SessionContent, _ attempt: Int, _ command: EntryCommand
     ) {
         let id = command.id
-        resumesUnderWay.insert(id)
+        resumesUnderWay[id, default: 0] += 1
         sessionStore.resume(id, by: command.incarnation, presented: secret, next: secret, user: entry.user)
             .assumeIsolated().whenComplete { result in
-                self.resumesUnderWay.remove(id)
+                self.endedResume(of: id)
                 guard self.isCurrent(command) else { return }
                 switch result {
                 case .success(.resumed(let record, _)):
+                    self.directory[id]?.owner = command.incarnation
                     self.directory[id]?.generation = record.generation
-                    self.put(content, attempt, command)
+                    self.directory[id]?.mustReclaim = false
+                    // What has changed here meanwhile, also that the connection is gone, is written behind it.
+                    self.entryWritten(
+                        SessionContent(generation: record.generation, status: record.status, rooms: record.rooms),
+                        attempt, command)
+                    self.rejoinRooms(of: id)
                 case .success(.refused(.unknown)):
                     // It was ended for us: it begins anew, where it was.
                     self.directory[id]?.generation += 1
@@ -199,10 +206,13 @@ extension Hub {
         sessionStore.end(entry.record(id, owner: command.incarnation)).assumeIsolated().whenComplete { result in
             guard self.isCurrent(command) else { return }
             switch result {
-            case .success(let wasOurs):
+            case .success(true):
                 self.directory[id]?.registration.removed(attempt)
                 self.settleEntry(id)
-                if wasOurs { self.leaveRooms(of: id) } else { self.leaveRoomsLater(of: id) }
+            case .success(false):
+                self.directory[id] = nil
+                self.pendingEntries.remove(id)
+                self.leaveRoomsLater(of: id)
             case .failure:
                 self.directory[id]?.registration.removeFailed(attempt)
             }

@@ -96,7 +96,9 @@ extension Hub {
         guard let sessions = users[stream.user]?.sessions else { return }
         let element = message.element
         let origin = element.origin.flatMap { sessions[$0] == nil ? nil : $0 }
-        if origin != nil { directs[stream.room]?.owed.delivered(message.seq) }
+        let owed =
+            directs[stream.room]?.owed.take(through: message.seq) { self.sessions[$0.session]?.user == stream.user }
+            ?? []
         let ack = origin.map { _ in
             ServerMessage.ack(room: stream.room, rawID: element.id, seq: message.seq, ts: element.ts, tag: message.tag)
         }
@@ -108,6 +110,7 @@ extension Hub {
                     .init(sessions: group.map(\.key), frame: frame, origin: origin, own: own))
             }
         }
+        acknowledgeDuplicates(owed, by: origin, message.seq, room: stream.room)
     }
 
     private func send(_ text: [UInt8], to user: UserName) {
@@ -117,7 +120,7 @@ extension Hub {
     private func tellGap(_ stream: DirectStream, epoch: String, from: Int64, to: Int64) {
         metrics.gaps += 1
         send(ServerMessage.gap(room: stream.room, epoch: epoch, from: from, to: to), to: stream.user)
-        for (seq, owed) in directs[stream.room]?.owed.takeSwallowed(through: to) ?? [] {
+        for (seq, owed) in directs[stream.room]?.owed.take(through: to) ?? [] {
             acknowledge(owed, seq, room: stream.room)
         }
     }

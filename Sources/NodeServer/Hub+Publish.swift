@@ -89,7 +89,10 @@ extension Hub {
                     } else if (room.sequencer.position?.seq ?? 0) < seq {
                         room.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
                         self.awaitRelay(room, seq: seq)
+                    } else {
+                        return false
                     }
+                    return true
                 }
             case .failure(let error) where Self.isFinal(error):
                 self.refuse(room.queue.answered(), self.wireError(error), room: room.name)
@@ -112,8 +115,9 @@ extension Hub {
                 let entries = self.directs[name]?.queue.answered() ?? []
                 self.settle(entries, outcomes, room: name) { seq, owed, user in
                     let heard = self.users[user]?.directs[name]?.sequencer.position?.seq ?? 0
-                    guard heard < seq else { return }
+                    guard heard < seq else { return false }
                     self.directs[name]?.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
+                    return true
                 }
             case .failure(let error) where Self.isFinal(error):
                 self.refuse(self.directs[name]?.queue.answered() ?? [], self.wireError(error), room: name)
@@ -151,28 +155,28 @@ extension Hub {
         return !passing.contains(String(word))
     }
 
-    /// - Parameter owe: takes what the relay is to acknowledge, unless it was faster than this answer and has done so.
+    /// - Parameter owe: takes what is to be acknowledged in the place of its message; false when that has passed.
     private func settle(
         _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ outcomes: [PublishOutcome], room: RoomName,
-        owe: (Int64, HubRoom.OwedAck, UserName) -> Void
+        owe: (Int64, HubRoom.OwedAck, UserName) -> Bool
     ) {
         forget(entries)
         for (entry, outcome) in zip(entries, outcomes) {
             let pending = entry.element
             switch outcome {
             case .stored(let seq, let ts, let epoch):
-                owe(
+                _ = owe(
                     seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts, epoch: epoch),
                     pending.publication.from)
             case .duplicate(let seq, let ts, pending.publication.tag, let epoch):
                 // Stored by an earlier try, whose answer was lost.
-                owe(
+                _ = owe(
                     seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts, epoch: epoch),
                     pending.publication.from)
-            case .duplicate(let seq, let ts, let tag, _):
-                reply(
-                    pending.session,
-                    ServerMessage.ack(room: room, id: pending.id, seq: seq, ts: ts, tag: tag, duplicate: true))
+            case .duplicate(let seq, let ts, let tag, let epoch):
+                let owed = HubRoom.OwedAck(
+                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, duplicateTag: tag)
+                if !owe(seq, owed, pending.publication.from) { acknowledge(owed, seq, room: room) }
             case .idReused:
                 reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))
             }
@@ -235,7 +239,7 @@ extension Hub {
 
     /// Messages up to this `seq` will not be relayed. What is stored in the room's epoch is acknowledged all the same.
     func acknowledgeSwallowed(_ room: HubRoom, through seq: Int64, epochTurned: Bool) {
-        for (seq, owed) in epochTurned ? room.owed.takeAll() : room.owed.takeSwallowed(through: seq) {
+        for (seq, owed) in epochTurned ? room.owed.takeAll() : room.owed.take(through: seq) {
             if epochTurned {
                 deny(owed, room: room.name)
             } else {
@@ -264,8 +268,21 @@ extension Hub {
         }
     }
 
+    /// The messages came, and with them the acks of those who sent them; duplicates are acknowledged behind.
+    func acknowledgeDuplicates(
+        _ owed: [(seq: Int64, publish: HubRoom.OwedAck)], by origin: SessionID?, _ seq: Int64, room: RoomName
+    ) {
+        for (of, owed) in owed where owed.duplicateTag != nil && (of != seq || owed.session != origin) {
+            acknowledge(owed, of, room: room)
+        }
+    }
+
     func acknowledge(_ owed: HubRoom.OwedAck, _ seq: Int64, room: RoomName) {
-        reply(owed.session, ServerMessage.ack(room: room, id: owed.id, seq: seq, ts: owed.ts, tag: nil))
+        reply(
+            owed.session,
+            ServerMessage.ack(
+                room: room, id: owed.id, seq: seq, ts: owed.ts, tag: owed.duplicateTag,
+                duplicate: owed.duplicateTag != nil))
     }
 
     private func deny(_ owed: HubRoom.OwedAck, room: RoomName) {

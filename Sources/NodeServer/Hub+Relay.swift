@@ -147,7 +147,7 @@ extension Hub: RedisSubscriberDelegate {
         _ text: UnsafeRawBufferPointer, origin: SessionID?, id: String, seq: Int64, tag: String, ts: Int64,
         of room: HubRoom
     ) {
-        room.owed.delivered(through: seq)
+        defer { acknowledgeDuplicates(room.owed.take(through: seq), by: origin, seq, room: room.name) }
         // Also when the sender has left the room since: its publish is answered.
         let local = origin.flatMap { sessions[$0]?.shard }
         for shard in room.interest.indices where room.interest[shard] > 0 || local == shard {

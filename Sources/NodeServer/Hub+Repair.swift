@@ -206,7 +206,7 @@ extension Hub {
                 if present[id] == nil { self.directory[id]?.written = nil }
                 if self.directory[id]?.registration.isSettled == false { self.pendingEntries.insert(id) }
             }
-            for (id, user) in present where self.directory[id] == nil {
+            for (id, user) in present where self.directory[id] == nil && self.resumesUnderWay[id] == nil {
                 self.directory[id] = DirectoryEntry(stray: user)
                 self.pendingEntries.insert(id)
             }
@@ -231,6 +231,7 @@ extension Hub {
     func fenced(_ incarnation: Incarnation) {
         guard self.incarnation == incarnation else { return }
         self.incarnation = nil
+        failAdoptions()
         onFenced()
     }
 

@@ -20,11 +20,12 @@ extension Hub {
         }
         let id = asked.session
         let next = SessionSecret()
-        resumesUnderWay.insert(id)
+        resumesUnderWay[id, default: 0] += 1
         sessionStore.resume(
             id, by: incarnation, presented: asked.secret.digest, next: next.digest, user: opening.user
         ).assumeIsolated().whenComplete { result in
-            self.resumesUnderWay.remove(id)
+            self.endedResume(of: id)
+            defer { self.goodbyes.remove(opening.connection) }
             switch result {
             case .success(.resumed(let record, _)) where self.incarnation == incarnation:
                 self.goOn(record, next, opening)
@@ -32,8 +33,12 @@ extension Hub {
                 self.fenced(incarnation)
             case .success(.refused):
                 if self.sessions[opening.connection] != nil { self.enter(opening) }
-            case .success, .failure:
-                guard case .failure(let error) = result else { return }
+            case .success(.resumed):
+                // Of an incarnation that is dead by now: whoever swept it has the session. The client asks again.
+                self.refuse(opening.connection, self.unavailable())
+            case .failure(let error):
+                // It may be ours all the same: then the index has a line that nobody here stands behind.
+                self.needsDirectoryReconcile = true
                 self.refuse(opening.connection, self.wireError(error))
             }
         }
@@ -42,6 +47,10 @@ extension Hub {
     /// This incarnation owns the session now, with the record's generation.
     private func goOn(_ record: SessionRecord, _ secret: SessionSecret, _ opening: SessionOpening) {
         let id = record.session
+        if let known = directory[id], known.generation >= record.generation {
+            // A later one was answered first.
+            return emit(.moved(id, connection: opening.connection), to: opening.shard)
+        }
         // The connection that had it here, if any, has it no more; the rooms stay.
         if let former = sessions[id] { emit(.moved(id, connection: former.connection), to: former.shard) }
         unbind(id)
@@ -50,10 +59,11 @@ extension Hub {
         var entry = DirectoryEntry(record, secret: secret.digest, isDetached: false)
         if let status = opening.status { entry.status = status }
         if let client = opening.client { entry.client = client }
-        directory[id] = entry
+        directory[id] = numbered(entry)
+        takeOver(record)
         guard var session = sessions.removeValue(forKey: opening.connection) else {
-            // Its client went away while Redis was asked.
-            return detach(id)
+            // Its client went away while Redis was asked, for good or not.
+            return goodbyes.remove(opening.connection) == nil ? detach(id) : end(id)
         }
         openings.remove(opening.connection)
         session.status = entry.status
@@ -134,7 +144,7 @@ extension Hub {
 
     /// Word of another owner. While this node takes the session over itself it may be its own word.
     func moved(_ id: SessionID, generation: Int64) {
-        guard !resumesUnderWay.contains(id), let entry = directory[id], entry.generation < generation else { return }
+        guard resumesUnderWay[id] == nil, let entry = directory[id], entry.generation < generation else { return }
         abandon(id)
     }
 
@@ -147,7 +157,7 @@ extension Hub {
         unbind(id)
         stopHearing(entry.user, for: id)
         leaveRoomsLater(of: id)
-        guard let incarnation, mayWrite(), !resumesUnderWay.contains(id) else { return }
+        guard let incarnation, mayWrite(), resumesUnderWay[id] == nil else { return }
         _ = sessionStore.removeFromIndex(of: incarnation, id)
     }
 
@@ -157,27 +167,23 @@ extension Hub {
     /// rooms, so that nobody sees them go. Succeeds when they have moved, or after ``NodeConfiguration/adoptionPatience``.
     func adopt(_ adopted: [AdoptedSession]) -> EventLoopFuture<Void> {
         eventLoop.assertInEventLoop()
+        guard mayWrite(), adopted.allSatisfy({ $0.record.owner == incarnation }) else {
+            return eventLoop.makeFailedFuture(AdoptionEnded())
+        }
         var memberships: [(SessionID, RoomName)] = []
         for session in adopted {
             let id = session.record.session
             // Resumed here meanwhile.
             guard directory[id] == nil else { continue }
-            directory[id] = DirectoryEntry(session.record, secret: nil, isDetached: true)
+            directory[id] = numbered(DirectoryEntry(session.record, secret: nil, isDetached: true))
             guard session.graceLeft > .zero else {
                 end(id)
                 continue
             }
             detachedUntil[id] = .now() + session.graceLeft
             hear(session.record.user, for: id)
-            for name in session.record.rooms.keys {
-                let room = rooms[name] ?? openRoom(name)
-                roomsOf[id, default: []].insert(name)
-                room.members[id] = HubRoom.Member(
-                    user: session.record.user, info: session.record.info,
-                    registration: Registration(wanting: stake(of: id, session.record.status)))
-                memberships.append((id, name))
-                settle(id, in: room)
-            }
+            takeOver(session.record)
+            memberships += session.record.rooms.keys.map { (id, $0) }
         }
         guard !memberships.isEmpty else { return eventLoop.makeSucceededVoidFuture() }
         let promise = eventLoop.makePromise(of: Void.self)
@@ -187,12 +193,52 @@ extension Hub {
         return promise.futureResult
     }
 
+    /// The rooms of a session that is this incarnation's now: its memberships move here from wherever they were.
+    private func takeOver(_ record: SessionRecord) {
+        let id = record.session
+        for name in record.rooms.keys {
+            let room = rooms[name] ?? openRoom(name)
+            let stake = stake(of: id, record.status)
+            roomsOf[id, default: []].insert(name)
+            room.members[
+                id,
+                default: HubRoom.Member(
+                    user: record.user, info: record.info, registration: Registration(wanting: stake))
+            ].registration.want(stake)
+            settle(id, in: room)
+        }
+    }
+
+    private func numbered(_ entry: DirectoryEntry) -> DirectoryEntry {
+        var entry = entry
+        commandNumber += 1
+        entry.touched = commandNumber
+        return entry
+    }
+
+    func endedResume(of id: SessionID) {
+        let left = (resumesUnderWay[id] ?? 1) - 1
+        resumesUnderWay[id] = left > 0 ? left : nil
+    }
+
+    /// The sweep that waits for them is not ours to go on with.
+    func failAdoptions() {
+        for adoption in adoptions { adoption.promise.fail(AdoptionEnded()) }
+        adoptions = []
+    }
+
+    struct AdoptionEnded: Error, CustomStringConvertible {
+        var description: String { "this node is dead or ends" }
+    }
+
     func checkAdoptions(_ now: NIODeadline) {
         guard !adoptions.isEmpty else { return }
         var open: [Adoption] = []
         for adoption in adoptions {
             let isDone = adoption.memberships.allSatisfy { id, name in
-                rooms[name]?.members[id]?.registration.isSettled ?? true
+                // Settled, or gone on elsewhere.
+                guard directory[id]?.isDetached == true else { return true }
+                return rooms[name]?.members[id]?.registration.isSettled ?? true
             }
             if isDone || adoption.deadline <= now {
                 adoption.promise.succeed(())

@@ -103,6 +103,13 @@ extension Hub {
         return resumed
     }
 
+    /// The client is done, or was sent away.
+    func close(_ id: SessionID, _ connection: SessionID) {
+        guard let known = session(of: id, connection: connection) else { return }
+        if directory[known] == nil { goodbyes.insert(connection) }
+        end(known)
+    }
+
     /// Nobody can come back to it. Its rooms are left once it is certain that no other node has it.
     func end(_ id: SessionID) {
         unbind(id)
@@ -126,7 +133,7 @@ extension Hub {
             room.members[id]?.shard = nil
             room.members[id]?.connection = nil
             // Who was still waiting for a first answer is in no room that could be kept.
-            if !member.registration.isEstablished { leave(name, id) }
+            if !member.registration.isEstablished, directory[id]?.rooms[name] == nil { leave(name, id) }
         }
     }
 

@@ -54,10 +54,12 @@ final class Hub: @unchecked Sendable {
     /// Which session a connection goes on with.
     var resumedBy: [SessionID: SessionID] = [:]
     /// Sessions that this node is taking over at the moment.
-    var resumesUnderWay: Set<SessionID> = []
+    var resumesUnderWay: [SessionID: Int] = [:]
     /// Sessions without a connection, and when they end.
     var detachedUntil: [SessionID: NIODeadline] = [:]
     var adoptions: [Adoption] = []
+    /// Connections that were closed for good while Redis was asked which session they go on with.
+    var goodbyes: Set<SessionID> = []
     /// The index of the incarnation and what this process has may differ.
     var needsDirectoryReconcile = false
 
@@ -134,6 +136,7 @@ final class Hub: @unchecked Sendable {
         eventLoop.assertInEventLoop()
         timer?.cancel()
         timer = nil
+        failAdoptions()
         return subscriber?.stop() ?? eventLoop.makeSucceededVoidFuture()
     }
 
@@ -153,7 +156,7 @@ final class Hub: @unchecked Sendable {
         for command in commands {
             switch command {
             case .open(let opening): open(opening)
-            case .close(let id, let connection): session(of: id, connection: connection).map(end)
+            case .close(let id, let connection): close(id, connection)
             case .detach(let id, let connection): session(of: id, connection: connection).map(detach)
             case .confirm(let id): confirm(id)
             case .join(let request): join(request)

@@ -41,6 +41,8 @@ final class HubRoom {
         let id: String?
         let ts: Int64
         let epoch: String
+        /// Of a publish that was stored by an earlier one: the tag that it got then. Its ack takes the place behind the message.
+        var duplicateTag: String?
     }
 
     /// A message on its way through the sequencer: the finished client text and who it came from.

@@ -59,6 +59,7 @@ final class NodeControl {
     func end() -> EventLoopFuture<Void> {
         hub.eventLoop.assertInEventLoop()
         lease?.stop()
+        hub.mayWrite = { false }
         guard let incarnation = hub.incarnation else { return hub.eventLoop.makeSucceededVoidFuture() }
         let passesOn =
             hub.keepsSessions ? hub.nodes.abdicate(incarnation) : hub.eventLoop.makeSucceededFuture(false)

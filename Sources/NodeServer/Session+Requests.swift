@@ -168,7 +168,7 @@ extension Session {
     private func dedupeKey(_ user: UserName, _ requestID: String?) -> String {
         if let requestID { return "\(user)\n\(client)\n\(requestID)" }
         publishes += 1
-        return "\n\(id)\n\(publishes)"
+        return "\n\(connectionID)\n\(publishes)"
     }
 
     private func typing(_ room: RoomName, _ isTyping: Bool) throws(WireError) {

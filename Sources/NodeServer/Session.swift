@@ -155,7 +155,7 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
         welcome(user, welcomeID, opened)
         if let record {
             isUnconfirmed = true
-            if !record.client.isEmpty { client = record.client }
+            client = record.client.isEmpty ? opened.session.string : record.client
             shard.logger.info(
                 "resume",
                 metadata: [

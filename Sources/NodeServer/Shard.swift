@@ -139,9 +139,11 @@ final class Shard: @unchecked Sendable {
             case .refused(let connection, let error):
                 sessions[connection]?.refused(error)
             case .moved(let id, let connection):
-                guard let session = sessions[id], session.connectionID == connection else { continue }
+                // One that is not open yet stands under its connection.
+                let found = [sessions[id], sessions[connection]].compactMap(\.self)
+                guard let session = found.first(where: { $0.connectionID == connection }) else { continue }
                 forget(session)
-                sessions[id] = nil
+                sessions[session.id] = nil
                 session.moved()
             case .reply(let session, let text):
                 guard let session = sessions[session] else { continue }

@@ -187,16 +187,24 @@ struct OwedAcksTests {
         owed.add("b", seq: 6, now: 10)
         owed.add("a", seq: 5, now: 10)
         #expect(owed.highestSeq == 6)
-        owed.delivered(through: 5)
+        #expect(owed.take(through: 5).map(\.publish) == ["a"])
         #expect(owed.takeAll().map(\.publish) == ["b"])
         #expect(owed.isEmpty)
+    }
+
+    @Test("of two who wait for one private room each takes what is theirs")
+    func filtered() {
+        var owed = OwedAcks<String>()
+        for (seq, name) in [(Int64(1), "a"), (2, "b"), (3, "a")] { owed.add(name, seq: seq, now: 0) }
+        #expect(owed.take(through: 3) { $0 == "a" }.map(\.seq) == [1, 3])
+        #expect(owed.takeAll().map(\.seq) == [2])
     }
 
     @Test("what a gap swallowed is handed back")
     func swallowed() {
         var owed = OwedAcks<String>()
         for seq in Int64(1)...4 { owed.add("m\(seq)", seq: seq, now: 0) }
-        #expect(owed.takeSwallowed(through: 3).map(\.publish) == ["m1", "m2", "m3"])
+        #expect(owed.take(through: 3).map(\.publish) == ["m1", "m2", "m3"])
         #expect(owed.highestSeq == 4)
     }
 
@@ -207,7 +215,7 @@ struct OwedAcksTests {
         owed.add("new", seq: 2, now: 20)
         #expect(owed.overdue(since: 9) == nil && owed.overdue(since: 10) != nil)
         #expect(owed.takeOverdue(since: 15).map(\.publish) == ["old"])
-        owed.delivered(2)
+        #expect(owed.take(through: 2).map(\.publish) == ["new"])
         #expect(owed.isEmpty)
     }
 }
