@@ -9,7 +9,7 @@ final class ChaosClient: Sendable {
         var ports: [Int]
         /// Milliseconds between two messages of this client; `nil`: it listens.
         var interval: Int64?
-        /// Reads only a fraction of the time.
+        /// Reads for a second, then not for five, while there is load.
         var isSlow = false
         /// Silent for so long, the connection is pinged; for ``patience``, it is given up.
         var pingAfter: Int64 = 1000
@@ -33,11 +33,13 @@ final class ChaosClient: Sendable {
         var session: (id: String, secret: String)?
         var published = 0
         var nextPublish: Int64?
+        var isUnderLoad = false
         var isStopped = false
         var isAway = false
         /// Goes to the next router after each connection that failed.
         var port: Int
         var violations: [String] = []
+        var closedAsSlow = 0
     }
 
     let user: String
@@ -56,11 +58,13 @@ final class ChaosClient: Sendable {
     // MARK: What a run asks
 
     var position: ClientPosition { state.withLock { $0.position } }
+    var closedAsSlow: Int { state.withLock { $0.closedAsSlow } }
     var isJoined: Bool { state.withLock { $0.isJoined } }
     var violations: [String] { state.withLock { $0.violations + ($0.connection?.violations ?? []) } }
 
     func publish(from start: Int64?) {
         state.withLock { state in
+            state.isUnderLoad = start != nil
             // Spread over the interval, or all would speak at once.
             state.nextPublish = start.map {
                 $0 + Int64.random(in: 0..<max(1, settings.interval ?? 1), using: &state.random)
@@ -120,6 +124,7 @@ final class ChaosClient: Sendable {
         var options = TestClient.Options()
         // A herd is served as fast as the machine can: who gives up early only asks again.
         options.timeout = .milliseconds(2 * settings.patience)
+        if settings.isSlow { options.receiveBuffer = 16_384 }
         options.tap = { [self] client, message in
             take(message, from: client, number)
             return true
@@ -138,6 +143,7 @@ final class ChaosClient: Sendable {
             if isWanted, resumes { authenticate(client) }
             let end = try await client.closed(within: .seconds(3600))
             over(client)
+            if end.code == 4001 { state.withLock { $0.closedAsSlow += 1 } }
             if end.code == 1006 { state.withLock { $0.port += 1 } }
             return end.code
         } catch {
@@ -188,7 +194,7 @@ final class ChaosClient: Sendable {
                 publish(&state, now)
                 return ([], nil, nil)
             }
-            if settings.isSlow { client.setReads(now / 100 % 8 == 0) }
+            if settings.isSlow { client.setReads(!state.isUnderLoad || now / 1000 % 6 == 0) }
             let silence = now - state.lastHeard
             if silence > settings.patience * (settings.isSlow ? 4 : 1) { return ([], nil, client) }
             var frames: [JSON] = []

@@ -104,6 +104,9 @@ final class ChaosRun: Sendable {
         }
     }
 
+    /// Connections that ended because their client read too slowly.
+    var closedAsSlow: Int { clients.reduce(0) { $0 + $1.closedAsSlow } }
+
     /// Nobody publishes, and everybody has everything.
     func quiet() async {
         for client in clients { client.publish(from: nil) }

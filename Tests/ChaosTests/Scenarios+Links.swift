@@ -82,7 +82,7 @@ extension Scenario {
                 load: ChaosRun.Load(rooms: 2, clients: 10, publishers: 6, slow: 3, padding: 12_000),
                 limits: Limits(silence: 4000)
             ) { run in
-                try await run.wait(form == .brief ? 8000 : 30_000)
+                try await run.wait(form == .brief ? 12_000 : 30_000)
             },
         ]
     }

@@ -48,7 +48,10 @@ extension Scenario {
                 try await router.waitUntilReady()
             },
             Scenario(
-                name: "all nodes restart, one after the other", options: options(form), limits: Limits(silence: 3000)
+                name: "all nodes restart, one after the other", options: options(form),
+                load: form == .brief
+                    ? ChaosRun.Load() : ChaosRun.Load(rooms: 50, clients: 10, publishers: 2, interval: 500),
+                limits: Limits(silence: 3000)
             ) { run in
                 for node in run.cluster.nodes {
                     node.terminate()
