@@ -105,7 +105,8 @@ struct FaultProxyTests {
     func splits() async throws {
         var fault = Fault()
         fault.isSplit = true
-        fault.latency = .milliseconds(1)
+        // One each 25 ms, so that a reader which comes late finds not all of them.
+        fault.bytesPerSecond = 40
         let ends = try await Ends.connect(fault)
         try await ends.client.send(Self.text)
         let first = try await ends.server.receiveSome()

@@ -31,10 +31,6 @@ struct SabotageTests {
             instead: "= ARGV[5] ~= '0', false", scenario: "a node is killed"
         ) { $0.gaps > 0 },
         Sabotage(
-            protection: "tags prove that one message follows another", line: "format('%d', seq), ARGV[at + 2]",
-            instead: "format('%d', seq), 'AAAA'", scenario: "Redis is killed and has lost the last second"
-        ) { $0.missing + $0.reordered + $0.doubled > 0 || $0.problems.contains { $0.kind == .unsaid } },
-        Sabotage(
             protection: "only a lease that has ended lets others sweep a node",
             line: "((tonumber(node[2]) or 0) >= now or now > tonumber(ARGV[7]))", instead: "false",
             scenario: "a router is killed", environment: ["MARTLET_RESUME_GRACE_SECONDS": "0"]
