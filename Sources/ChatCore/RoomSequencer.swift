@@ -60,7 +60,7 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
     /// So that a room under repair cannot grow without bound; what is dropped is read from the log afterwards.
     package static var maximumHeld: Int { 1024 }
     /// Tags of so many last messages tell a late copy from a fork; an older number is looked up.
-    private static var remembered: Int { 32 }
+    private static var remembered: Int { 64 }
 
     private var state: State = .unopened
     package private(set) var position: RoomPosition?
@@ -151,6 +151,12 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
             return events + [.read(from: seq)]
         }
         return events + releaseHeld()
+    }
+
+    /// Whether the message of this `seq` went by with this tag; `nil` when that is too long ago to be told.
+    package func passed(_ seq: Int64, tag: String) -> Bool? {
+        guard seq <= self.seq else { return false }
+        return seq < firstRemembered ? nil : self.tag(of: seq) == tag
     }
 
     private var seq: Int64 { position?.seq ?? 0 }

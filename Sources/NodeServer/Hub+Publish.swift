@@ -86,11 +86,13 @@ extension Hub {
                 self.settle(room.queue.answered(), outcomes, room: room.name) { seq, owed, _ in
                     if seq <= room.swallowed {
                         self.acknowledge(owed, seq, room: room.name)
-                    } else if (room.sequencer.position?.seq ?? 0) < seq {
-                        room.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
-                        self.awaitRelay(room, seq: seq)
                     } else {
-                        return false
+                        switch room.sequencer.passed(seq, tag: owed.tag) {
+                        case true, nil: return false
+                        case false:
+                            room.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
+                            self.awaitRelay(room, seq: seq)
+                        }
                     }
                     return true
                 }
@@ -166,16 +168,20 @@ extension Hub {
             switch outcome {
             case .stored(let seq, let ts, let epoch):
                 _ = owe(
-                    seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts, epoch: epoch),
+                    seq,
+                    HubRoom.OwedAck(
+                        session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag),
                     pending.publication.from)
             case .duplicate(let seq, let ts, pending.publication.tag, let epoch):
                 // Stored by an earlier try, whose answer was lost.
                 _ = owe(
-                    seq, HubRoom.OwedAck(session: pending.session, id: pending.id, ts: ts, epoch: epoch),
+                    seq,
+                    HubRoom.OwedAck(
+                        session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag),
                     pending.publication.from)
             case .duplicate(let seq, let ts, let tag, let epoch):
                 let owed = HubRoom.OwedAck(
-                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, duplicateTag: tag)
+                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: tag, isDuplicate: true)
                 if !owe(seq, owed, pending.publication.from) { acknowledge(owed, seq, room: room) }
             case .idReused:
                 reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))
@@ -216,7 +222,10 @@ extension Hub {
 
     /// The relay owes this `seq`; should it not come in time, the log is read.
     func awaitRelay(_ room: HubRoom, seq: Int64) {
-        guard (room.sequencer.position?.seq ?? 0) < seq else { return }
+        guard (room.sequencer.position?.seq ?? 0) < seq else {
+            // Under this number another message went by: Redis forgot that one.
+            return apply(room.sequencer.verify(), to: room)
+        }
         let now = NIODeadline.now()
         room.awaited = HubRoom.Awaited(
             seq: max(room.awaited?.seq ?? 0, seq), since: room.awaited?.since ?? now,
@@ -225,11 +234,12 @@ extension Hub {
 
     func checkAwaited(_ room: HubRoom, _ now: NIODeadline) {
         if let awaited = room.awaited, (room.sequencer.position?.seq ?? 0) >= awaited.seq { room.awaited = nil }
+        // Neither relay nor log has it: Redis forgot it, or is away. The same id again tells.
+        let late = now - NodeConfiguration.relayDeadline
+        for (_, owed) in room.owed.takeOverdue(since: late.uptimeNanoseconds) { deny(owed, room: room.name) }
         guard let awaited = room.awaited else { return }
-        if now - awaited.since > NodeConfiguration.relayDeadline {
-            // Neither relay nor log has it: Redis forgot it, or is away. The same id again tells.
+        if awaited.since < late, room.owed.isEmpty {
             room.awaited = nil
-            for (_, owed) in room.owed.takeAll() { deny(owed, room: room.name) }
         } else if now - awaited.checked > NodeConfiguration.relayPatience {
             room.awaited?.checked = now
             metrics.relayMisses += 1
@@ -272,7 +282,7 @@ extension Hub {
     func acknowledgeDuplicates(
         _ owed: [(seq: Int64, publish: HubRoom.OwedAck)], by origin: SessionID?, _ seq: Int64, room: RoomName
     ) {
-        for (of, owed) in owed where owed.duplicateTag != nil && (of != seq || owed.session != origin) {
+        for (of, owed) in owed where owed.isDuplicate && (of != seq || owed.session != origin) {
             acknowledge(owed, of, room: room)
         }
     }
@@ -281,8 +291,8 @@ extension Hub {
         reply(
             owed.session,
             ServerMessage.ack(
-                room: room, id: owed.id, seq: seq, ts: owed.ts, tag: owed.duplicateTag,
-                duplicate: owed.duplicateTag != nil))
+                room: room, id: owed.id, seq: seq, ts: owed.ts, tag: owed.tag,
+                duplicate: owed.isDuplicate))
     }
 
     private func deny(_ owed: HubRoom.OwedAck, room: RoomName) {

@@ -149,7 +149,8 @@ extension Hub: RedisSubscriberDelegate {
     ) {
         defer { acknowledgeDuplicates(room.owed.take(through: seq), by: origin, seq, room: room.name) }
         // Also when the sender has left the room since: its publish is answered.
-        let local = origin.flatMap { sessions[$0]?.shard }
+        // One that comes back gets it in its place among what it missed.
+        let local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.shard }
         for shard in room.interest.indices where room.interest[shard] > 0 || local == shard {
             let frame = frame(text, shard)
             var own = frame.upperBound..<frame.upperBound

@@ -41,8 +41,10 @@ final class HubRoom {
         let id: String?
         let ts: Int64
         let epoch: String
-        /// Of a publish that was stored by an earlier one: the tag that it got then. Its ack takes the place behind the message.
-        var duplicateTag: String?
+        /// Of the stored message.
+        let tag: String
+        /// An earlier publish stored it. The ack takes the place behind the message.
+        var isDuplicate = false
     }
 
     /// A message on its way through the sequencer: the finished client text and who it came from.
@@ -107,6 +109,11 @@ final class HubRoom {
             member.connection == request.connection
         else { return nil }
         return member
+    }
+
+    /// Its join is under way, or what it missed is.
+    func isComingIn(_ session: SessionID) -> Bool {
+        members[session].map { $0.registration.wanted != nil && !$0.isDelivered } ?? false
     }
 
     var isUnused: Bool {

@@ -6,8 +6,7 @@ extension Scenario {
         [
             Scenario(
                 name: "the subscription alone is in a black hole", options: options(form, proxies: [.redis]),
-                limits: Limits(silence: 20_000),
-                known: Self.earlyDuplicates
+                limits: Limits(silence: 20_000)
             ) { run in
                 let proxy = try run.pick(run.cluster.proxies.redis)
                 try await run.outage {
@@ -19,7 +18,7 @@ extension Scenario {
             },
             Scenario(
                 name: "a node is cut off from Redis, not from its clients", options: options(form, proxies: [.redis]),
-                limits: Limits(silence: 25_000), known: Self.earlyDuplicates
+                limits: Limits(silence: 25_000)
             ) { run in
                 let proxy = try run.pick(run.cluster.proxies.redis)
                 try await run.outage {

@@ -1,11 +1,6 @@
 import TestSupport
 
 extension Scenario {
-    static let earlyDuplicates = Known(
-        reason: "the ack of a duplicate runs ahead of the messages before it", kinds: [.missing, .reordered])
-    static let unansweredAfterFork = Known(
-        reason: "what a node stores just before it sees the fork is never answered", kinds: [.answer])
-
     /// Redis dies, stands still, forgets.
     static func redis(_ form: Form) -> [Scenario] {
         [
@@ -22,8 +17,7 @@ extension Scenario {
             },
             lostSecond(form),
             Scenario(
-                name: "Redis stands still for 8 s", options: options(form), limits: Limits(silence: 15_000),
-                known: Self.earlyDuplicates
+                name: "Redis stands still for 8 s", options: options(form), limits: Limits(silence: 15_000)
             ) { run in
                 try await run.outage {
                     run.cluster.redis.pause()
@@ -49,7 +43,7 @@ extension Scenario {
     private static func lostSecond(_ form: Form) -> Scenario {
         Scenario(
             name: "Redis is killed and has lost the last second", options: options(form, isDurable: true),
-            sync: "everysec", limits: Limits(silence: 15_000, gaps: true, forgotten: 30), known: unansweredAfterFork
+            sync: "everysec", limits: Limits(silence: 15_000, gaps: true, forgotten: 30)
         ) { run in
             try await run.outage {
                 try run.cluster.redis.keep()
@@ -76,7 +70,7 @@ extension Scenario {
     private static func laggingReplica(_ form: Form) -> Scenario {
         Scenario(
             name: "a replica that lags is promoted", options: options(form, proxies: [.redis]),
-            limits: Limits(silence: 15_000, gaps: true, forgotten: 60), known: unansweredAfterFork
+            limits: Limits(silence: 15_000, gaps: true, forgotten: 60)
         ) { run in
             let replica = try await ClusterRedis.start()
             let link = try await FaultProxy.start(to: run.cluster.redis.port)

@@ -149,12 +149,22 @@ struct RoomSequencerTests {
     func longKnown() {
         var sequencer = Sequencer.live(at: 4)
         for seq in Int64(5)...100 { #expect(spell(sequencer.receive(Sequencer.message(seq))) == "+\(seq)") }
-        #expect(spell(sequencer.receive(Sequencer.message(69))).isEmpty)
-        #expect(spell(sequencer.receive(Sequencer.message(68))) == "?100")
+        #expect(spell(sequencer.receive(Sequencer.message(37))).isEmpty)
+        #expect(spell(sequencer.receive(Sequencer.message(36))) == "?100")
         #expect(
             spell(sequencer.logRead(Sequencer.logged(100...100), head: RoomPosition(epoch: "e", seq: 100, tag: "t100")))
                 .isEmpty)
         #expect(spell(sequencer.receive(Sequencer.message(101))) == "+101")
+    }
+
+    @Test("whether a message went by is told by its tag, not by its number alone")
+    func passed() {
+        var sequencer = Sequencer.live(at: 4)
+        for seq in Int64(5)...100 { _ = sequencer.receive(Sequencer.message(seq)) }
+        #expect(sequencer.passed(100, tag: "t100") == true)
+        #expect(sequencer.passed(99, tag: "of a story that Redis forgot") == false)
+        #expect(sequencer.passed(101, tag: "t101") == false)
+        #expect(sequencer.passed(5, tag: "t5") == nil)
     }
 
     @Test("Redis forgot a tail: the epoch turns, and what was said stays behind in the old one")
