@@ -174,14 +174,14 @@ extension Hub {
             }
             for text in present {
                 guard let id = SessionID(text), room.members[id] == nil else { continue }
-                self.addStray(id, to: room, incarnation)
+                self.addStray(id, to: room)
             }
             self.closeIfUnused(room)
         }
     }
 
     /// An entry of a session that this process does not have: a leave whose answer was lost.
-    private func addStray(_ id: SessionID, to room: HubRoom, _ incarnation: Incarnation) {
+    private func addStray(_ id: SessionID, to room: HubRoom) {
         guard let nobody = try? UserName(validating: "-") else { return }
         room.members[id] = HubRoom.Member(
             user: nobody, info: nil, registration: Registration(stray: ()))

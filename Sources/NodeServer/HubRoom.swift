@@ -137,7 +137,6 @@ struct HubUser {
     var catchUps: Set<RoomName> = []
 }
 
-/// One session as the hub knows it, for as long as its connection is there.
 /// A connection of this process that said who it is.
 struct HubSession {
     let user: UserName
