@@ -105,7 +105,9 @@ let package = Package(
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .target(
             name: "TestSupport",
-            dependencies: ["RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix],
+            dependencies: [
+                "ChatCore", "RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix,
+            ],
             path: "Tests/TestSupport",
             swiftSettings: strict
         ),
@@ -200,7 +202,7 @@ let package = Package(
         ),
         .testTarget(
             name: "ChaosTests",
-            dependencies: ["TestSupport", "ClusterState", "RedisClient"],
+            dependencies: ["ChatCore", "TestSupport", "ClusterState", "RedisClient"],
             swiftSettings: strict
         ),
         .testTarget(

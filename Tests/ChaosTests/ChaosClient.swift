@@ -1,3 +1,4 @@
+import ChatCore
 import Synchronization
 import TestSupport
 
@@ -22,7 +23,7 @@ final class ChaosClient: Sendable {
 
     private struct State {
         var position = ClientPosition()
-        var random: SeededRandom
+        var random: FastRandom
         var connection: TestClient?
         /// Counts connections: frames of an earlier one are nobody's.
         var number = 0
@@ -50,7 +51,7 @@ final class ChaosClient: Sendable {
 
     init(user: String, room: String, settings: Settings, seed: UInt64, recorder: Recorder) {
         (self.user, self.room, self.settings, self.recorder) = (user, room, settings, recorder)
-        var random = SeededRandom(seed: seed)
+        var random = FastRandom(seed: seed)
         let port = Int.random(in: 0..<settings.ports.count, using: &random)
         state = Mutex(State(random: random, port: port))
     }

@@ -1,3 +1,4 @@
+import ChatCore
 import Foundation
 import Synchronization
 import TestSupport
@@ -23,7 +24,7 @@ final class ChaosRun: Sendable {
     let recorder = Recorder()
     let clients: [ChaosClient]
     let rooms: [String]
-    private let random: Mutex<SeededRandom>
+    private let random: Mutex<FastRandom>
     private let circumstances = Mutex(Circumstances())
     private let tasks = Mutex<[Task<Void, Never>]>([])
     private let findings = Mutex<[Verdict.Problem]>([])
@@ -31,7 +32,7 @@ final class ChaosRun: Sendable {
     private let load: Load
 
     init(_ cluster: Cluster, _ load: Load, seed: UInt64) {
-        var random = SeededRandom(seed: seed)
+        var random = FastRandom(seed: seed)
         let proxied = cluster.proxies.routers.map(\.port)
         let ports = proxied.isEmpty ? cluster.routers.map(\.port) : proxied
         let run = String(UInt32.random(in: 0...UInt32.max, using: &random), radix: 36)

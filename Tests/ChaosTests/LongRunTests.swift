@@ -1,3 +1,4 @@
+import ChatCore
 import TestSupport
 import Testing
 
@@ -9,7 +10,7 @@ struct LongRunTests {
         let begin = ContinuousClock.now
         let limit = Duration.seconds(60 * (Chaos.minutes ?? 1))
         print("chaos: seed \(Chaos.seed), \(Chaos.minutes ?? 1) minutes")
-        var random = SeededRandom(seed: Chaos.seed)
+        var random = FastRandom(seed: Chaos.seed)
         var table = ChaosTable()
         var left: [Scenario] = []
         while begin.duration(to: .now) < limit {

@@ -1,3 +1,4 @@
+import ChatCore
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -142,13 +143,13 @@ final class FaultCore {
     var figures: Watched<FaultProxy.Figures>?
     let mark: [UInt8]
     let words: [(from: String, to: String)]
-    var random: SeededRandom
+    var random: FastRandom
     private var faults: (all: Fault, marked: Fault?, unmarked: Fault?) = (Fault(), nil, nil)
     private var links: [ObjectIdentifier: FaultLink] = [:]
 
     init(target: Int, mark: [UInt8], words: [String: String], seed: UInt64) {
         (self.target, self.mark, self.words) = (target, mark, words.map { ($0.key, $0.value) })
-        random = SeededRandom(seed: seed)
+        random = FastRandom(seed: seed)
     }
 
     func fault(of link: FaultLink) -> Fault { (link.isMarked ? faults.marked : faults.unmarked) ?? faults.all }
@@ -210,22 +211,5 @@ final class FaultCore {
 
     private func pumpAll() {
         for link in links.values { for way in Fault.Way.allCases { link.pump(way) } }
-    }
-}
-
-/// The same numbers from the same seed on every machine (SplitMix64, Steele, Lea and Flood 2014).
-package struct SeededRandom: RandomNumberGenerator, Sendable {
-    private var state: UInt64
-
-    package init(seed: UInt64) {
-        state = seed
-    }
-
-    package mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }
