@@ -190,33 +190,32 @@ final class ChaosClient: Sendable {
 
     /// All that is due: pings, the end of a silent connection, sending again, publishing. Called about ten times a second.
     func tick(_ now: Int64) {
-        let (frames, client, gone) = state.withLock { state -> ([JSON], TestClient?, TestClient?) in
+        let gone = state.withLock { state -> TestClient? in
             guard let client = state.connection else {
                 publish(&state, now)
-                return ([], nil, nil)
+                return nil
             }
             if settings.isSlow { client.setReads(!state.isUnderLoad || now / 1000 % 6 == 0) }
             let silence = now - state.lastHeard
-            if silence > settings.patience * (settings.isSlow ? 4 : 1) { return ([], nil, client) }
-            var frames: [JSON] = []
+            if silence > settings.patience * (settings.isSlow ? 4 : 1) { return client }
             if silence > settings.pingAfter, now - state.pinged > settings.pingAfter {
                 state.pinged = now
-                frames.append(["type": "ping"])
+                client.send(["type": "ping"])
             }
             if let due = state.joinAgain, due <= now {
                 state.joinAgain = nil
-                frames.append(joinMessage(state.position))
+                client.send(joinMessage(state.position))
             }
             publish(&state, now)
-            guard state.isJoined else { return (frames, client, nil) }
+            guard state.isJoined else { return nil }
             if state.position.mustAskForMembers {
                 state.position.askedForMembers()
-                frames.append(["type": "presence", "room": .string(room)])
+                client.send(["type": "presence", "room": .string(room)])
             }
-            return (frames + sendDue(&state, now), client, nil)
+            sendDue(&state, client, now)
+            return nil
         }
         gone?.abort()
-        if let client { for frame in frames { client.send(frame) } }
     }
 
     private func joinMessage(_ position: ClientPosition) -> JSON {
@@ -236,10 +235,10 @@ final class ChaosClient: Sendable {
         state.position.unacknowledged.append(.init(id: id, text: text, again: now))
     }
 
-    /// Frames of all that has not been sent on this connection or may be sent again, in the order of publishing.
-    private func sendDue(_ state: inout State, _ now: Int64) -> [JSON] {
+    /// All that has not been sent on this connection or may be sent again, in the order of publishing. Under the lock, or
+    /// two threads would send in another order than they took.
+    private func sendDue(_ state: inout State, _ client: TestClient, _ now: Int64) {
         for old in state.position.outdated(at: now) { note(.gaveUp(id: old.id)) }
-        var frames: [JSON] = []
         for index in state.position.unacknowledged.indices {
             guard let again = state.position.unacknowledged[index].again, again <= now else { continue }
             let message = state.position.unacknowledged[index]
@@ -250,23 +249,21 @@ final class ChaosClient: Sendable {
                 "type": "message", "room": .string(room), "text": .string(message.text), "id": .string(message.id),
             ]
             if settings.padding > 0 { frame["data"] = .string(String(repeating: "x", count: settings.padding)) }
-            frames.append(.object(frame))
+            client.send(.object(frame))
         }
-        return frames
     }
 
     // MARK: Frames
 
     private func take(_ message: JSON, from client: TestClient, _ number: Int) {
-        let frames = state.withLock { state -> [JSON] in
-            guard state.number == number else { return [] }
+        state.withLock { state in
+            guard state.number == number else { return }
             state.lastHeard = recorder.now
-            return digest(message, &state)
+            digest(message, from: client, &state)
         }
-        for frame in frames { client.send(frame) }
     }
 
-    private func digest(_ message: JSON, _ state: inout State) -> [JSON] {
+    private func digest(_ message: JSON, from client: TestClient, _ state: inout State) {
         switch message["type"]?.string {
         case "welcome":
             let resumed = state.session != nil
@@ -275,7 +272,7 @@ final class ChaosClient: Sendable {
                 state.session = (id, secret)
             }
             // With a session to resume the rooms went along.
-            return resumed ? [] : [joinMessage(state.position)]
+            if !resumed { client.send(joinMessage(state.position)) }
         case "joined":
             let recovered = message["recovered"]?.bool
             note(
@@ -285,7 +282,7 @@ final class ChaosClient: Sendable {
             state.isJoined = true
             let now = recorder.now
             for index in state.position.unacknowledged.indices { state.position.unacknowledged[index].again = now }
-            return sendDue(&state, now)
+            sendDue(&state, client, now)
         case "message":
             let (seq, text) = (message["seq"]?.int ?? -1, message["text"]?.string ?? "")
             note(.delivered(seq: seq, text: text))
@@ -307,7 +304,6 @@ final class ChaosClient: Sendable {
         case "left": note(.rejected(id: "left", code: -1))
         default: break
         }
-        return []
     }
 
     private func refused(_ error: JSON, _ state: inout State) {

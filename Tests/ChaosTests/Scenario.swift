@@ -27,19 +27,6 @@ struct Scenario: Sendable {
     var sync = "always"
     var load = ChaosRun.Load()
     var limits: Limits
-    /// What is known to be wrong under this harm and not yet put right: problems of its kinds do not fail a test.
-    struct Known: Sendable {
-        let reason: String
-        let kinds: Set<Verdict.Kind>
-    }
-
-    /// A reason to fail.
-    struct Objection: Sendable, CustomStringConvertible {
-        var kind: Verdict.Kind?
-        let description: String
-    }
-
-    var known: Known?
     let harm: @Sendable (ChaosRun) async throws -> Void
 
     /// A cluster, load, harm, and what came of it.
@@ -66,17 +53,17 @@ struct Scenario: Sendable {
     }
 
     /// What of a verdict this scenario does not allow; of many problems of a kind the first ones.
-    func objections(to verdict: Verdict) -> [Objection] {
-        var objections: [Objection] = []
+    func objections(to verdict: Verdict) -> [String] {
+        var objections: [String] = []
         for kind in Verdict.Kind.allCases {
             let problems = verdict.problems.filter { $0.kind == kind }
-            objections += problems.prefix(4).map { Objection(kind: kind, description: $0.description) }
+            objections += problems.prefix(4).map(\.description)
             if problems.count > 4 {
-                objections.append(Objection(kind: kind, description: "\(kind): and \(problems.count - 4) more"))
+                objections.append("\(kind): and \(problems.count - 4) more")
             }
         }
         func demand(_ holds: Bool, _ text: String) {
-            if !holds { objections.append(Objection(description: text)) }
+            if !holds { objections.append(text) }
         }
         demand(verdict.published > 0, "nothing was published")
         demand(limits.gaps || verdict.gaps == 0, "\(verdict.gaps) gaps")
@@ -88,10 +75,5 @@ struct Scenario: Sendable {
         demand(verdict.longestSilence <= limits.silence, "silent for \(verdict.longestSilence) ms")
         demand(verdict.longestAnswer <= limits.answer, "no answer for \(verdict.longestAnswer) ms")
         return objections
-    }
-
-    func isKnown(_ objection: Objection) -> Bool {
-        guard let kind = objection.kind else { return false }
-        return known?.kinds.contains(kind) == true
     }
 }

@@ -1,10 +1,6 @@
 import TestSupport
 
 extension Scenario {
-    static let lateAcks = Known(
-        reason: "after a broken connection an ack can come behind the ack of what its sender sent later",
-        kinds: [.reordered])
-
     /// The network is bad, or clients are.
     static func links(_ form: Form) -> [Scenario] {
         [
@@ -40,7 +36,7 @@ extension Scenario {
             },
             Scenario(
                 name: "clients reach the routers over a bad network", options: options(form, proxies: [.routers]),
-                limits: Limits(silence: 20_000), known: lateAcks
+                limits: Limits(silence: 20_000)
             ) { run in
                 for _ in 0..<(form == .brief ? 4 : 12) {
                     let proxy = try run.pick(run.cluster.proxies.routers)
@@ -58,7 +54,7 @@ extension Scenario {
             },
             Scenario(
                 name: "routers reach the nodes over a bad network", options: options(form, proxies: [.nodes]),
-                limits: Limits(silence: 20_000), known: lateAcks
+                limits: Limits(silence: 20_000)
             ) { run in
                 for _ in 0..<(form == .brief ? 4 : 12) {
                     let proxy = try run.pick(run.cluster.proxies.nodes)
