@@ -29,6 +29,7 @@ final class ChaosClient: Sendable {
         var number = 0
         var isJoined = false
         var joinAgain: Int64?
+        var isToldToMove = false
         var lastHeard: Int64 = 0
         var pinged: Int64 = 0
         var session: (id: String, secret: String)?
@@ -102,6 +103,8 @@ final class ChaosClient: Sendable {
             let began = recorder.now
             let code = await live()
             if recorder.now - began > 10_000 { failures = 0 }
+            // The server spreads those whom it tells to move.
+            if code == 4000, state.withLock({ $0.isToldToMove }) { continue }
             let wait = state.withLock { state -> Int64 in
                 // Full jitter (docs/protocol.md, close codes): 4100–4199 back off first.
                 let bound = min(Int64(30_000), 1000 << min(failures, 10))
@@ -119,6 +122,7 @@ final class ChaosClient: Sendable {
     private func live() async -> UInt16 {
         let (number, port, resumes) = state.withLock { state in
             state.number += 1
+            state.isToldToMove = false
             state.lastHeard = recorder.now
             return (state.number, settings.ports[state.port % settings.ports.count], state.session != nil)
         }
@@ -301,6 +305,7 @@ final class ChaosClient: Sendable {
             if !left.isEmpty { note(.presence(pv: message["pv"]?.int ?? 0, left: left)) }
             state.position.presence(message)
         case "error": refused(message, &state)
+        case "reconnect": state.isToldToMove = true
         case "left": note(.rejected(id: "left", code: -1))
         default: break
         }
