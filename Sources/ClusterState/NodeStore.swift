@@ -173,7 +173,7 @@ package struct NodeStore: Sendable {
         _ incarnation: Incarnation, _ session: SessionID, user: UserName, generation: Int64 = 1
     ) -> EventLoopFuture<Bool> {
         let record = SessionRecord(session: session, user: user, owner: incarnation, generation: generation)
-        return sessionStore.open(record, secret: nil)
+        return sessionStore.open(record, secret: nil).map { $0 != nil }
     }
 
     /// Removes what the incarnation has of a session, of any generation; the index last. Works also when Redis is full.

@@ -21,13 +21,14 @@ package struct SessionStore: Sendable {
     }
 
     /// Writes a session of this owner, new, or again after Redis forgot it; whatever stood there of an earlier owner goes.
-    /// False when the incarnation is dead or a newer generation owns the session: then nothing is written. Fails when
+    /// `nil` when the incarnation is dead or a newer generation owns the session: then nothing is written. Fails when
     /// Redis is full.
     ///
+    /// - Returns: when it was written, in milliseconds of Redis's clock.
     /// - Parameter secret: SHA-256 in hex; `nil`: the session cannot be resumed.
-    package func open(_ record: SessionRecord, secret: String?) -> EventLoopFuture<Bool> {
+    package func open(_ record: SessionRecord, secret: String?) -> EventLoopFuture<Int64?> {
         addToIndex(of: record.owner, record.session, user: record.user).flatMap { isAlive in
-            guard isAlive else { return redis.eventLoop.makeSucceededFuture(false) }
+            guard isAlive else { return redis.eventLoop.makeSucceededFuture(nil) }
             var arguments: [RedisArgument] = [
                 .string(record.owner.description), .integer(record.generation), .string(record.user.string),
                 .string(secret ?? ""), .string(record.client), .string(record.info ?? ""),
@@ -38,9 +39,9 @@ package struct SessionStore: Sendable {
                 ClusterScripts.sessionOwn, keys: [.string(keys.session(record.session))], arguments: arguments
             ).flatMap { reply in
                 switch reply.int {
-                case 1: list(record).map { true }
-                case 0: removeFromIndex(of: record.owner, record.session).map { false }
-                default: redis.eventLoop.makeSucceededFuture(false)
+                case let moment? where moment > 0: list(record).map { moment }
+                case 0: removeFromIndex(of: record.owner, record.session).map { nil }
+                default: redis.eventLoop.makeSucceededFuture(nil)
                 }
             }
         }

@@ -3,7 +3,7 @@ package import RedisClient
 package import WireProtocol
 
 /// What Redis keeps for one user beside their sessions: in which private rooms something happened lately, so that a node
-/// that was deaf knows where to look (G2).
+/// that was deaf and a client that was away know where to look (G2).
 package struct UserStore: Sendable {
     let redis: RedisClient
     let keys: ClusterKeys
@@ -23,8 +23,19 @@ package struct UserStore: Sendable {
     /// The private rooms that were noted within `age`, and the clock of Redis in milliseconds since 1970.
     package func directs(of user: UserName, within age: TimeAmount) -> EventLoopFuture<(now: Int64, rooms: [RoomName])>
     {
+        directs(of: user, ["within", .integer(age.milliseconds)])
+    }
+
+    /// The private rooms that were noted since a moment, in milliseconds of Redis's clock.
+    package func directs(of user: UserName, since moment: Int64) -> EventLoopFuture<[RoomName]> {
+        directs(of: user, ["since", .integer(moment)]).map(\.rooms)
+    }
+
+    private func directs(
+        of user: UserName, _ arguments: [RedisArgument]
+    ) -> EventLoopFuture<(now: Int64, rooms: [RoomName])> {
         redis.evaluate(
-            ClusterScripts.userDirects, keys: [.string(keys.userDirects(user))], arguments: [.integer(age.milliseconds)]
+            ClusterScripts.userDirects, keys: [.string(keys.userDirects(user))], arguments: arguments
         ).flatMapThrowing { reply in
             guard let fields = reply.array, let now = fields.first?.int else {
                 throw ClusterStateError.unexpectedReply(of: "user_directs")

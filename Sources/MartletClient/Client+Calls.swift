@@ -56,11 +56,11 @@ extension ClientStateMachine {
         guard !isClosed else {
             return [.acknowledge(id: entry.id, .failure(MartletError(.closed, "the client is closed")))]
         }
-        guard rooms[entry.room] != nil else {
+        if let room = entry.room, rooms[room] == nil {
             return [.acknowledge(id: entry.id, .failure(MartletError(.invalidArgument, "join the room first")))]
         }
         outbox.add(entry)
-        rooms[entry.room]?.lastTypingAt = nil
+        if let room = entry.room { rooms[room]?.lastTypingAt = nil }
         return refuseTooLarge() + flush(now: now)
     }
 
@@ -90,7 +90,12 @@ extension ClientStateMachine {
     mutating func flush(now: Int64) -> [Effect] {
         guard isOnline else { return [] }
         let rooms = rooms
-        let (due, wait) = outbox.takeDue(now: now) { rooms[$0]?.isJoined == true }
+        let (due, wait) = outbox.takeDue(now: now) { destination in
+            switch destination {
+            case .room(let name): rooms[name]?.isJoined == true
+            case .user: true
+            }
+        }
         var effects: [Effect] = due.map { .send($0.frame) }
         if let wait, !isWakingLater {
             isWakingLater = true

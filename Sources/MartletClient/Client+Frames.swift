@@ -11,9 +11,9 @@ extension ClientStateMachine {
         case .joined(let joined): return self.joined(joined, now: now)
         case .left(let name, let id, let reason): return left(name, id: id, reason)
         case .message(let message): return place(message, now: now)
-        case .ack(let id, let seq, let timestamp, let tag):
-            return acknowledged(id, seq: seq, timestamp: timestamp, tag: tag, now: now)
+        case .ack(let ack): return acknowledged(ack, now: now)
         case .gap(let name, let epoch, let from, let to):
+            if Self.isDirect(name) { return directGap(name, epoch: epoch, from: from, to: to, now: now) }
             return gap(name, epoch: epoch, from: from, to: to, now: now)
         case .members(let name, let list):
             guard rooms[name]?.isJoined == true else { return [] }
@@ -89,29 +89,33 @@ extension ClientStateMachine {
             effects.append(.acknowledge(id: id, .success(ack)))
         }
         let room = message.room
-        if let deliveries = rooms[room]?.sequence.received(message, now: now) {
+        if Self.isDirect(room) {
+            effects += placeDirect(message, now: now)
+        } else if let deliveries = rooms[room]?.sequence.received(message, now: now) {
             effects += deliver(deliveries, in: room, now: now)
-        } else if room.hasPrefix("dm:") {
-            // A direct message needs no join, and has no place to be compared with.
-            effects += deliver([.message(message)], in: room, now: now)
         }
         return effects + flush(now: now)
     }
 
     /// The ack takes the place of the own message in the room's order.
-    private mutating func acknowledged(
-        _ id: String, seq: Int64, timestamp: Int64, tag: String?, now: Int64
-    ) -> [Effect] {
-        guard let entry = outbox.remove(id) else { return [] }
-        let message = ChatMessage(
-            room: entry.room, seq: seq, from: user, text: entry.text, data: entry.data, timestamp: timestamp,
-            isOwn: true, id: id, tag: tag)
-        let deliveries = rooms[entry.room]?.sequence.received(message, now: now) ?? []
-        let ack = Acknowledgement(seq: seq, timestamp: timestamp)
-        return [.acknowledge(id: id, .success(ack))] + deliver(deliveries, in: entry.room, now: now) + flush(now: now)
+    private mutating func acknowledged(_ ack: ServerFrame.Ack, now: Int64) -> [Effect] {
+        guard let entry = outbox.remove(ack.id) else { return [] }
+        var message = ChatMessage(
+            room: ack.room, seq: ack.seq, from: user, text: entry.text, data: entry.data, timestamp: ack.timestamp,
+            isOwn: true, id: ack.id, tag: ack.tag, epoch: ack.epoch)
+        let answer = Acknowledgement(seq: ack.seq, timestamp: ack.timestamp)
+        var effects: [Effect] = [.acknowledge(id: ack.id, .success(answer))]
+        if case .user(let name) = entry.to {
+            message.to = name
+            effects += placeDirect(message, now: now)
+        } else {
+            let deliveries = rooms[ack.room]?.sequence.received(message, now: now) ?? []
+            effects += deliver(deliveries, in: ack.room, now: now)
+        }
+        return effects + flush(now: now)
     }
 
-    private mutating func deliver(_ deliveries: [RoomSequence.Delivery], in name: String, now: Int64) -> [Effect] {
+    mutating func deliver(_ deliveries: [RoomSequence.Delivery], in name: String, now: Int64) -> [Effect] {
         var effects: [Effect] = []
         for delivery in deliveries {
             switch delivery {
@@ -133,7 +137,8 @@ extension ClientStateMachine {
     }
 
     private mutating func history(_ id: String?, _ frame: ServerFrame.History, now: Int64) -> [Effect] {
-        guard id.map({ reads.remove($0) != nil }) ?? (rooms[frame.room]?.isJoined == true) else { return [] }
+        let isOfClient = Self.isDirect(frame.room) || rooms[frame.room]?.isJoined == true
+        guard id.map({ reads.remove($0) != nil }) ?? isOfClient else { return [] }
         let messages = frame.messages.map { message in
             var message = message
             message.isOwn = message.from == user
@@ -142,7 +147,9 @@ extension ClientStateMachine {
         let page = HistoryPage(messages: messages, hasMore: frame.hasMore)
         guard let id else { return [.emit(.newest(room: frame.room, page))] }
         guard id.hasPrefix(Self.fillPrefix) else { return [.answerHistory(id: id, .success(page))] }
-        let deliveries = rooms[frame.room]?.sequence.filled(messages, epoch: frame.epoch, now: now) ?? []
+        let deliveries =
+            directs[frame.room]?.sequence.filled(messages, epoch: frame.epoch, now: now)
+            ?? rooms[frame.room]?.sequence.filled(messages, epoch: frame.epoch, now: now) ?? []
         return deliver(deliveries, in: frame.room, now: now)
     }
 
@@ -164,15 +171,15 @@ extension ClientStateMachine {
         }
         guard let id = refusal.id else { return [.emit(.refused(error))] }
         if let entry = outbox[id] {
-            let mustJoin = code == .notInRoom && rooms[entry.room] != nil
-            guard isRetryable || mustJoin else {
+            let left = code == .notInRoom ? entry.room.flatMap { rooms[$0] == nil ? nil : $0 } : nil
+            guard isRetryable || left != nil else {
                 outbox.remove(id)
                 return [.acknowledge(id: id, .failure(error))]
             }
             outbox.putBack(id, .init(code), now: now, until: again)
-            if mustJoin {
-                rooms[entry.room]?.isJoined = false
-                rooms[entry.room]?.joinAgainAt = again
+            if let left {
+                rooms[left]?.isJoined = false
+                rooms[left]?.joinAgainAt = again
             }
             return flush(now: now)
         }

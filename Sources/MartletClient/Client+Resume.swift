@@ -7,16 +7,17 @@ extension ClientStateMachine {
         guard case .connecting = phase else { return [] }
         phase = .connecting(since: now)
         self.token = token
-        return [.connect(resuming: place != nil)]
+        return [.connect(resuming: comesBack)]
     }
 
-    /// The socket is open. Behind an `auth` that resumes nothing more is said before `welcome`: the server takes any
+    /// The socket is open. Behind the `auth` of who comes back nothing more is said before `welcome`: the server takes any
     /// further word as proof that the new secret came here.
     mutating func opened() -> [Effect] {
-        guard let place else { return newcomer() }
+        saidPresence = presence
+        guard comesBack else { return newcomer() }
         let id = nextID("join-")
         var named: [(name: String, since: ClientFrame.Position?)] = []
-        for name in rooms.keys.sorted() where leaving[name] == nil {
+        for name in rooms.keys.sorted() where leaving[name] == nil && !isRoomless {
             guard let position = rooms[name]?.sequence.position else { continue }
             rooms[name]?.joinID = id
             named.append((name, position))
@@ -30,8 +31,9 @@ extension ClientStateMachine {
             }
         return [
             .send(
-                ClientFrame.resume(
-                    place, as: proof, client: client, status: presence.rawValue, rooms: named, id: id))
+                ClientFrame.comeBack(
+                    place, as: proof, client: client, status: presence.rawValue, rooms: named,
+                    directs: beganAt.map { ($0, namedDirects) }, id: id))
         ]
     }
 
@@ -57,12 +59,15 @@ extension ClientStateMachine {
         // The server counts what introduced this client too.
         for _ in 0..<(introduction == nil ? newcomer().count : 1) { outbox.pace.count() }
         place = frame.secret.map { Place(session: frame.session, secret: $0) }
+        beganAt = beganAt ?? frame.beganAt
+        isRoomless = false
         if !frame.isResumed {
             leaving = leaving.filter { introduction?.rooms.contains($0.key) == true }
             for name in rooms.keys { rooms[name]?.isOfSession = false }
         }
         var effects: [Effect] = [.emit(.state(.online(node: frame.node, session: frame.session)))]
         effects += refuseTooLarge()
+        if presence != saidPresence { effects.append(say(ClientFrame.status(presence.rawValue))) }
         for (name, leave) in leaving.sorted(by: { $0.key < $1.key }) {
             effects.append(sendLeave(name, id: leave.id, now: now))
         }
@@ -75,12 +80,14 @@ extension ClientStateMachine {
                 others.append(name)
             }
         }
-        return effects + sendJoin(others)
+        return effects + sendJoin(others) + flush(now: now)
     }
 
     /// The server can't do it in one frame: it goes on as a new session, and with one join after the other.
     mutating func resumeRefused(_ message: String, now: Int64) -> [Effect] {
         place = nil
+        if isRoomless { beganAt = nil }
+        isRoomless = true
         phase = .waiting
         return disconnect() + [.abandon] + retry(now: now)
     }

@@ -29,7 +29,7 @@ struct ClientStateMachine {
         var isUser: Bool { if case .user = self { true } else { false } }
     }
 
-    /// A first frame that resumes: its id, and the rooms that it named.
+    /// A first frame of who comes back: its id, and the rooms that it named.
     struct Introduction: Equatable {
         let id: String
         let rooms: Set<String>
@@ -102,11 +102,16 @@ struct ClientStateMachine {
     var token: String?
     /// `nil` without a session, or where the server keeps none.
     var place: Place?
-    /// The frame that asked to go on with ``place``, on this connection.
+    /// When this client's first session began, by the server's clock: since then it is to have all private messages.
+    var beganAt: Int64?
+    /// A server did not take a first frame that named rooms.
+    var isRoomless = false
+    /// The first frame of this connection, of who comes back.
     var introduction: Introduction?
     var phase = Phase.idle
     var user = ""
     var rooms: [String: Room] = [:]
+    var directs: [String: DirectRoom] = [:]
     /// Until the answer, what the server says of such a room is about the time before, and a new join of it waits.
     var leaving: [String: Leave] = [:]
     /// As the last server told.
@@ -128,11 +133,16 @@ struct ClientStateMachine {
     var counter = 0
     /// What the server does not know of a new session.
     var presence = Presence.online
+    /// As this connection was introduced.
+    var saidPresence = Presence.online
 
     init(client: String, identity: Identity) {
         self.client = client
         self.identity = identity
     }
+
+    /// Whether the first frame says where this client was.
+    var comesBack: Bool { place != nil || beganAt != nil }
 
     var isOnline: Bool { if case .online = phase { true } else { false } }
 
@@ -165,11 +175,12 @@ struct ClientStateMachine {
         isUnmeasured = true
         isToldToMove = false
         introduction = nil
-        return [.emit(.state(.connecting)), identity == .provider ? .askForToken : .connect(resuming: place != nil)]
+        return [.emit(.state(.connecting)), identity == .provider ? .askForToken : .connect(resuming: comesBack)]
     }
 
     /// The socket is gone, or could not be had. `random` is in 0..<1.
-    mutating func lost(code: Int, reason: String, now: Int64, random: Double) -> [Effect] {
+    /// - Parameter wait: what the server asked for, in milliseconds: the least that is waited.
+    mutating func lost(code: Int, reason: String, now: Int64, random: Double, wait: Int64 = 0) -> [Effect] {
         if case .online(let since) = phase, now - since >= Backoff.stable { backoff.reset() }
         if case .closing = phase { return finish(code: Int(CloseCode.normal.rawValue), reason: "") }
         guard phase != .closed, phase != .waiting, phase != .idle else { return [] }
@@ -181,7 +192,8 @@ struct ClientStateMachine {
             phase = .waiting
             return refused + disconnect() + connect(now: now)
         }
-        let delay = backoff.next(advice, random: random)
+        // Others were told the same, so the jitter comes on top.
+        let delay = wait + backoff.next(advice, random: random)
         phase = .waiting
         return refused + disconnect() + [
             .emit(.state(.waiting(milliseconds: delay, reason: reason))), .connectLater(milliseconds: delay),
@@ -273,6 +285,7 @@ struct ClientStateMachine {
             effects += sendJoin(
                 rooms.keys.sorted().filter { name in rooms[name]?.joinAgainAt.map { now >= $0 } ?? false })
             for name in rooms.keys.sorted() { effects += tick(name, now: now) }
+            effects += tickDirects(now: now)
             return effects + flush(now: now)
         }
     }

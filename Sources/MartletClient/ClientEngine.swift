@@ -77,12 +77,13 @@ final class ClientEngine {
 
     /// - Parameter counted: what the caller added to ``ClientFigures/addOnItsWay(_:)``.
     func publish(
-        text: String?, data: String?, to room: String, counted: Int, _ promise: EventLoopPromise<Acknowledgement>
+        text: String?, data: String?, to destination: Outbox.Destination, counted: Int,
+        _ promise: EventLoopPromise<Acknowledgement>
     ) {
         figures.addOnItsWay(-counted)
         let id = nextID()
         acknowledgements[id] = promise
-        run { $0.publish(Outbox.Entry(id: id, room: room, text: text, data: data), now: Self.now()) }
+        run { $0.publish(Outbox.Entry(id: id, to: destination, text: text, data: data), now: Self.now()) }
     }
 
     func setTyping(_ isTyping: Bool, in room: String) {
@@ -218,8 +219,9 @@ final class ClientEngine {
             delegate: { bound.value.opened($0, generation: generation) }
         ).assumeIsolated().whenFailure { error in
             guard generation == self.generation else { return }
-            guard let refusal = error as? WebSocketClientError, let final = Self.finalAnswer(in: refusal) else {
-                return self.lost(code: 1006, reason: "\(error)")
+            let refusal = error as? WebSocketClientError
+            guard let refusal, let final = Self.finalAnswer(in: refusal) else {
+                return self.lost(code: 1006, reason: "\(error)", wait: refusal.map(Self.retryAfter) ?? 0)
             }
             self.connection = nil
             self.generation += 1
@@ -250,10 +252,16 @@ final class ClientEngine {
         return (status, sentence ?? error.message)
     }
 
-    private func lost(code: Int, reason: String) {
+    /// Milliseconds, an hour at most; 0 where the server did not say. It never says a date.
+    private static func retryAfter(_ refusal: WebSocketClientError) -> Int64 {
+        let seconds = refusal.response?.headers.first(name: "retry-after").flatMap { Int64($0) } ?? 0
+        return 1000 * min(max(0, seconds), 3600)
+    }
+
+    private func lost(code: Int, reason: String, wait: Int64 = 0) {
         connection = nil
         generation += 1
-        run { $0.lost(code: code, reason: reason, now: Self.now(), random: .random(in: 0..<1)) }
+        run { $0.lost(code: code, reason: reason, now: Self.now(), random: .random(in: 0..<1), wait: wait) }
     }
 
     private static func now() -> Int64 {

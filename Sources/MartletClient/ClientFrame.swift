@@ -16,21 +16,32 @@ enum ClientFrame {
         }
     }
 
-    /// One frame that says who this is, which session goes on, and the rooms to be in, whether it does or not.
-    static func resume(
-        _ session: ClientStateMachine.Place, as identity: (kind: String, value: String), client: String,
-        status: String, rooms: [(name: String, since: Position?)], id: String
+    /// One frame that says who this is, which session goes on, the rooms to be in, whether it does or not, and what there
+    /// was of private rooms.
+    static func comeBack(
+        _ session: ClientStateMachine.Place?, as identity: (kind: String, value: String), client: String,
+        status: String, rooms: [(name: String, since: Position?)],
+        directs: (since: Int64, rooms: [(name: String, since: Position?)])?, id: String
     ) -> [UInt8] {
         frame("auth", id: id) { writer in
             writer.member(identity.kind, identity.value)
             writer.member("client", client)
             writer.member("status", status)
-            writer.key("resume")
-            writer.beginObject()
-            writer.member("session", session.session)
-            writer.member("secret", session.secret)
-            writer.endObject()
+            if let session {
+                writer.key("resume")
+                writer.beginObject()
+                writer.member("session", session.session)
+                writer.member("secret", session.secret)
+                writer.endObject()
+            }
             if !rooms.isEmpty { member(rooms, in: &writer) }
+            if let directs {
+                writer.key("directs")
+                writer.beginObject()
+                writer.member("since", directs.since)
+                if !directs.rooms.isEmpty { member(directs.rooms, in: &writer) }
+                writer.endObject()
+            }
         }
     }
 
@@ -63,9 +74,14 @@ enum ClientFrame {
     }
 
     /// - Parameter data: JSON text, checked by the caller.
-    static func message(room: String, text: String?, data: String?, id: String) -> [UInt8] {
-        frame("message", id: id) { writer in
-            writer.member("room", room)
+    static func message(to destination: Outbox.Destination, text: String?, data: String?, id: String) -> [UInt8] {
+        let (type, key, name) =
+            switch destination {
+            case .room(let room): ("message", "room", room)
+            case .user(let user): ("direct", "to", user)
+            }
+        return frame(type, id: id) { writer in
+            writer.member(key, name)
             if let text { writer.member("text", text) }
             if let data {
                 writer.key("data")

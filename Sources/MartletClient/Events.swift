@@ -50,6 +50,8 @@ public struct ChatMessage: Sendable, Equatable {
     /// The sender's id for it; only in own messages.
     var id: String?
     var tag: String?
+    /// Of a private room.
+    var epoch: String?
 }
 
 /// One user who is in a room.

@@ -132,6 +132,28 @@ public final class MartletClient: Sendable {
     /// as the server allows, and get their `seq` in that order; only behind one that the server refused for a time may
     /// those that were on their way with it come first.
     public func post(_ text: String?, data: String? = nil, to room: String) -> PostedMessage {
+        post(text, data: data, to: .room(room))
+    }
+
+    /// As ``publish(_:data:to:)``, in the private room with another user, which needs no join: all sessions of both get it.
+    /// - Throws: also `invalidArgument` for what is no user name.
+    @discardableResult
+    public func direct(_ text: String?, data: String? = nil, to user: String) async throws -> Acknowledgement {
+        try await postDirect(text, data: data, to: user).acknowledgement()
+    }
+
+    /// As ``direct(_:data:to:)``, without waiting, and in order like ``post(_:data:to:)``.
+    public func postDirect(_ text: String?, data: String? = nil, to user: String) -> PostedMessage {
+        do {
+            _ = try UserName(validating: user)
+            return post(text, data: data, to: .user(user))
+        } catch {
+            let error = MartletError(.invalidArgument, error.message)
+            return PostedMessage(future: eventLoop.makeFailedFuture(error))
+        }
+    }
+
+    private func post(_ text: String?, data: String?, to destination: Outbox.Destination) -> PostedMessage {
         let promise = eventLoop.makePromise(of: Acknowledgement.self)
         if text == nil, data == nil {
             promise.fail(MartletError(.invalidArgument, "give a text, data or both"))
@@ -140,7 +162,7 @@ public final class MartletClient: Sendable {
         } else {
             let counted = (text?.utf8.count ?? 0) + (data?.utf8.count ?? 0)
             figures.addOnItsWay(counted)
-            perform { $0.publish(text: text, data: data, to: room, counted: counted, promise) }
+            perform { $0.publish(text: text, data: data, to: destination, counted: counted, promise) }
         }
         return PostedMessage(future: promise.futureResult)
     }

@@ -4,9 +4,15 @@
 /// 2. After a refusal that may pass, only the first of that room goes, and the others when it is stored.
 /// 3. Knows of each message whether it may be stored: what was refused for certain is as if it was never sent.
 struct Outbox: Equatable {
+    enum Destination: Hashable {
+        case room(String)
+        /// The private room with this user.
+        case user(String)
+    }
+
     struct Entry: Equatable {
         let id: String
-        let room: String
+        let to: Destination
         let text: String?
         let data: String?
         /// What is sent, each time.
@@ -20,12 +26,17 @@ struct Outbox: Equatable {
         /// Sent alone after a refusal.
         fileprivate var isProbe = false
 
-        init(id: String, room: String, text: String?, data: String?) {
+        init(id: String, to destination: Destination, text: String?, data: String?) {
             self.id = id
-            self.room = room
+            to = destination
             self.text = text
             self.data = data
-            frame = ClientFrame.message(room: room, text: text, data: data, id: id)
+            frame = ClientFrame.message(to: destination, text: text, data: data, id: id)
+        }
+
+        /// `nil` of a private one, whose name the server knows.
+        var room: String? {
+            if case .room(let name) = to { name } else { nil }
         }
 
         fileprivate func isInFlight(now: Int64) -> Bool {
@@ -44,8 +55,8 @@ struct Outbox: Equatable {
     /// Of all frames in ``entries``.
     private(set) var bytes = 0
     var pace = Pace()
-    /// Rooms in which a message was refused for now, and until when nothing is sent there.
-    private var holds: [String: Int64] = [:]
+    /// Where a message was refused for now, and until when nothing is sent there.
+    private var holds: [Destination: Int64] = [:]
 
     subscript(id: String) -> Entry? {
         entries.first { $0.id == id }
@@ -66,13 +77,13 @@ struct Outbox: Equatable {
         guard let index = entries.firstIndex(where: { $0.id == id }) else { return nil }
         let entry = entries.remove(at: index)
         bytes -= entry.frame.count
-        if entry.isProbe { holds[entry.room] = nil }
+        if entry.isProbe { holds[entry.to] = nil }
         return entry
     }
 
     /// Takes out all of a room, or all.
     mutating func removeAll(in room: String?) -> [Entry] {
-        if let room { holds[room] = nil } else { holds = [:] }
+        if let room { holds[.room(room)] = nil } else { holds = [:] }
         return removeAll { room == nil || $0.room == room }
     }
 
@@ -88,7 +99,7 @@ struct Outbox: Equatable {
 
     private mutating func removeAll(where isGone: (Entry) -> Bool) -> [Entry] {
         let gone = entries.filter(isGone)
-        for entry in gone where entry.isProbe { holds[entry.room] = nil }
+        for entry in gone where entry.isProbe { holds[entry.to] = nil }
         for entry in gone { bytes -= entry.frame.count }
         if !gone.isEmpty { entries.removeAll(where: isGone) }
         return gone
@@ -96,21 +107,21 @@ struct Outbox: Equatable {
 
     /// What is to be sent now, in order, of the rooms that are open; from here on it is in flight.
     /// - Returns: also after how many milliseconds there may be more, unless an ack comes first.
-    mutating func takeDue(now: Int64, isOpen: (String) -> Bool) -> (entries: [Entry], wait: Int64?) {
+    mutating func takeDue(now: Int64, isOpen: (Destination) -> Bool) -> (entries: [Entry], wait: Int64?) {
         var due: [Entry] = []
         var waits: [Int64] = []
         var flying = (messages: 0, bytes: 0)
-        var rooms: Set<String> = []
+        var seen: Set<Destination> = []
         let most = pace.isLimited ? Int(Pace.burst) : Self.window.messages
         for index in entries.indices {
             let entry = entries[index]
-            let isFirst = rooms.insert(entry.room).inserted
+            let isFirst = seen.insert(entry.to).inserted
             guard !entry.isInFlight(now: now) else {
                 flying = (flying.messages + 1, flying.bytes + entry.frame.count)
                 continue
             }
-            guard isOpen(entry.room) else { continue }
-            if let hold = holds[entry.room] {
+            guard isOpen(entry.to) else { continue }
+            if let hold = holds[entry.to] {
                 guard isFirst else { continue }
                 guard now >= hold else {
                     waits.append(hold - now)
@@ -130,7 +141,7 @@ struct Outbox: Equatable {
             entries[index].sentAt = now
             entries[index].doubtfulSince = entry.doubtfulSince ?? now
             entries[index].unanswered += 1
-            entries[index].isProbe = holds[entry.room] != nil
+            entries[index].isProbe = holds[entry.to] != nil
             due.append(entries[index])
         }
         return (due, waits.min())
@@ -148,7 +159,7 @@ struct Outbox: Equatable {
     mutating func putBack(_ id: String, _ refusal: Refusal, now: Int64, until: Int64) {
         guard let index = entries.firstIndex(where: { $0.id == id }) else { return }
         if refusal == .tooFast { pace.refused(now: now) }
-        holds[entries[index].room] = max(until, holds[entries[index].room] ?? until)
+        holds[entries[index].to] = max(until, holds[entries[index].to] ?? until)
         entries[index].sentAt = nil
         entries[index].isProbe = false
         guard refusal != .perhapsStored, entries[index].unanswered > 0 else { return }

@@ -37,6 +37,18 @@ struct RoomSequence: Equatable {
         return drain(now: now)
     }
 
+    /// A private room begins with the first message that is heard of it, and turns with one of another epoch.
+    mutating func receivedDirect(_ message: ChatMessage, now: Int64) -> [Delivery] {
+        let epoch = message.epoch ?? ""
+        var deliveries: [Delivery] = []
+        if position == nil {
+            position = ClientFrame.Position(epoch: epoch, seq: message.seq - 1, tag: nil)
+        } else if position?.epoch != epoch {
+            deliveries = gap(epoch: epoch, from: nil, to: message.seq - 1, now: now)
+        }
+        return deliveries + received(message, now: now)
+    }
+
     mutating func received(_ message: ChatMessage, now: Int64) -> [Delivery] {
         guard let position else { return [] }
         if message.seq > position.seq { held[message.seq] = message }
@@ -45,7 +57,11 @@ struct RoomSequence: Equatable {
 
     /// The server said that `from`…`to` are lost, and perhaps that the room counts anew in another epoch.
     mutating func gap(epoch: String?, from: Int64?, to: Int64, now: Int64) -> [Delivery] {
-        guard let position else { return [] }
+        guard let position else {
+            // Of a private room that this client knows nothing of.
+            self.position = ClientFrame.Position(epoch: epoch ?? "", seq: to, tag: nil)
+            return [.gap(from: from, to: to)]
+        }
         let turned = epoch != nil && epoch != position.epoch
         guard turned || to > position.seq else { return [] }
         if turned {

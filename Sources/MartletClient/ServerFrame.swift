@@ -5,7 +5,7 @@ enum ServerFrame: Equatable {
     /// With an `id` the answer to a leave, without one the server's own doing.
     case left(room: String, id: String?, reason: String?)
     case message(ChatMessage)
-    case ack(id: String, seq: Int64, timestamp: Int64, tag: String?)
+    case ack(Ack)
     case gap(room: String, epoch: String?, from: Int64?, to: Int64)
     case members(room: String, Roster)
     case membersChanged(room: String, RosterChange)
@@ -27,6 +27,17 @@ enum ServerFrame: Equatable {
         var secret: String?
         /// It is the session of before, with its rooms.
         var isResumed = false
+        /// When a new session began, by the server's clock in milliseconds.
+        var beganAt: Int64?
+    }
+
+    struct Ack: Equatable {
+        var id: String
+        var room: String
+        var epoch: String?
+        var seq: Int64
+        var timestamp: Int64
+        var tag: String?
     }
 
     /// What the server did not say is `nil`.
@@ -99,7 +110,8 @@ extension ServerFrame {
                     limits: Limits(
                         messageBytes: limits?.integer("message_bytes"),
                         messagesPerSecond: limits?.integer("messages_per_second")),
-                    secret: object.string("secret"), isResumed: object.bool("resumed") ?? false))
+                    secret: object.string("secret"), isResumed: object.bool("resumed") ?? false,
+                    beganAt: object.integer("ts")))
         case "joined":
             guard let room, let epoch = object.string("epoch"), let seq = object.integer("seq") else { return nil }
             return .joined(
@@ -113,8 +125,11 @@ extension ServerFrame {
             guard let room, let message = message(object, room: room) else { return nil }
             return .message(message)
         case "ack":
-            guard let id = object.string("id"), let seq = object.integer("seq") else { return .other }
-            return .ack(id: id, seq: seq, timestamp: object.integer("ts") ?? 0, tag: object.string("tag"))
+            guard let id = object.string("id"), let room, let seq = object.integer("seq") else { return .other }
+            return .ack(
+                Ack(
+                    id: id, room: room, epoch: object.string("epoch"), seq: seq, timestamp: object.integer("ts") ?? 0,
+                    tag: object.string("tag")))
         case "gap":
             guard let room, let to = object.integer("to") else { return nil }
             return .gap(room: room, epoch: object.string("epoch"), from: object.integer("from"), to: to)
@@ -177,6 +192,6 @@ extension ServerFrame {
         return ChatMessage(
             room: room, seq: seq, from: from, to: object.string("to"), text: object.string("text"),
             data: object.raw("data"), timestamp: object.integer("ts") ?? 0, isOwn: false, id: object.string("id"),
-            tag: object.string("tag"))
+            tag: object.string("tag"), epoch: object.string("epoch"))
     }
 }

@@ -124,14 +124,15 @@ extension Hub {
         sessionStore.open(record, secret: entry.secret).assumeIsolated().whenComplete { result in
             guard self.isCurrent(command) else { return }
             switch result {
-            case .success(true):
+            case .success(let moment?):
                 self.directory[id]?.owner = command.incarnation
                 self.directory[id]?.mustReclaim = false
+                if entry.begunAt == nil { self.directory[id]?.begunAt = moment }
                 var written = content
                 written.generation = record.generation
                 self.entryWritten(written, attempt, command)
                 self.rejoinRooms(of: id)
-            case .success(false):
+            case .success(nil):
                 self.directory[id]?.registration.refused(attempt)
                 self.notOwned(command)
             case .failure(let error):

@@ -100,10 +100,19 @@ extension Hub {
             directs[stream.room]?.owed.take(through: message.seq) { self.sessions[$0.session]?.user == stream.user }
             ?? []
         let ack = origin.map { _ in
-            ServerMessage.ack(room: stream.room, rawID: element.id, seq: message.seq, ts: element.ts, tag: message.tag)
+            ServerMessage.ack(
+                room: stream.room, rawID: element.id, seq: message.seq, ts: element.ts, tag: message.tag,
+                epoch: message.epoch)
+        }
+        let position = RoomPosition(epoch: message.epoch, seq: message.seq, tag: message.tag)
+        let live = sessions.filter { id, _ in
+            let own = id == origin ? ack : nil
+            return !isReplayed(
+                .message(position, text: own ?? Array(element.text.readableBytesView), isAck: own != nil),
+                in: stream.room, to: id)
         }
         element.text.withUnsafeReadableBytes { text in
-            for (shard, group) in Dictionary(grouping: sessions, by: \.value) {
+            for (shard, group) in Dictionary(grouping: live, by: \.value) {
                 let frame = frame(text, shard)
                 let own = ack.map { self.frame($0, shard) } ?? frame.upperBound..<frame.upperBound
                 batches[shard].directs.append(
@@ -113,13 +122,13 @@ extension Hub {
         acknowledgeDuplicates(owed, by: origin, message.seq, room: stream.room)
     }
 
-    private func send(_ text: [UInt8], to user: UserName) {
-        for session in users[user]?.sessions.keys.map({ $0 }) ?? [] { reply(session, text) }
-    }
-
     private func tellGap(_ stream: DirectStream, epoch: String, from: Int64, to: Int64) {
         metrics.gaps += 1
-        send(ServerMessage.gap(room: stream.room, epoch: epoch, from: from, to: to), to: stream.user)
+        let text = ServerMessage.gap(room: stream.room, epoch: epoch, from: from, to: to)
+        for session in users[stream.user]?.sessions.keys.map({ $0 }) ?? []
+        where !isReplayed(.gap(epoch: epoch, from: from, to: to), in: stream.room, to: session) {
+            reply(session, text)
+        }
         for (seq, owed) in directs[stream.room]?.owed.take(through: to) ?? [] {
             acknowledge(owed, seq, room: stream.room)
         }
@@ -176,31 +185,54 @@ extension Hub {
     }
 
     /// Nothing of this room was heard since its user came: all that was said since the deafness began is new.
-    private func catchUp(_ catchUp: DirectCatchUp, before: Int64? = nil, pages: Int = 1) {
-        let range = before.map { HistoryRange.before($0) } ?? .latest
-        store.history(room: catchUp.room, range: range, limit: 100).assumeIsolated().whenComplete { result in
-            guard case .success(let page) = result else {
+    private func catchUp(_ catchUp: DirectCatchUp) {
+        place(in: catchUp.room, before: catchUp.since) { result in
+            guard case .success(let place) = result else {
                 self.directCatchUps.append(catchUp)
                 return
             }
             guard self.users[catchUp.user] != nil else { return }
-            guard let head = page.head else { return self.caughtUp(catchUp, from: nil) }
-            if let known = page.messages.last(where: { $0.ts < catchUp.since }) {
-                return self.caughtUp(
-                    catchUp, from: RoomPosition(epoch: head.epoch, seq: known.seq, tag: known.tag))
-            }
-            let first = page.messages.first?.seq ?? before ?? head.seq + 1
-            if page.more, pages < Self.catchUpPages { return self.catchUp(catchUp, before: first, pages: pages + 1) }
-            self.caughtUp(
-                catchUp, from: RoomPosition(epoch: head.epoch, seq: first - 1, tag: ""), isWhole: first <= 1)
+            self.caughtUp(catchUp, from: place)
         }
     }
 
-    /// - Parameter isWhole: false when the log does not reach back to what was heard.
-    private func caughtUp(_ catchUp: DirectCatchUp, from position: RoomPosition?, isWhole: Bool = true) {
-        if let position {
+    /// Where a room stood at a moment: its last message of the time before.
+    struct DirectPlace {
+        /// `nil`: there is no such room.
+        var position: RoomPosition?
+        /// False when the log does not reach back so far: the place is the last one that it does not have.
+        var isWhole = true
+    }
+
+    /// - Parameter moment: milliseconds of Redis's clock.
+    func place(
+        in room: RoomName, before moment: Int64, back seq: Int64? = nil, pages: Int = 1,
+        _ completion: @escaping (Result<DirectPlace, any Error>) -> Void
+    ) {
+        readPaced(room, seq.map { .before($0) } ?? .latest, limit: 100) { result in
+            let page: HistoryPage
+            switch result {
+            case .success(let read): page = read
+            case .failure(let error): return completion(.failure(error))
+            }
+            guard let head = page.head else { return completion(.success(DirectPlace())) }
+            if let known = page.messages.last(where: { $0.ts < moment }) {
+                let position = RoomPosition(epoch: head.epoch, seq: known.seq, tag: known.tag)
+                return completion(.success(DirectPlace(position: position)))
+            }
+            let first = page.messages.first?.seq ?? seq ?? head.seq + 1
+            if page.more, pages < Self.catchUpPages {
+                return self.place(in: room, before: moment, back: first, pages: pages + 1, completion)
+            }
+            let position = RoomPosition(epoch: head.epoch, seq: first - 1, tag: "")
+            completion(.success(DirectPlace(position: position, isWhole: first <= 1)))
+        }
+    }
+
+    private func caughtUp(_ catchUp: DirectCatchUp, from place: DirectPlace) {
+        if let position = place.position {
             let stream = directStream(catchUp.room, catchUp.user)
-            if !isWhole { tellGap(stream, epoch: position.epoch, from: 1, to: position.seq) }
+            if !place.isWhole { tellGap(stream, epoch: position.epoch, from: 1, to: position.seq) }
             apply(stream.sequencer.open(at: position), to: stream)
             apply(stream.sequencer.verify(), to: stream)
         }
@@ -239,14 +271,25 @@ extension Hub {
 
     // MARK: Before a message goes out
 
-    /// Notes the room for both users, so that a node which cannot hear the message finds it later. Once in a while will do.
+    /// Notes the room for both users, so that a node which cannot hear the message finds it later, and a client that comes
+    /// back. Once in a while will do.
     func noteDirect(_ room: RoomName, users: [UserName]) {
         let now = NIODeadline.now()
         if let noted = notedDirects[room], now - noted < NodeConfiguration.directNotesEvery { return }
         notedDirects[room] = now
         for user in users {
-            userStore.noteDirect(room, of: user).assumeIsolated().whenFailure { _ in self.notedDirects[room] = nil }
+            userStore.noteDirect(room, of: user).assumeIsolated().whenFailure { _ in
+                self.notedDirects[room] = nil
+                self.unnotedDirects[room] = users
+            }
         }
+    }
+
+    func repeatNotes() {
+        guard !unnotedDirects.isEmpty, redis.isConnected else { return }
+        let unnoted = unnotedDirects
+        unnotedDirects = [:]
+        for (room, users) in unnoted { noteDirect(room, users: users) }
     }
 
     func forgetNotedDirects(_ now: NIODeadline) {

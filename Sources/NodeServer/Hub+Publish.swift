@@ -288,11 +288,10 @@ extension Hub {
     }
 
     func acknowledge(_ owed: HubRoom.OwedAck, _ seq: Int64, room: RoomName) {
-        reply(
-            owed.session,
-            ServerMessage.ack(
-                room: room, id: owed.id, seq: seq, ts: owed.ts, tag: owed.tag,
-                duplicate: owed.isDuplicate))
+        let ack = ServerMessage.ack(
+            room: room, id: owed.id, seq: seq, ts: owed.ts, tag: owed.tag, epoch: owed.epoch,
+            duplicate: owed.isDuplicate)
+        if !isReplayed(ack: ack, in: room, to: owed.session) { reply(owed.session, ack) }
     }
 
     private func deny(_ owed: HubRoom.OwedAck, room: RoomName) {

@@ -75,21 +75,26 @@ extension Hub {
             return
         }
         room.recoveryReads[from] = [completion]
-        guard recoveryReads < Self.readsAtOnce else {
-            return waitingRecoveryReads.append { self.read(room, from: from) }
+        readPaced(room.name, .range(from, .max), limit: Self.recoveryPage) { result in
+            for waiting in room.recoveryReads.removeValue(forKey: from) ?? [] { waiting(result) }
         }
-        read(room, from: from)
     }
 
-    private func read(_ room: HubRoom, from: Int64) {
+    /// When its turn comes: only so many reads for those who come back are under way.
+    func readPaced(
+        _ room: RoomName, _ range: HistoryRange, limit: Int,
+        _ completion: @escaping (Result<HistoryPage, any Error>) -> Void
+    ) {
+        guard recoveryReads < Self.readsAtOnce else {
+            return waitingRecoveryReads.append { self.readPaced(room, range, limit: limit, completion) }
+        }
         recoveryReads += 1
         metrics.recoveryReads += 1
-        store.history(room: room.name, range: .range(from, .max), limit: Self.recoveryPage)
-            .assumeIsolated().whenComplete { result in
-                self.recoveryReads -= 1
-                if !self.waitingRecoveryReads.isEmpty { self.waitingRecoveryReads.removeFirst()() }
-                for waiting in room.recoveryReads.removeValue(forKey: from) ?? [] { waiting(result) }
-            }
+        store.history(room: room, range: range, limit: limit).assumeIsolated().whenComplete { result in
+            self.recoveryReads -= 1
+            if !self.waitingRecoveryReads.isEmpty { self.waitingRecoveryReads.removeFirst()() }
+            completion(result)
+        }
     }
 
     private func received(
@@ -121,7 +126,7 @@ extension Hub {
                 frames.append(joined(recovery, room, position))
                 recovery.hasBegun = true
             }
-            frames += missed.map { text(of: $0, in: room.name, for: member.user) }
+            frames += missed.map { text(of: $0, in: room.name, epoch: position.epoch, for: member.user) }
             recovery.seq = missed.last?.seq ?? recovery.seq
             pageNumber += 1
             pagesUnderWay[pageNumber] = { self.proceed(recovery, room) }

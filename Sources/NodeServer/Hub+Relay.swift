@@ -156,7 +156,9 @@ extension Hub: RedisSubscriberDelegate {
             var own = frame.upperBound..<frame.upperBound
             if local == shard {
                 own = self.frame(
-                    ServerMessage.ack(room: room.name, rawID: id, seq: seq, ts: ts, tag: tag), shard)
+                    ServerMessage.ack(
+                        room: room.name, rawID: id, seq: seq, ts: ts, tag: tag,
+                        epoch: room.sequencer.position?.epoch ?? ""), shard)
             }
             batches[shard].entries.append(
                 .init(
@@ -232,10 +234,10 @@ extension Hub: RedisSubscriberDelegate {
     }
 
     /// A stored message as a frame; its own `id` is given back to the user who sent it.
-    func text(of message: StoredMessage, in room: RoomName, for user: UserName?) -> [UInt8] {
+    func text(of message: StoredMessage, in room: RoomName, epoch: String, for user: UserName?) -> [UInt8] {
         MessageText.frame(
-            room: room, seq: message.seq, tag: message.tag, body: message.body.readableBytesView, ts: message.ts,
-            rawID: message.from == user ? message.clientID : "")
+            room: room, epoch: epoch, seq: message.seq, tag: message.tag, body: message.body.readableBytesView,
+            ts: message.ts, rawID: message.from == user ? message.clientID : "")
     }
 
     func element(of message: StoredMessage, for user: UserName?) -> [UInt8] {

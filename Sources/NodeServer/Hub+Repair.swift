@@ -78,7 +78,8 @@ extension Hub {
         .init(
             epoch: epoch, seq: message.seq, tag: message.tag, previousTag: nil,
             element: HubRoom.Relayed(
-                text: ByteBuffer(bytes: text(of: message, in: room, for: nil)), origin: SessionID(message.origin),
+                text: ByteBuffer(bytes: text(of: message, in: room, epoch: epoch, for: nil)),
+                origin: SessionID(message.origin),
                 id: message.clientID, ts: message.ts))
     }
 

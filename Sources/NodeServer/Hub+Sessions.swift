@@ -12,7 +12,8 @@ extension Hub {
         let id = opening.connection
         sessions[id] = HubSession(
             user: opening.user, shard: opening.shard, connection: opening.connection, info: opening.info,
-            status: opening.status ?? .online, openDeadline: .now() + NodeConfiguration.joinDeadline)
+            status: opening.status ?? .online, openDeadline: .now() + NodeConfiguration.joinDeadline,
+            directs: opening.directs)
         openings.insert(id)
         hear(opening.user, for: id)
         if let asked = opening.resume, mayResume {
@@ -77,8 +78,10 @@ extension Hub {
                 connection: session.connection,
                 SessionOpened(
                     session: id, secret: session.secret,
-                    resumed: session.isResumed ? entry.record(id, owner: owner) : nil)),
+                    resumed: session.isResumed ? entry.record(id, owner: owner) : nil,
+                    begunAt: session.isResumed ? nil : entry.begunAt)),
             to: session.shard)
+        if let asked = session.directs { beginReplays(id, asked) }
     }
 
     /// Sessions that could not be opened by their deadline are refused.

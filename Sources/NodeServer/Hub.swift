@@ -91,6 +91,8 @@ final class Hub: @unchecked Sendable {
     /// Private rooms that are to be compared with their log.
     var directBacklog: [DirectStream] = []
     var notedDirects: [RoomName: NIODeadline] = [:]
+    /// Private rooms with something new that could not be noted yet.
+    var unnotedDirects: [RoomName: [UserName]] = [:]
     var usersToLookUp: Set<UserName> = []
     var directCatchUps: [DirectCatchUp] = []
     /// Numbers the commands about memberships and entries.
@@ -244,6 +246,7 @@ final class Hub: @unchecked Sendable {
         }
         checkOwedDirects(now)
         forgetNotedDirects(now)
+        repeatNotes()
         continueRepair()
         continueDirectRepair()
         sample()

@@ -33,6 +33,7 @@ struct SessionOpening: Sendable {
     let info: String?
     let status: PresenceStatus?
     let resume: Resume?
+    let directs: ClientMessage.Directs?
 
     struct Resume: Sendable {
         let session: SessionID
@@ -47,6 +48,8 @@ struct SessionOpened: Sendable {
     let secret: SessionSecret?
     /// The session as it was, when it goes on.
     let resumed: SessionRecord?
+    /// When it began, by Redis's clock.
+    let begunAt: Int64?
 }
 
 struct JoinRequest: Sendable {

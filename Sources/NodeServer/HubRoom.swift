@@ -150,6 +150,13 @@ struct HubSession {
     /// On its way to the client.
     var secret: SessionSecret?
     let openDeadline: NIODeadline
+    /// Where its client stands in the private rooms of its user, until it is open.
+    var directs: ClientMessage.Directs?
+    /// What it still has to get of private rooms; `nil` for one that did not come back.
+    var replays: [RoomName: DirectReplay]?
+    var waitingReplays: [DirectReplay] = []
+    /// Which private rooms those are is not known yet.
+    var isLookingUp = false
 }
 
 /// What Redis is to hold of one session (`P:{s:S}`, the user's list, the index). It outlives the connection: for the grace,
@@ -176,6 +183,8 @@ struct DirectoryEntry {
     var uncertainRooms: Set<RoomName> = []
     var registration: Registration<SessionContent, Never>
     var touched: UInt64 = 0
+    /// When a session that begins here was first written, by Redis's clock.
+    var begunAt: Int64?
 
     /// A session that begins.
     init(user: UserName, client: String, info: String?, status: PresenceStatus, secret: String?) {

@@ -206,6 +206,10 @@ extension Session {
 
     func authenticate(as user: UserName, _ auth: ClientMessage.Auth, _ requestID: String?) throws(WireError) {
         let joins = try state.distinct(auth.rooms)
+        for case (let first, let second)? in (auth.directs?.rooms ?? [:]).keys.map(\.participants)
+        where user != first && user != second {
+            throw WireError(.forbidden, "a private room is for its two users")
+        }
         switch state.authenticate(as: user, status: auth.status) {
         case .open(let user):
             if let client = auth.client { self.client = client }
@@ -221,7 +225,8 @@ extension Session {
                 .open(
                     SessionOpening(
                         connection: connectionID, user: user, shard: shard.index,
-                        client: auth.client ?? claim.client, info: auth.info, status: auth.status, resume: resume)))
+                        client: auth.client ?? claim.client, info: auth.info, status: auth.status, resume: resume,
+                        directs: auth.directs)))
         case .acknowledge(let user):
             if case .open = state.phase { welcome(user, requestID, nil) } else { welcomeID = requestID }
         case .refuse(let error):
@@ -241,6 +246,7 @@ extension Session {
         welcome.secret = opened?.secret?.string
         welcome.graceMilliseconds = configuration.resumeGrace.nanoseconds / 1_000_000
         welcome.isResumed = opened?.resumed != nil
+        welcome.ts = opened?.begunAt
         send(ServerMessage.welcome(welcome, id: requestID))
     }
 

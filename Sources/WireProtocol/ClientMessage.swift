@@ -28,8 +28,17 @@ package struct ClientMessage: Sendable {
         /// A session to go on with, and the rooms to be in behind that, or in any case.
         package var resume: Resume?
         package var rooms: [Join] = []
+        package var directs: Directs?
 
         package init() {}
+    }
+
+    /// Where a client that comes back stands in the private rooms of its user.
+    package struct Directs: Sendable, Equatable {
+        /// Since when it is to have everything of the rooms that it does not name: milliseconds of Redis's clock, as a
+        /// `welcome` gave them.
+        package var since: Int64
+        package var rooms: [RoomName: Position] = [:]
     }
 
     /// What an earlier `welcome` gave.
@@ -69,6 +78,8 @@ package struct ClientMessage: Sendable {
     /// Bounds the work of decoding one frame. How many rooms a session may be in is a setting that the decoder does not
     /// know; what a frame asks for beyond it is refused room by room.
     package static let maximumJoinsPerFrame = 1000
+    /// As many as a user's list of private rooms has.
+    package static let maximumDirects = 200
 
     /// The one room that the message is about.
     package var room: RoomName? {

@@ -54,6 +54,7 @@ private struct Fields {
     var info: JSONValue?
     var status: JSONValue?
     var resume: JSONValue?
+    var directs: JSONValue?
     var session: JSONValue?
     var secret: JSONValue?
     var typing: JSONValue?
@@ -83,6 +84,7 @@ private struct Fields {
         if matches(key, "limit") { return limit = value }
         if matches(key, "status") { return status = value }
         if matches(key, "resume") { return resume = value }
+        if matches(key, "directs") { return directs = value }
         if matches(key, "session") { return session = value }
         if matches(key, "secret") { return secret = value }
         if matches(key, "user") { return user = value }
@@ -171,10 +173,7 @@ private struct Fields {
         guard rooms.kind == .array, room == nil else {
             throw WireError(.invalidField, "rooms is an array of objects with room, and stands instead of room")
         }
-        var elements: [JSONValue] = []
-        scan { () throws(JSONError) in
-            try JSONScanner.scanArray(bytes, in: rooms.range) { (value) throws(JSONError) in elements.append(value) }
-        }
+        let elements = elements(of: rooms)
         guard (1...ClientMessage.maximumJoinsPerFrame).contains(elements.count) else {
             throw WireError(.invalidField, "rooms has 1 to \(ClientMessage.maximumJoinsPerFrame) elements")
         }
@@ -254,8 +253,46 @@ private struct Fields {
             auth.info = JSONText.minified(info.range, in: bytes)
         }
         auth.resume = try resumption()
-        if rooms != nil { auth.rooms = try joins() }
+        if let rooms, rooms.kind != .array || !elements(of: rooms).isEmpty { auth.rooms = try joins() }
+        auth.directs = try directMoment()
         return auth
+    }
+
+    private mutating func directMoment() throws(WireError) -> ClientMessage.Directs? {
+        guard let directs, directs.kind != .null else { return nil }
+        let fields = directs.kind == .object ? members(of: directs) : nil
+        guard let fields, let since = try integer(fields.since, "directs.since"), since >= 0,
+            fields.rooms.map({ $0.kind == .array }) ?? true
+        else {
+            throw WireError(.invalidField, "directs has since, a time in milliseconds, and rooms, an array")
+        }
+        var moment = ClientMessage.Directs(since: since)
+        let elements = fields.rooms.map(elements) ?? []
+        guard elements.count <= ClientMessage.maximumDirects else {
+            throw WireError(.invalidField, "directs.rooms has at most \(ClientMessage.maximumDirects) elements")
+        }
+        for element in elements {
+            guard element.kind == .object else {
+                throw WireError(.invalidField, "directs.rooms is an array of objects")
+            }
+            let fields = members(of: element)
+            room = fields.room  // an error is about this one
+            let name = try roomName(fields.room)
+            guard name.isDirect else { throw WireError(.invalidRoom, "\(name) is no private room") }
+            guard let position = try position(fields.since) else {
+                throw WireError(.invalidField, "since is missing; it names the last message that was seen")
+            }
+            moment.rooms[name] = position
+        }
+        return moment
+    }
+
+    private func elements(of array: JSONValue) -> [JSONValue] {
+        var elements: [JSONValue] = []
+        scan { () throws(JSONError) in
+            try JSONScanner.scanArray(bytes, in: array.range) { (value) throws(JSONError) in elements.append(value) }
+        }
+        return elements
     }
 
     private func resumption() throws(WireError) -> ClientMessage.Resume? {

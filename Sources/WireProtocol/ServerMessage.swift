@@ -13,6 +13,8 @@ package enum ServerMessage {
         package var secret: String?
         package var graceMilliseconds: Int64 = 0
         package var isResumed = false
+        /// When a new session began, by Redis's clock.
+        package var ts: Int64?
 
         package init(
             session: SessionID, user: UserName, node: String, heartbeatMilliseconds: Int64, messageLimitBytes: Int,
@@ -38,6 +40,7 @@ package enum ServerMessage {
                 writer.member("secret", secret)
                 writer.member("grace_ms", welcome.graceMilliseconds)
             }
+            if let ts = welcome.ts { writer.member("ts", ts) }
             writer.member("protocol", "martlet.v1")
             writer.member("heartbeat_ms", welcome.heartbeatMilliseconds)
             writer.key("limits")
@@ -125,18 +128,21 @@ package enum ServerMessage {
     }
 
     package static func ack(
-        room: RoomName, id: String?, seq: Int64, ts: Int64, tag: String?, duplicate: Bool = false
+        room: RoomName, id: String?, seq: Int64, ts: Int64, tag: String?, epoch: String, duplicate: Bool = false
     ) -> [UInt8] {
         frame("ack", id: id, room: room) { writer in
             writer.member("seq", seq)
             writer.member("ts", ts)
             if let tag { writer.member("tag", tag) }
+            if room.isDirect { writer.member("epoch", epoch) }
             if duplicate { writer.member("duplicate", true) }
         }
     }
 
     /// The ack of a publish that came back by the relay, where its `id` is JSON text without quotes, or empty.
-    package static func ack(room: RoomName, rawID: String, seq: Int64, ts: Int64, tag: String) -> [UInt8] {
+    package static func ack(
+        room: RoomName, rawID: String, seq: Int64, ts: Int64, tag: String, epoch: String
+    ) -> [UInt8] {
         frame("ack", id: nil, room: room) { writer in
             if !rawID.isEmpty {
                 writer.key("id")
@@ -145,6 +151,7 @@ package enum ServerMessage {
             writer.member("seq", seq)
             writer.member("ts", ts)
             writer.member("tag", tag)
+            if room.isDirect { writer.member("epoch", epoch) }
         }
     }
 
@@ -198,7 +205,7 @@ package enum ServerMessage {
 ///
 ///     {"type":"message","room":ROOM,"seq":SEQ,"tag":"TAG",BODY,"ts":TS}
 ///
-/// `BODY` is what the sender's node made: `"from":…` and the raw `text`, `data` of the client.
+/// with an `"epoch"` behind it in a private room, which no `joined` tells of. `BODY` is what the sender's node made: `"from":…` and the raw `text`, `data` of the client.
 package enum MessageText {
     package static func prefix(room: RoomName) -> [UInt8] {
         var bytes = Array("{\"type\":\"message\",\"room\":".utf8)
@@ -233,10 +240,13 @@ package enum MessageText {
     /// A stored message as a frame, `type` and `room` included. `rawID`, JSON-escaped and
     /// without quotes, is given to the user who sent it; empty for others.
     package static func frame(
-        room: RoomName, seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, rawID: String
+        room: RoomName, epoch: String, seq: Int64, tag: String, body: some Collection<UInt8>, ts: Int64, rawID: String
     ) -> [UInt8] {
         var bytes = prefix(room: room)
         appendTail(seq: seq, tag: tag, body: body, ts: ts, rawID: rawID, to: &bytes)
+        guard room.isDirect else { return bytes }
+        bytes.removeLast()
+        bytes.append(contentsOf: ",\"epoch\":\"\(epoch)\"}".utf8)
         return bytes
     }
 

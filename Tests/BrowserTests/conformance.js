@@ -29,12 +29,13 @@ class Player {
   }
 
   /** @returns {string|null} why the client refuses to do it */
-  act({ do: what, rooms, room, texts, status, close }) {
+  act({ do: what, rooms, room, to, texts, status, close }) {
     const { chat } = this;
     try {
       if (what === "connect") chat.connect();
       else if (what === "join") rooms.forEach((name) => chat.join(name));
       else if (what === "leave") chat.leave(room);
+      else if (what === "send" && to) texts.forEach((text) => chat.direct(to, text));
       else if (what === "send") texts.forEach((text) => chat.send(room, text));
       else if (what === "status") chat.status(status);
       else if (what === "typing") chat.typing(room);

@@ -223,9 +223,12 @@ run({
     equal(socket.url, "ws://test/ws?user=alice&client=c&resume=1");
     await socket.onopen();
     const rooms = [{ room: "r", since: { epoch: "e", seq: 4 } }];
-    const auth = { type: "auth", user: "alice", client: "c", resume: { session: "s", secret: "x1" }, rooms };
-    equal(socket.sent, [auth, { type: "status", status: "online" }]);
+    const who = { type: "auth", user: "alice", client: "c" };
+    equal(socket.sent, [{ ...who, status: "online", resume: { session: "s", secret: "x1" }, rooms }]);
+    client.chat.status("busy"); // said before the welcome it would confirm a secret that may never come
+    equal(socket.sent.length, 1);
     socket.say({ ...welcome, secret: "x2", resumed: true });
+    equal(socket.of("status").map(({ status }) => status), ["busy"]);
     equal(socket.of("join").map((join) => join.rooms), [[{ room: "p" }]]);
     equal(socket.of("leave").map(({ room }) => room), ["q"]);
     equal(socket.of("message").length, 0);
@@ -243,6 +246,32 @@ run({
     client.chat.close();
     client.chat.connect();
     equal(client.socket().url, "ws://test/ws?user=alice&client=c");
+    client.chat.close();
+  },
+  "who comes back says since when it is to have private messages, and what it has of them": async () => {
+    const client = enter(4);
+    const direct = (seq, peer) => message(seq, { room: `dm:alice:${peer}`, epoch: "e", from: peer, to: "alice" });
+    client.socket().onclose({ code: 1006, reason: "" });
+    client.chat.retryNow();
+    client.socket().say({ ...welcome, ts: 77 });
+    client.socket().say(direct(4, "bob"), direct(9, "carl"), direct(5, "bob"));
+    client.socket().onclose({ code: 1006, reason: "" });
+    client.chat.retryNow();
+    await client.socket().onopen();
+    const [{ directs, resume }] = client.socket().sent;
+    const place = (name, seq) => ({ room: `dm:alice:${name}`, since: { epoch: "e", seq, tag: `t${seq}` } });
+    equal([resume ?? null, directs], [null, { since: 77, rooms: [place("carl", 9), place("bob", 5)] }]);
+    client.socket().say({ ...welcome, ts: 99 }, direct(5, "bob"), direct(6, "bob"), direct(8, "bob"), direct(7, "bob"));
+    client.socket().say({ type: "gap", room: "dm:alice:carl", epoch: "e", from: 10, to: 12 }, direct(13, "carl"));
+    equal(client.seqs(), [4, 9, 5, 6, 7, 8, 13]);
+    // A server that cannot do it in one frame is not asked again for it.
+    client.socket().onclose({ code: 1006, reason: "" });
+    client.chat.retryNow();
+    await client.socket().onopen();
+    client.socket().say({ type: "error", code: 110, reason: "too_many_rooms", message: "no" });
+    client.chat.retryNow();
+    await client.socket().onopen();
+    equal([client.socket().sent[0].rooms, client.socket().sent[0].directs.since], [[], 77]);
     client.chat.close();
   },
   "a token that cannot be had is a loss like others": async () => {

@@ -121,9 +121,12 @@ run({
   },
   "of rooms that were not joined only private ones bring messages, also after their count began anew": () => {
     const client = enter(0);
-    const direct = { room: "dm:alice:bob", to: "alice" };
-    client.socket().say(message(1, { room: "q" }), message(9, direct), message(10, direct), message(1, direct));
-    equal(client.seqs(), [9, 10, 1]);
+    const direct = { room: "dm:alice:bob", to: "alice", epoch: "e" };
+    const late = [message(9, direct), message(11, direct)];
+    client.socket().say(message(1, { room: "q" }), message(9, direct), message(10, direct), ...late);
+    client.socket().say(message(2, { ...direct, epoch: "f" }));
+    equal(client.seqs(), [9, 10, 11, 2]);
+    equal(client.of("gap"), [{ room: "dm:alice:bob", to: 1, turned: true }]);
     client.chat.close();
   },
   "a final refusal fails the message": async () => {
@@ -259,7 +262,7 @@ run({
     const client = enter(0);
     const { id, done: acked } = client.chat.direct("bob", "psst");
     equal(client.socket().of("direct"), [{ type: "direct", to: "bob", text: "psst", id }]);
-    client.socket().say({ type: "ack", room: "dm:alice:bob", id, seq: 3, ts: 9, tag: "t" });
+    client.socket().say({ type: "ack", room: "dm:alice:bob", id, seq: 3, ts: 9, tag: "t", epoch: "e" });
     equal((await acked).room, "dm:alice:bob");
     equal(client.of("message").map(({ room, seq, own, to, text }) => [room, seq, own, to, text]),
       [["dm:alice:bob", 3, true, "bob", "psst"]]);

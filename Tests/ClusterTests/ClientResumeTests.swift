@@ -27,7 +27,7 @@ struct ClientResumeTests {
             try await watcher.join(room)
 
             await node.kill()
-            alice.send(["typed while away"], to: room)
+            alice.send(["typed while away"], to: .room(room))
             try await watcher.say("missed", in: room)
             try await see(alice, "alice to have what was said") { record in
                 Set(record.messages.compactMap(\.text)) == ["missed", "typed while away"]

@@ -24,7 +24,8 @@ final class ConformancePlayer: Sendable {
         var messages: [Message] = []
         var gaps: [Gap] = []
         var joined: [JoinedRoom] = []
-        /// Room and what became of each own message: `acked`, `failed` or `unknown`.
+        /// Room (of private messages `dm:` and the other user) and what became of each own message: `acked`, `failed` or
+        /// `unknown`.
         var fates: [(room: String, fate: String)] = []
         var members: [String: [String: String]] = [:]
         /// Room and user, whenever a list lacks who was in the one before.
@@ -82,9 +83,18 @@ final class ConformancePlayer: Sendable {
         }
     }
 
-    func send(_ texts: [String], to room: String) {
+    enum Destination {
+        case room(String)
+        case user(String)
+    }
+
+    func send(_ texts: [String], to destination: Destination) {
         for text in texts {
-            let posted = client.post(text, to: room)
+            let (room, posted) =
+                switch destination {
+                case .room(let name): (name, client.post(text, to: name))
+                case .user(let name): ("dm:\(name)", client.postDirect(text, to: name))
+                }
             Task { [record] in
                 let fate: String
                 do {

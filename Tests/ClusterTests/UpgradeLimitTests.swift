@@ -1,3 +1,4 @@
+import MartletClient
 import TestSupport
 import Testing
 
@@ -14,6 +15,29 @@ struct UpgradeLimitTests {
         try await poll(within: .seconds(30), "\(process.name) to refuse a connection") {
             let answer = try await HTTPAnswer.of("GET", "/ws?user=a", port: process.port, headers: Self.upgrade)
             return answer.status == 101 ? nil : answer
+        }
+    }
+
+    @Test("make the Swift SDK wait as long as they say, at least, and then let it in")
+    func clients() async throws {
+        let options = Cluster.Options(nodes: 1, environment: ["MARTLET_LIMIT_UPGRADES_PER_SECOND": "1"])
+        try await Machine.with(options) { cluster in
+            let url = "ws://127.0.0.1:\(cluster.nodes[0].port)/ws"
+            let clients = try (1...4).map { try MartletClient(url: url, credential: .user("user-\($0)")) }
+            let streams = clients.map { $0.states() }
+            for client in clients { client.connect() }
+            var waits: [Int64] = []
+            for states in streams {
+                states: for await state in states {
+                    switch state {
+                    case .waiting(let milliseconds, _): waits.append(milliseconds)
+                    case .online: break states
+                    case .connecting, .closed: continue
+                    }
+                }
+            }
+            #expect(!waits.isEmpty && waits.allSatisfy { $0 >= 1000 }, "\(waits)")
+            for client in clients { client.close() }
         }
     }
 

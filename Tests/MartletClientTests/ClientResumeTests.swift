@@ -186,7 +186,7 @@ struct ClientResumeTests {
     mutating func resend() {
         enter()
         let frame = #"{"type":"message","id":"p1","room":"r","text":"hi"}"#
-        #expect(sent(machine.publish(Outbox.Entry(id: "p1", room: "r", text: "hi", data: nil), now: 1)) == [frame])
+        #expect(sent(machine.publish(Outbox.Entry(id: "p1", to: .room("r"), text: "hi", data: nil), now: 1)) == [frame])
         #expect(comeBack().count == 1)
         #expect(sent(machine.received(Self.welcome("s", secret: "two", resumed: true), now: 11)) == [])
         #expect(sent(machine.received(Self.joined("r", 4, recovered: true), now: 12)) == [frame])
@@ -204,7 +204,7 @@ struct ClientResumeTests {
     @Test("Who closes says goodbye, answers its callers, and tells the end when the server has heard")
     mutating func goodbye() {
         enter()
-        _ = machine.publish(Outbox.Entry(id: "p1", room: "r", text: "hi", data: nil), now: 1)
+        _ = machine.publish(Outbox.Entry(id: "p1", to: .room("r"), text: "hi", data: nil), now: 1)
         let effects = machine.close(now: 2)
         #expect(effects.last == .sayGoodbye)
         #expect(effects.contains { if case .acknowledge("p1", .failure) = $0 { true } else { false } })
@@ -268,12 +268,12 @@ struct ClientResumeTests {
     @Test("Own messages without an ack count in bytes, sent or not")
     mutating func buffered() {
         enter()
-        let entry = Outbox.Entry(id: "p1", room: "r", text: "hi", data: nil)
+        let entry = Outbox.Entry(id: "p1", to: .room("r"), text: "hi", data: nil)
         _ = machine.publish(entry, now: 1)
         #expect(machine.outbox.bytes == entry.frame.count)
         _ = comeBack()
         #expect(machine.outbox.bytes == entry.frame.count)
-        _ = machine.received(.ack(id: "p1", seq: 5, timestamp: 1, tag: "t"), now: 11)
+        _ = machine.received(.ack(.init(id: "p1", room: "r", seq: 5, timestamp: 1, tag: "t")), now: 11)
         #expect(machine.outbox.bytes == 0)
         _ = machine.publish(entry, now: 12)
         _ = machine.close(now: 13)

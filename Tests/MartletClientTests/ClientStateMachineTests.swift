@@ -18,7 +18,9 @@ struct ClientStateMachineTests {
                 room: "r", seq: seq, from: from, text: "m\(seq)", timestamp: 7, isOwn: false, id: id, tag: "t\(seq)"))
     }
 
-    private static func entry(_ id: String) -> Outbox.Entry { Outbox.Entry(id: id, room: "r", text: id, data: nil) }
+    private static func entry(_ id: String) -> Outbox.Entry {
+        Outbox.Entry(id: id, to: .room("r"), text: id, data: nil)
+    }
 
     private func sent(_ effects: [ClientStateMachine.Effect]) -> [String] {
         effects.compactMap { if case .send(let bytes) = $0 { String(decoding: bytes, as: UTF8.self) } else { nil } }
@@ -101,10 +103,10 @@ struct ClientStateMachineTests {
         _ = machine.retry(now: 3)
         #expect(sent(machine.received(Self.welcome, now: 4)).count == 1)
         #expect(sent(machine.received(Self.joined("r", 4, recovered: true), now: 5)) == [frame])
-        let ack = machine.received(.ack(id: "p1", seq: 5, timestamp: 9, tag: "t5"), now: 6)
+        let ack = machine.received(.ack(.init(id: "p1", room: "r", seq: 5, timestamp: 9, tag: "t5")), now: 6)
         #expect(ack.first == .acknowledge(id: "p1", .success(Acknowledgement(seq: 5, timestamp: 9))))
         #expect(messages(ack) == [5])
-        #expect(machine.received(.ack(id: "p1", seq: 5, timestamp: 9, tag: "t5"), now: 6) == [])
+        #expect(machine.received(.ack(.init(id: "p1", room: "r", seq: 5, timestamp: 9, tag: "t5")), now: 6) == [])
     }
 
     @Test("An own message that recovery brings is its acknowledgement, and appears once")
@@ -118,7 +120,7 @@ struct ClientStateMachineTests {
         let effects = machine.received(Self.message(5, from: "alice", id: "p1"), now: 6)
         #expect(effects.first == .acknowledge(id: "p1", .success(Acknowledgement(seq: 5, timestamp: 7))))
         #expect(messages(effects) == [5])
-        #expect(machine.received(.ack(id: "p1", seq: 5, timestamp: 7, tag: "t5"), now: 7) == [])
+        #expect(machine.received(.ack(.init(id: "p1", room: "r", seq: 5, timestamp: 7, tag: "t5")), now: 7) == [])
     }
 
     @Test("The ack of a repeated publish may overtake the recovery; the message still stands in its place")
@@ -129,7 +131,8 @@ struct ClientStateMachineTests {
         _ = machine.retry(now: 3)
         _ = machine.received(Self.welcome, now: 4)
         _ = machine.received(Self.joined("r", 6, recovered: true), now: 5)
-        #expect(messages(machine.received(.ack(id: "p1", seq: 6, timestamp: 9, tag: "t6"), now: 6)) == [])
+        #expect(
+            messages(machine.received(.ack(.init(id: "p1", room: "r", seq: 6, timestamp: 9, tag: "t6")), now: 6)) == [])
         #expect(messages(machine.received(Self.message(5), now: 7)) == [5, 6])
         #expect(messages(machine.received(Self.message(6, from: "alice", id: "p1"), now: 8)) == [])
     }
@@ -144,7 +147,10 @@ struct ClientStateMachineTests {
         #expect(sent(machine.wake(now: 499)).isEmpty)
         #expect(ids(machine.wake(now: 500)) == ["p1"])
         #expect(sent(machine.tick(now: 1500, random: 0)).isEmpty)
-        #expect(ids(machine.received(.ack(id: "p1", seq: 1, timestamp: 9, tag: "t"), now: 1501)) == ["p2", "p3"])
+        #expect(
+            ids(machine.received(.ack(.init(id: "p1", room: "r", seq: 1, timestamp: 9, tag: "t")), now: 1501)) == [
+                "p2", "p3",
+            ])
     }
 
     @Test("Messages go at the pace that the server named, in order and without a refusal")
@@ -159,7 +165,9 @@ struct ClientStateMachineTests {
             ids += new
             #expect(Int64(ids.count) <= 60 + 30 * now / 1000, "the server's bucket has no more")
             let wait = effects.compactMap { if case .wakeLater(let wait) = $0 { wait } else { nil } }.first
-            effects = new.flatMap { machine.received(.ack(id: $0, seq: 1, timestamp: 0, tag: nil), now: now) }
+            effects = new.flatMap {
+                machine.received(.ack(.init(id: $0, room: "r", seq: 1, timestamp: 0, tag: nil)), now: now)
+            }
             if let wait {
                 now += wait
                 effects += machine.wake(now: now)
@@ -175,7 +183,7 @@ struct ClientStateMachineTests {
         let sent = (1...100).flatMap { ids(machine.publish(Self.entry("p\($0)"), now: 1000)) }
         #expect(sent.count == most)
         #expect(machine.wake(now: 5000) == [])
-        let ack = machine.received(.ack(id: "p1", seq: 1, timestamp: 9, tag: "t"), now: 5000)
+        let ack = machine.received(.ack(.init(id: "p1", room: "r", seq: 1, timestamp: 9, tag: "t")), now: 5000)
         #expect(ids(ack) == ["p\(most + 1)"])
     }
 
@@ -204,7 +212,7 @@ struct ClientStateMachineTests {
 
     @Test("A message larger than the server takes is refused here, also one from before the welcome")
     mutating func tooLarge() {
-        let large = Outbox.Entry(id: "l", room: "r", text: String(repeating: "x", count: 2000), data: nil)
+        let large = Outbox.Entry(id: "l", to: .room("r"), text: String(repeating: "x", count: 2000), data: nil)
         _ = machine.start(now: 0)
         _ = machine.join("r")
         #expect(machine.publish(large, now: 0) == [])
@@ -220,7 +228,7 @@ struct ClientStateMachineTests {
         enter(at: 0)
         _ = machine.publish(Self.entry("small"), now: 0)
         _ = machine.publish(
-            Outbox.Entry(id: "l", room: "r", text: String(repeating: "x", count: 90), data: nil), now: 0)
+            Outbox.Entry(id: "l", to: .room("r"), text: String(repeating: "x", count: 90), data: nil), now: 0)
         let effects = machine.lost(code: 1009, reason: "message too big", now: 1, random: 0)
         guard case .acknowledge("l", .failure(let error))? = effects.first else { Issue.record("\(effects)"); return }
         #expect(error.number == 104)

@@ -54,7 +54,7 @@ struct PaceTests {
         }
         #expect(machine.setTyping(true, in: "a", now: 0).count == 1)
         for number in 0..<30 {
-            _ = machine.publish(Outbox.Entry(id: "\(number)", room: "a", text: "x", data: nil), now: 0)
+            _ = machine.publish(Outbox.Entry(id: "\(number)", to: .room("a"), text: "x", data: nil), now: 0)
         }
         #expect(machine.outbox.entries.filter { $0.sentAt != nil }.count == 17, "20 but status, join and typing")
         #expect(machine.setTyping(true, in: "b", now: 0) == [])

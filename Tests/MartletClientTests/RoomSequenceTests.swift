@@ -175,11 +175,11 @@ struct RoomRosterTests {
 
 struct OutboxTests {
     private static func entry(_ id: String, in room: String = "r", bytes: Int = 1) -> Outbox.Entry {
-        Outbox.Entry(id: id, room: room, text: String(repeating: "x", count: bytes), data: nil)
+        Outbox.Entry(id: id, to: .room(room), text: String(repeating: "x", count: bytes), data: nil)
     }
 
     private func due(_ outbox: inout Outbox, now: Int64) -> [String] {
-        outbox.takeDue(now: now) { $0 != "closed" }.entries.map(\.id)
+        outbox.takeDue(now: now) { $0 != .room("closed") }.entries.map(\.id)
     }
 
     @Test("What is in flight is not sent again until the connection or the ack's patience ends")

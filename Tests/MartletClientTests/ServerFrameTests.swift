@@ -48,8 +48,8 @@ struct ServerFrameTests {
                                 Member(user: "zoë", status: "away", info: #"{"a":1}"#),
                             ], count: 2, pv: 9))))
         #expect(
-            ServerFrame(decoding: ServerMessage.ack(room: room, id: "p", seq: 1, ts: 2, tag: "t"))
-                == .ack(id: "p", seq: 1, timestamp: 2, tag: "t"))
+            ServerFrame(decoding: ServerMessage.ack(room: room, id: "p", seq: 1, ts: 2, tag: "t", epoch: "e"))
+                == .ack(.init(id: "p", room: "general", seq: 1, timestamp: 2, tag: "t")))
         #expect(
             ServerFrame(decoding: ServerMessage.gap(room: room, epoch: "e", from: 3, to: 5))
                 == .gap(room: "general", epoch: "e", from: 3, to: 5))
@@ -58,7 +58,8 @@ struct ServerFrameTests {
             room: "general", seq: 7, from: "bob", text: "hi é\n", data: #"{"k":[1,2]}"#, timestamp: 8, isOwn: false,
             id: "p", tag: "t")
         #expect(
-            ServerFrame(decoding: MessageText.frame(room: room, seq: 7, tag: "t", body: body, ts: 8, rawID: "p"))
+            ServerFrame(
+                decoding: MessageText.frame(room: room, epoch: "e", seq: 7, tag: "t", body: body, ts: 8, rawID: "p"))
                 == .message(message))
         let element = MessageText.element(seq: 7, tag: "t", body: body, ts: 8, rawID: "p")
         #expect(
@@ -91,7 +92,7 @@ struct ServerFrameTests {
             ClientFrame.auth(token: "t", client: "c"),
             ClientFrame.join([("a", nil), ("b", .init(epoch: "e", seq: 3, tag: "t"))], id: "join-1"),
             ClientFrame.leave("a", id: "leave-1"),
-            ClientFrame.message(room: "a", text: "hi \"\n", data: "[1]", id: "1"),
+            ClientFrame.message(to: .room("a"), text: "hi \"\n", data: "[1]", id: "1"),
             ClientFrame.typing("a", isTyping: true), ClientFrame.presence("a"), ClientFrame.status("away"),
             ClientFrame.history("a", before: 4, after: nil, limit: 100, id: "2"), ClientFrame.ping(),
         ]

@@ -75,6 +75,9 @@ struct ClientMessageTests {
             #"{"id":"7","type":"history","room":"r","limit":1.0}"#,
             #"{"id":"7","type":"history","room":"r","before":1,"after":1}"#,
             #"{"id":"7","type":"status","status":"sleepy"}"#, #"{"id":"7","type":"status"}"#,
+            #"{"id":"7","type":"auth","directs":[]}"#, #"{"id":"7","type":"auth","directs":{"rooms":[]}}"#,
+            #"{"id":"7","type":"auth","directs":{"since":1,"rooms":[{"room":"dm:a:b"}]}}"#,
+            #"{"id":"7","type":"auth","directs":{"since":1,"rooms":{}}}"#,
             #"{"id":"7","type":"direct","text":"x"}"#, #"{"id":"7","type":"auth","info":[]}"#,
             #"{"id":"7","type":"auth","client":"a b"}"#, #"{"id":"7","type":"auth","user":"\ud800"}"#,
         ])

@@ -44,12 +44,13 @@ else
     previous = call('HMGET', KEYS[4], unpack(ids))
 end
 
-local kind, middle = 'M', ' ' .. epoch .. ' ' .. ts_text .. ' '
+local kind, middle, closing = 'M', ' ' .. epoch .. ' ' .. ts_text .. ' ', ',"ts":' .. ts_text .. '}'
 if to_users then
+    -- No `joined` tells the epoch of a private room.
+    closing = ',"ts":' .. ts_text .. ',"epoch":"' .. epoch .. '"}'
     kind, middle = 'D', ' ' .. epoch .. ' ' .. string.match(ARGV[1], '"room":"([^"]*)"') .. ' ' .. ts_text .. ' '
 end
-local opening, closing = ARGV[1], ',"ts":' .. ts_text .. '}'
-local before_batch, fresh, sent = seq, {}, {}
+local opening, before_batch, fresh, sent = ARGV[1], seq, {}, {}
 
 for index = 1, n do
     local at = first + (index - 1) * 6

@@ -46,8 +46,9 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	const outbox = new Map(); // own messages without an ack, by id, oldest first
 	const requests = new Map();
 	const leaving = new Set(); // names; until the answer, what is said of one is about the time before
-	const direct = { joined: true }; // the room of all direct messages
-	let socket, secret, claim, listeners, ticker, retry, waker, told, pinged;
+	const direct = { joined: true }; // the room of all direct messages that go out
+	const directs = new Map(); // private rooms by name, the one in which something was heard last behind the others
+	let socket, secret, claim, began, bare, said, listeners, ticker, retry, waker, told, pinged;
 	let counter = 0, attempt = 0, openedAt = 0, heardAt = 0, pingAt = 0, quiet = 1e4;
 	let pace = 0, most = burst, spent = 0; // milliseconds a frame, 0 without a limit; frames at once; paid until
 
@@ -81,10 +82,11 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	function open() {
 		drop();
 		const address = new URL(url ?? `${page.protocol.replace("http", "ws")}//${page.host}/ws`);
-		const query = { user: token ? "" : user, key, client, resume: secret && 1 };
+		const query = { user: token ? "" : user, key, client, resume: (secret || began) && 1 };
 		for (const name in query) if (query[name]) address.searchParams.set(name, query[name]);
 		told = false;
 		claim = undefined;
+		said = status;
 		set("connecting");
 		if (chat.state !== "connecting") return; // who heard of it closed the client
 		openedAt = now();
@@ -104,15 +106,22 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		try {
 			const value = typeof token === "function" ? await token() : token;
 			if (mine !== socket) return;
-			const inside = [...rooms.values()].filter((room) => secret && room.inside && !leaving.has(room.name));
-			for (const room of inside) room.claimed = true;
-			claim = secret && { resume: { session: chat.session, secret }, rooms: inside.map(place) };
-			const who = token ? { token: value } : { user };
-			if (token || claim) say({ type: "auth", ...who, client, ...claim });
+			const who = { type: "auth", ...(token ? { token: value } : { user }), client };
+			if (secret || began) return say({ ...who, status, ...comeBack() }); // any further word would confirm the new secret
+			if (token) say(who);
 			say({ type: "status", status }); // a server that wants to know who this is says so at once
 		} catch ({ message }) {
 			if (mine === socket) lost(1006, message);
 		}
+	}
+
+	function comeBack() {
+		const inside = [...rooms.values()].filter((room) => !bare && room.inside && !leaving.has(room.name));
+		for (const room of inside) room.claimed = true;
+		const list = [...directs.values()].filter(({ epoch }) => epoch).slice(-200).map(place);
+		while (JSON.stringify(list).length > (chat.limits.message_bytes ?? 65536) / 2) list.shift();
+		const resume = secret && { session: chat.session, secret };
+		return (claim = { resume, rooms: inside.map(place), directs: began && { since: began, rooms: list } });
 	}
 
 	/** Does not wait for the close handshake: a dead network would not answer it. */
@@ -171,11 +180,14 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		for (const room of rooms.values()) {
 			endTyping(room, time);
 			if (!room.joined) continue;
-			if (room.holeSince && time - room.holeSince > after.hole) fill(room);
+			seek(room, time);
 			// A hundred rooms take their turns within a minute.
 			if (time - room.listedAt > after.list && ++asked < 7) askPresence(room);
 		}
+		for (const room of directs.values()) seek(room, time);
 	}
+
+	const seek = (room, time) => room.holeSince && time - room.holeSince > after.hole && fill(room);
 
 	function ping() {
 		if (pinged || !online() || hidden()) return;
@@ -215,10 +227,16 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		if (!isRoomName(name)) {
 			throw Object.assign(new RangeError(`“${name}” is no room name`), { code: 108, reason: "invalid_room" });
 		}
-		const room = { name, seq: 0, held: new Map(), members: new Map(), typing: new Map(), pv: 0 };
-		if (!rooms.has(name)) rooms.set(name, room);
-		return rooms.get(name);
+		return known(rooms, name);
 	}
+
+	function known(map, name) {
+		const room = { name, seq: 0, held: new Map(), members: new Map(), typing: new Map(), pv: 0 };
+		if (!map.has(name)) map.set(name, room);
+		return map.get(name);
+	}
+
+	const isDirect = (name) => name?.startsWith("dm:");
 
 	const place = ({ name, epoch, seq, tag }) => ({ room: name, since: epoch && { epoch, seq, tag } });
 
@@ -256,10 +274,18 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	function put(room, message) {
 		const mine = message.from === chat.user && outbox.get(message.id);
 		if (mine) settle(mine, "acked", { room: message.room, seq: message.seq, ts: message.ts });
+		const { room: name, epoch, seq } = message;
+		if (isDirect(name)) {
+			directs.delete(name);
+			directs.set(name, room);
+			// It begins with the first message that is heard of it, and turns with one of another epoch.
+			if (!room.epoch) turn(room, epoch, seq - 1);
+			else if (epoch) skip(room, { epoch, to: epoch === room.epoch ? 0 : seq - 1 });
+		}
 		if (room?.epoch) {
-			room.held.set(message.seq, message);
+			room.held.set(seq, message);
 			drain(room);
-		} else if (message.room.startsWith("dm:")) show(message); // needs no join, and has no place to be compared with
+		}
 		flush();
 	}
 
@@ -281,7 +307,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const { held, seq: from } = room;
 		room.holeSince = Infinity; // one question at a time
 		const page = await chat.history(room.name, { after: from, limit: 100 }).catch(() => ({}));
-		if (held !== room.held || rooms.get(room.name) !== room) return; // it is of the time before
+		if (held !== room.held || (isDirect(room.name) ? directs : rooms).get(room.name) !== room) return; // of the time before
 		room.holeSince = now();
 		if (!page.messages || (page.epoch ?? room.epoch) !== room.epoch) return; // a gap will say that it has turned
 		const found = page.messages.filter(({ seq }) => seq > room.seq);
@@ -298,7 +324,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		else Object.assign(room, { seq: to, tag: undefined });
 		emit("gap", { room: room.name, from, to, turned });
 		drain(room);
-		if (turned) askPresence(room);
+		if (turned && room.joined) askPresence(room);
 	}
 
 	// Own messages
@@ -380,7 +406,8 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	function receive(frame) {
 		const { type, id } = frame;
-		const room = leaving.has(frame.room) ? undefined : rooms.get(frame.room);
+		const { room: name } = frame;
+		const room = isDirect(name) ? known(directs, name) : leaving.has(name) ? undefined : rooms.get(name);
 		if (type === "welcome") welcome(frame);
 		else if (type === "message") put(room, frame);
 		else if (type === "ack") acked(room, frame);
@@ -391,12 +418,12 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			quiet = Math.min(6e4, quiet * 2);
 		} else if (id !== undefined && answer(frame)) return;
 		else if (type === "joined" && room?.wanted) joined(room, frame);
-		else if (type === "gap" && room?.epoch) skip(room, frame);
+		else if (type === "gap" && (room?.epoch || isDirect(name))) skip(room, frame);
 		else if (type === "left" && room && id === undefined) {
 			forget(room);
 			emit("left", frame);
-		} else if (!room?.joined) return;
-		else if (type === "history" && id === undefined) emit("page", frame);
+		} else if (type === "history" && id === undefined && (room?.joined || isDirect(name))) emit("page", frame);
+		else if (!room?.joined) return;
 		else if (type === "presence") presence(room, frame);
 		else if (type === "typing" && frame.from !== chat.user) {
 			if (frame.typing === false) room.typing.delete(frame.from);
@@ -405,10 +432,12 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		}
 	}
 
-	function welcome({ session, user, node, limits = {}, secret: next, resumed }) {
+	function welcome({ session, user, node, limits = {}, secret: next, resumed, ts }) {
 		const limit = limits.messages_per_second;
 		Object.assign(chat, { session, user, node, limits });
 		secret = next;
+		began ??= ts; // of the first session
+		bare = false;
 		openedAt = now();
 		pace = limit ? 1111 / limit : 0; // a little slower than the server counts
 		spent = openedAt + 2 * pace; // what introduced this client counts too
@@ -420,8 +449,10 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		}
 		set("online");
 		refuseTooLarge();
+		if (said !== status) say({ type: "status", status });
 		for (const name of leaving) leave(name);
 		join([...rooms.values()].filter(({ asked }) => !asked));
+		flush();
 		ping();
 	}
 
@@ -439,11 +470,11 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	}
 
 	/** The ack stands where the own message would stand. */
-	function acked(room, { id, room: name, seq, ts, tag }) {
+	function acked(room, { id, room: name, seq, ts, tag, epoch }) {
 		const own = outbox.get(id);
 		if (!own) return;
 		const { text, data, to } = own;
-		const message = { room: name, seq, ts, tag, id, from: chat.user, to, text, data };
+		const message = { room: name, seq, ts, tag, epoch, id, from: chat.user, to, text, data };
 		if (!(seq <= room?.seq)) return put(room, message);
 		settle(own, "acked", { room: name, seq, ts });
 		show(message); // stored by an earlier attempt, and that place is past
@@ -455,6 +486,11 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const unknown = ["authentication_failed", "not_authenticated", "invalid_user"].includes(reason);
 		// Without a welcome there is nothing to go on with: another user or token is needed.
 		if (unknown && chat.state === "connecting") return lost(4201, frame.message);
+		if (claim && chat.state === "connecting" && ms === undefined) {
+			bare = true; // it cannot do it in one frame
+			secret = undefined;
+			return lost(1006, frame.message);
+		}
 		const again = now() + (ms ?? 2e3);
 		const message = outbox.get(id);
 		if (message) {
@@ -552,7 +588,10 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			room.typedAt = typing ? now() : 0;
 			say({ type: "typing", room: name, typing });
 		},
-		status: (value) => say({ type: "status", status: (status = value) }),
+		status(value) {
+			status = value;
+			if (online()) say({ type: "status", status });
+		},
 		history: async (name, range) => request({ type: "history", room: enter(name).name, limit: 50, ...range }),
 		members: (name) => [...(rooms.get(name)?.members.values() ?? [])],
 	};

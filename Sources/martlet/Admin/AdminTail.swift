@@ -180,8 +180,8 @@ struct TailPrinter {
                 if session.json {
                     write(
                         MessageText.frame(
-                            room: room, seq: message.seq, tag: message.tag, body: message.body.readableBytesView,
-                            ts: message.ts, rawID: ""))
+                            room: room, epoch: report.epoch, seq: message.seq, tag: message.tag,
+                            body: message.body.readableBytesView, ts: message.ts, rawID: ""))
                 } else {
                     line(message.seq, message.ts, Array(message.body.readableBytesView))
                 }
