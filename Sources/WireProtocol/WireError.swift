@@ -117,9 +117,9 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
     package var mayResume: Bool {
         switch self {
         case .draining, .slow, .heartbeatTimeout, .protocolError, .unsupportedData, .invalidPayload, .messageTooBig,
-            .internalError:
+            .internalError, .overloaded:
             true
-        case .normal, .goingAway, .authenticationTimeout, .overloaded, .kicked, .authenticationFailed, .moved: false
+        case .normal, .goingAway, .authenticationTimeout, .kicked, .authenticationFailed, .moved: false
         }
     }
 
