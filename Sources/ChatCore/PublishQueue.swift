@@ -70,6 +70,12 @@ package struct PublishQueue<Element: Sendable>: Sendable {
         waiting = entries + waiting
     }
 
+    /// Of what went out at least once and may be stored.
+    package func mayBeStored(where matches: (Element) -> Bool) -> Bool {
+        batch.contains { matches($0.element) }
+            || waiting.prefix { $0.attempts > 0 }.contains { matches($0.element) }
+    }
+
     /// Takes out what waits past its deadline. A batch under way is left to its own command deadline.
     package mutating func expire(now: UInt64) -> [Entry] {
         guard waiting.contains(where: { $0.deadline <= now }) else { return [] }

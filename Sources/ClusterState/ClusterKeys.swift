@@ -17,6 +17,8 @@ package struct ClusterKeys: Sendable, Hashable {
     package var nodes: String { "\(prefix):nodes" }
     /// String: the last incarnation number that any node was given.
     package var incarnationCounter: String { "\(prefix):incarnation" }
+    /// String: empty, written before each count of the replicas.
+    package var replicaWait: String { "\(prefix):wait" }
 
     /// Hash: lease end, state, address, start, version, figures.
     package func node(_ incarnation: Incarnation) -> String { "\(prefix):{i:\(incarnation)}" }

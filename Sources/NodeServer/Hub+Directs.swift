@@ -10,6 +10,8 @@ final class DirectStream {
     let room: RoomName
     let user: UserName
     var sequencer = RoomSequencer<HubRoom.Relayed>()
+    /// What waits behind an own message that is not known to be replicated.
+    var hold: RelayHold?
 
     init(room: RoomName, user: UserName) {
         self.room = room
@@ -32,17 +34,21 @@ extension Hub {
         let stream = directStream(room, user)
         let relayed = HubRoom.Relayed(
             text: ByteBuffer(bytes: message.frame), origin: message.originSession, id: message.id, ts: message.ts)
-        if stream.sequencer.position == nil, users[user]?.missedSince == nil {
+        receive(
+            .init(
+                epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag,
+                element: relayed),
+            of: stream)
+    }
+
+    func receive(_ message: RoomSequencer<HubRoom.Relayed>.Message, of stream: DirectStream) {
+        if replicaWait != nil, holds(message, of: stream) { return }
+        if stream.sequencer.position == nil, users[stream.user]?.missedSince == nil {
             // The first that this process hears of the room: what was before is history.
-            let before = RoomPosition(epoch: message.epoch, seq: message.seq - 1, tag: message.previousTag)
+            let before = RoomPosition(epoch: message.epoch, seq: message.seq - 1, tag: message.previousTag ?? "")
             apply(stream.sequencer.open(at: before), to: stream)
         }
-        apply(
-            stream.sequencer.receive(
-                .init(
-                    epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag,
-                    element: relayed)),
-            to: stream)
+        apply(stream.sequencer.receive(message), to: stream)
     }
 
     private func directStream(_ room: RoomName, _ user: UserName) -> DirectStream {
@@ -52,7 +58,7 @@ extension Hub {
         return stream
     }
 
-    private func apply(_ events: [RoomSequencer<HubRoom.Relayed>.Event], to stream: DirectStream) {
+    func apply(_ events: [RoomSequencer<HubRoom.Relayed>.Event], to stream: DirectStream) {
         for event in events {
             switch event {
             case .deliver(let message): deliver(message, of: stream)
@@ -78,6 +84,7 @@ extension Hub {
             result in
             switch result {
             case .success(let page):
+                if self.replicaWait != nil, self.holds(page, of: stream) { return }
                 let head = page.head.map { RoomPosition(epoch: $0.epoch, seq: $0.seq, tag: $0.tag) }
                 let messages = page.messages.map { self.relayed($0, epoch: head?.epoch ?? "", in: stream.room) }
                 self.apply(stream.sequencer.logRead(messages, head: head), to: stream)
@@ -95,10 +102,11 @@ extension Hub {
     private func deliver(_ message: RoomSequencer<HubRoom.Relayed>.Message, of stream: DirectStream) {
         guard let sessions = users[stream.user]?.sessions else { return }
         let element = message.element
-        let origin = element.origin.flatMap { sessions[$0] == nil ? nil : $0 }
+        var origin = element.origin.flatMap { sessions[$0] == nil ? nil : $0 }
         let owed =
             directs[stream.room]?.owed.take(through: message.seq) { self.sessions[$0.session]?.user == stream.user }
             ?? []
+        if replicaWait != nil, !Self.isOwed(message.tag, message.seq, owed) { origin = nil }
         let ack = origin.map { _ in
             ServerMessage.ack(
                 room: stream.room, rawID: element.id, seq: message.seq, ts: element.ts, tag: message.tag,
@@ -119,7 +127,7 @@ extension Hub {
                     .init(sessions: group.map(\.key), frame: frame, origin: origin, own: own))
             }
         }
-        acknowledgeDuplicates(owed, by: origin, message.seq, room: stream.room)
+        settleOwed(owed, by: origin, message.seq, tag: message.tag, room: stream.room)
     }
 
     private func tellGap(_ stream: DirectStream, epoch: String, from: Int64, to: Int64) {

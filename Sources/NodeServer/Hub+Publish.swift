@@ -61,7 +61,7 @@ extension Hub {
 
     /// One batch a room, all of a tick.
     func sendBatches() {
-        guard mayWrite(), redis.isConnected else { return }
+        guard mayWrite(), redis.isConnected, replicaWait?.mayPublish ?? true else { return }
         let dirty = dirtyRooms
         dirtyRooms = []
         for room in dirty {
@@ -83,6 +83,7 @@ extension Hub {
         write(batch, room: room.name, channels: nil) { result in
             switch result {
             case .success(let outcomes):
+                if self.replicaWait != nil { room.noteReplicated(outcomes) }
                 self.settle(room.queue.answered(), outcomes, room: room.name) { seq, owed, _ in
                     if seq <= room.swallowed {
                         self.acknowledge(owed, seq, room: room.name)
@@ -103,6 +104,7 @@ extension Hub {
                 room.queue.outcomeUnknown()
                 return
             }
+            self.release(room)
             if !room.queue.isEmpty { self.markQueueDirty(room) } else { self.closeIfUnused(room) }
             self.scheduleTurn()
         }
@@ -127,6 +129,7 @@ extension Hub {
                 self.directs[name]?.queue.outcomeUnknown()
                 return
             }
+            self.releaseDirect(name)
             if self.directs[name]?.isEmpty == true { self.directs[name] = nil }
             self.scheduleTurn()
         }
@@ -138,12 +141,21 @@ extension Hub {
     ) {
         metrics.publishBatches += 1
         // Answered in time for the one that has waited longest.
-        let left = batch.map(\.deadline).min().map { Int64($0) - Int64(NIODeadline.now().uptimeNanoseconds) } ?? 0
-        store.publish(
-            to: room, channels: channels, batch.map(\.element.publication),
-            limits: configuration.history.limits(of: room), newEpoch: Base64URL.random(count: 8, using: &random),
-            timeout: .nanoseconds(min(max(left, 100_000_000), 2_000_000_000))
-        ).assumeIsolated().whenComplete(completion)
+        let now = NIODeadline.now().uptimeNanoseconds
+        let deadline = batch.map(\.deadline).min() ?? now
+        let left = Int64(deadline) - Int64(now)
+        let newEpoch = Base64URL.random(count: 8, using: &random)
+        func publish(to store: RoomStore) -> EventLoopFuture<[PublishOutcome]> {
+            store.publish(
+                to: room, channels: channels, batch.map(\.element.publication),
+                limits: configuration.history.limits(of: room), newEpoch: newEpoch,
+                timeout: .nanoseconds(min(max(left, 100_000_000), 2_000_000_000)))
+        }
+        if let replicaWait {
+            replicaWait.publish(deadline: deadline, publish(to:), completion)
+        } else {
+            publish(to: store).assumeIsolated().whenComplete(completion)
+        }
     }
 
     /// Redis refused the batch as a whole, and would again at once. One that is loading its data, or hands over to
@@ -157,7 +169,8 @@ extension Hub {
         return !passing.contains(String(word))
     }
 
-    /// - Parameter owe: takes what is to be acknowledged in the place of its message; false when that has passed.
+    /// - Parameter owe: takes what is to be acknowledged in the place of its message; false when that has passed, and with
+    ///   it the ack of its own session, unless the relay could not know that it is replicated.
     private func settle(
         _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ outcomes: [PublishOutcome], room: RoomName,
         owe: (Int64, HubRoom.OwedAck, UserName) -> Bool
@@ -166,19 +179,14 @@ extension Hub {
         for (entry, outcome) in zip(entries, outcomes) {
             let pending = entry.element
             switch outcome {
-            case .stored(let seq, let ts, let epoch):
-                _ = owe(
-                    seq,
-                    HubRoom.OwedAck(
-                        session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag),
-                    pending.publication.from)
-            case .duplicate(let seq, let ts, pending.publication.tag, let epoch):
+            case .stored(let seq, let ts, let epoch),
                 // Stored by an earlier try, whose answer was lost.
-                _ = owe(
-                    seq,
-                    HubRoom.OwedAck(
-                        session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag),
-                    pending.publication.from)
+                .duplicate(let seq, let ts, pending.publication.tag, let epoch):
+                let owed = HubRoom.OwedAck(
+                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag)
+                if !owe(seq, owed, pending.publication.from), replicaWait != nil {
+                    acknowledge(owed, seq, room: room)
+                }
             case .duplicate(let seq, let ts, let tag, let epoch):
                 let owed = HubRoom.OwedAck(
                     session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: tag, isDuplicate: true)
@@ -209,11 +217,16 @@ extension Hub {
         let nanoseconds = now.uptimeNanoseconds
         for room in rooms.values where !room.queue.isEmpty {
             let expired = room.queue.expire(now: nanoseconds)
-            if !expired.isEmpty { refuse(expired, unavailable(), room: room.name) }
+            guard !expired.isEmpty else { continue }
+            refuse(expired, unavailable(), room: room.name)
+            release(room)
         }
         for name in Array(directs.keys) {
             let expired = directs[name]?.queue.expire(now: nanoseconds) ?? []
-            if !expired.isEmpty { refuse(expired, unavailable(), room: name) }
+            if !expired.isEmpty {
+                refuse(expired, unavailable(), room: name)
+                releaseDirect(name)
+            }
             if directs[name]?.isEmpty == true { directs[name] = nil }
         }
     }
@@ -278,12 +291,18 @@ extension Hub {
         }
     }
 
-    /// The messages came, and with them the acks of those who sent them; duplicates are acknowledged behind.
-    func acknowledgeDuplicates(
-        _ owed: [(seq: Int64, publish: HubRoom.OwedAck)], by origin: SessionID?, _ seq: Int64, room: RoomName
+    /// The message of this `seq` came, and with it the ack of who sent it; duplicates are acknowledged behind. A publish
+    /// of which no message came belongs to another story of the room: Redis forgot a tail, and numbers were given again.
+    func settleOwed(
+        _ owed: [(seq: Int64, publish: HubRoom.OwedAck)], by origin: SessionID?, _ seq: Int64, tag: String,
+        room: RoomName
     ) {
-        for (of, owed) in owed where owed.isDuplicate && (of != seq || owed.session != origin) {
-            acknowledge(owed, of, room: room)
+        for (of, owed) in owed {
+            if owed.isDuplicate {
+                if of != seq || owed.session != origin { acknowledge(owed, of, room: room) }
+            } else if of != seq || owed.tag != tag {
+                deny(owed, room: room)
+            }
         }
     }
 

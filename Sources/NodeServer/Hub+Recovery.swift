@@ -126,7 +126,11 @@ extension Hub {
                 frames.append(joined(recovery, room, position))
                 recovery.hasBegun = true
             }
-            frames += missed.map { text(of: $0, in: room.name, epoch: position.epoch, for: member.user) }
+            frames += missed.map {
+                // With its id an own message counts as acknowledged.
+                let isAck = replicaWait == nil || room.isReplicated($0.seq)
+                return text(of: $0, in: room.name, epoch: position.epoch, for: isAck ? member.user : nil)
+            }
             recovery.seq = missed.last?.seq ?? recovery.seq
             pageNumber += 1
             pagesUnderWay[pageNumber] = { self.proceed(recovery, room) }

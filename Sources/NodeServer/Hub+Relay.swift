@@ -49,6 +49,7 @@ extension Hub: RedisSubscriberDelegate {
     private func receive(_ message: RelayMessage, in room: HubRoom) {
         switch message {
         case .message(let message):
+            if replicaWait != nil, holds(message, in: room) { return }
             if room.sequencer.advanceIfNext(
                 epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag)
             {
@@ -147,10 +148,12 @@ extension Hub: RedisSubscriberDelegate {
         _ text: UnsafeRawBufferPointer, origin: SessionID?, id: String, seq: Int64, tag: String, ts: Int64,
         of room: HubRoom
     ) {
-        defer { acknowledgeDuplicates(room.owed.take(through: seq), by: origin, seq, room: room.name) }
+        let owed = room.owed.take(through: seq)
+        defer { settleOwed(owed, by: origin, seq, tag: tag, room: room.name) }
         // Also when the sender has left the room since: its publish is answered.
         // One that comes back gets it in its place among what it missed.
-        let local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.shard }
+        var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.shard }
+        if replicaWait != nil, !Self.isOwed(tag, seq, owed) { local = nil }
         for shard in room.interest.indices where room.interest[shard] > 0 || local == shard {
             let frame = frame(text, shard)
             var own = frame.upperBound..<frame.upperBound

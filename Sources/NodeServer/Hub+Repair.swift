@@ -59,6 +59,7 @@ extension Hub {
             .assumeIsolated().whenComplete { result in
                 switch result {
                 case .success(let page):
+                    if self.replicaWait != nil, self.holds(page, in: room) { return }
                     let position = page.head.map { RoomPosition(epoch: $0.epoch, seq: $0.seq, tag: $0.tag) }
                     let relayed = page.messages.map {
                         self.relayed($0, epoch: position?.epoch ?? "", in: room.name)

@@ -24,6 +24,8 @@ final class Hub: @unchecked Sendable {
     let nodes: NodeStore
     let sessionStore: SessionStore
     let userStore: UserStore
+    /// With `MARTLET_ACK_REPLICAS` alone.
+    let replicaWait: ReplicaWait?
     let logger: Logger
     let metrics = HubMetrics()
     var subscriber: RedisSubscriber?
@@ -112,6 +114,11 @@ final class Hub: @unchecked Sendable {
         self.nodes = NodeStore(redis: redis, keys: keys)
         self.sessionStore = SessionStore(redis: redis, keys: keys)
         self.userStore = UserStore(redis: redis, keys: keys)
+        self.replicaWait =
+            configuration.ackReplicas == 0
+            ? nil
+            : ReplicaWait(
+                replicas: configuration.ackReplicas, like: redis, keys: keys, metrics: metrics, logger: logger)
         self.logger = logger
         self.random = FastRandom(seed: seed)
     }
@@ -129,6 +136,8 @@ final class Hub: @unchecked Sendable {
         self.subscriber = subscriber
         subscriber.start()
         _ = subscriber.subscribe(keys.controlChannel)
+        replicaWait?.onOpen = { [weak self] in self?.scheduleTurn() }
+        replicaWait?.start()
         timer = eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(250), delay: .milliseconds(250)) {
             [weak self] _ in self?.tick()
         }
@@ -139,7 +148,8 @@ final class Hub: @unchecked Sendable {
         timer?.cancel()
         timer = nil
         failAdoptions()
-        return subscriber?.stop() ?? eventLoop.makeSucceededVoidFuture()
+        let ended = [subscriber?.stop(), replicaWait?.stop()].compactMap { $0 }
+        return EventLoopFuture.andAllComplete(ended, on: eventLoop)
     }
 
     // MARK: Turns
@@ -232,6 +242,7 @@ final class Hub: @unchecked Sendable {
         let now = NIODeadline.now()
         repairCommands = 0
         expirePublishes(now)
+        replicaWait?.countIfDue()
         expireOpenings(now)
         expireDetached(now)
         settleEntries()

@@ -85,6 +85,10 @@ final class HubRoom {
     /// A `seq` that Redis is known to have given, and the relay owes.
     var awaited: Awaited?
     var owed = OwedAcks<OwedAck>()
+    /// What waits behind an own message that is not known to be replicated.
+    var hold: RelayHold?
+    /// All up to here is on the replicas.
+    var replicated: RoomPosition?
     /// The end of the last gap: the relay acknowledges nothing up to it.
     var swallowed: Int64 = 0
     /// Reads of the log for those who come back, by the `seq` from which they read.

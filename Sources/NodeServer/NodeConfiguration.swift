@@ -26,6 +26,8 @@ package struct NodeConfiguration: Sendable {
     package var resumeGrace: TimeAmount = .seconds(30)
     package var drainDeadline: TimeAmount = .seconds(30)
     package var history = HistoryRules()
+    /// A publish is acknowledged when so many replicas have it.
+    package var ackReplicas = 0
 
     package struct Limits: Sendable {
         /// A session's frames a second; 0 lifts the limit.

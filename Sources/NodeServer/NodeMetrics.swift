@@ -24,6 +24,8 @@ final class HubMetrics {
     var recoveryReads = 0
     var gaps = 0
     var deafness = 0
+    var replicaWaits = 0
+    var replicaWaitsShort = 0
 
     func snapshot(sessions: Int, waitingPublishes: Int, isConnected: Bool, hears: Bool, holdsLease: Bool) -> HubFigures
     {
@@ -32,7 +34,8 @@ final class HubMetrics {
             publishesRefused: publishesRefused, waitingPublishes: waitingPublishes, relayed: relayed,
             relayMalformed: relayMalformed, relayMisses: relayMisses, logReads: logReads, recoveryReads: recoveryReads,
             gaps: gaps,
-            deafness: deafness, isConnected: isConnected, hears: hears, holdsLease: holdsLease)
+            deafness: deafness, replicaWaits: replicaWaits, replicaWaitsShort: replicaWaitsShort,
+            isConnected: isConnected, hears: hears, holdsLease: holdsLease)
     }
 }
 
@@ -50,6 +53,8 @@ struct HubFigures: Sendable {
     let recoveryReads: Int
     let gaps: Int
     let deafness: Int
+    let replicaWaits: Int
+    let replicaWaitsShort: Int
     let isConnected: Bool
     let hears: Bool
     let holdsLease: Bool
@@ -79,6 +84,12 @@ enum NodeMetricsText {
         )
         text.counter("martlet_gaps_total", help: "Holes that were told to clients.", hub.gaps)
         text.counter("martlet_deafness_total", help: "Times that the subscription was deaf.", hub.deafness)
+        text.counter(
+            "martlet_replica_waits_total", help: "Times that replicas were waited for (MARTLET_ACK_REPLICAS).",
+            hub.replicaWaits)
+        text.counter(
+            "martlet_replica_waits_short_total", help: "Those after which too few replicas had all.",
+            hub.replicaWaitsShort)
         text.counter(
             "martlet_upgrades_refused_total", help: "New connections sent away because too many came at once.",
             upgradesRefused)

@@ -108,6 +108,7 @@ extension NodeConfiguration {
         resumeGrace = settings.resumeGrace
         drainDeadline = settings.drain
         history = HistoryRules(settings)
+        ackReplicas = settings.ackReplicas
     }
 
     /// Host name and port, with what a node name may not have replaced.

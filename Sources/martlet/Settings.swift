@@ -35,6 +35,7 @@ struct Settings: Sendable, Equatable {
     var historyMessages = 1000
     var history: TimeAmount = .hours(24)
     var historyNamespaces: [HistoryNamespace] = []
+    var ackReplicas = 0
     var trustedProxies: [AddressBlock] = []
     var logLevel = Logger.Level.info
 }
@@ -134,6 +135,10 @@ extension Settings {
                 settings.historyNamespaces = list
                 return true
             }),
+        .integer(
+            "MARTLET_ACK_REPLICAS", \.ackReplicas, 0...16, .node,
+            "Replicas of Redis that must have a message before it is acknowledged; while fewer follow, publishes are"
+                + " refused as unavailable. 0 waits for none. The same for every node."),
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
             readers: [.router, .dev],

@@ -28,7 +28,7 @@ final class ChaosRun: Sendable {
     private let circumstances = Mutex(Circumstances())
     private let tasks = Mutex<[Task<Void, Never>]>([])
     private let findings = Mutex<[Verdict.Problem]>([])
-    private let successor: Mutex<ClusterRedis?> = Mutex(nil)
+    private let successors = Mutex<[ClusterRedis]>([])
     private let load: Load
 
     init(_ cluster: Cluster, _ load: Load, seed: UInt64) {
@@ -86,14 +86,26 @@ final class ChaosRun: Sendable {
         findings.withLock { $0.append(.init(kind: kind, text: text)) }
     }
 
-    /// Another Redis has become the cluster's.
-    func replaceRedis(by redis: ClusterRedis) { successor.withLock { $0 = redis } }
+    /// The first of these has become the cluster's Redis; all end with the run.
+    func replaceRedis(by successors: ClusterRedis...) { self.successors.withLock { $0 = successors } }
 
     /// The last seq that a client of each room has.
     var ends: [String: Int64] {
         var ends: [String: Int64] = [:]
         for client in clients { ends[client.room] = max(ends[client.room] ?? 0, client.position.seq) }
         return ends
+    }
+
+    /// Acknowledged messages that stand behind the end of their room in this Redis.
+    func acknowledged(beyond redis: ClusterRedis) async throws -> Int {
+        var count = 0
+        for room in rooms {
+            let end = try await redis.command("HGET", cluster.key("{r:\(room)}:meta"), "seq").int ?? 0
+            count += recorder.history(of: room).count { observation in
+                if case .acknowledged(_, let seq, _) = observation.event { seq > end } else { false }
+            }
+        }
+        return count
     }
 
     var gaps: Int {
@@ -185,12 +197,12 @@ final class ChaosRun: Sendable {
         for client in clients { client.stop() }
         for task in tasks.withLock({ $0 }) { task.cancel() }
         for task in tasks.withLock({ $0 }) { await task.value }
-        await successor.withLock { $0 }?.stop()
+        for redis in successors.withLock({ $0 }) { await redis.stop() }
     }
 
     private func compareRedis(_ room: String, _ verdict: inout Verdict) async {
         let users = Set(clients.filter { $0.room == room }.map(\.user))
-        let redis = successor.withLock { $0 } ?? cluster.redis
+        let redis = successors.withLock { $0.first } ?? cluster.redis
         let known = try? await Set(redis.command("HKEYS", cluster.key("{r:\(room)}:users")).strings)
         if let known, known != users {
             verdict.note(.presence, "Redis has \(known.sorted()) in \(room), there are \(users.sorted())")

@@ -8,7 +8,7 @@ struct ScenarioTests {
     @Test("G1 G2 G3 G4: nodes and routers die, stand still and restart under load", arguments: 0..<4)
     func processes(index: Int) async throws { try await Chaos.expectHolds(Scenario.processes(.brief)[index]) }
 
-    @Test("G1 G2 G3 G4 G5: Redis dies, stands still, forgets a tail or everything under load", arguments: 0..<6)
+    @Test("G1 G2 G3 G4 G5: Redis dies, stands still, forgets a tail or everything under load", arguments: 0..<7)
     func redis(index: Int) async throws { try await Chaos.expectHolds(Scenario.redis(.brief)[index]) }
 
     @Test("G1 G2 G3 G5 G6: black holes, bad networks, a herd and slow clients", arguments: 0..<6)

@@ -26,7 +26,8 @@ extension Scenario {
                 }
                 try await run.wait(2000)
             },
-            laggingReplica(form),
+            laggingReplica(form, acksWait: false),
+            laggingReplica(form, acksWait: true),
             expiry(form),
             Scenario(
                 name: "FLUSHALL", options: options(form), limits: Limits(silence: 15_000, gaps: true, forgotten: 20)
@@ -66,41 +67,51 @@ extension Scenario {
         }
     }
 
-    /// A replica that lags behind takes over: what it never got is said, and nothing else is lost.
-    private static func laggingReplica(_ form: Form) -> Scenario {
+    /// A replica that lags behind takes over: what it never got is said, and nothing else is lost. With acks that wait for
+    /// the replica nothing acknowledged is lost at all.
+    private static func laggingReplica(_ form: Form, acksWait: Bool) -> Scenario {
         Scenario(
-            name: "a replica that lags is promoted", options: options(form, proxies: [.redis]),
-            limits: Limits(silence: 15_000, gaps: true, forgotten: 60)
+            name: "a replica that lags is promoted" + (acksWait ? ", and acks waited for it" : ""),
+            options: options(form, proxies: [.redis], more: acksWait ? ["MARTLET_ACK_REPLICAS": "1"] : [:]),
+            limits: Limits(silence: 15_000, gaps: true, forgotten: acksWait ? 0 : 60)
         ) { run in
-            let replica = try await ClusterRedis.start()
+            let (replica, heir) = (try await ClusterRedis.start(), try await ClusterRedis.start())
             let link = try await FaultProxy.start(to: run.cluster.redis.port)
-            do {
-                try await replica.command("REPLICAOF", "127.0.0.1", String(link.port))
-                _ = try await poll(within: .seconds(20), "the replica to be in step") {
-                    try await replica.command("INFO", "replication").string?.contains("master_link_status:up") == true
-                        ? true : nil
-                }
-                try await run.wait(500)
-                var lag = Fault()
-                lag.held = [.toClient]
+            var lag = Fault()
+            lag.held = [.toClient]
+            func lagBehind() async throws {
                 await link.set(lag)
                 try await run.wait(run.number(500...1500))
+            }
+            do {
+                try await run.outage { try await replica.follow(link.port) }
+                try await run.wait(500)
+                if !acksWait { try await lagBehind() }
                 try await run.outage {
+                    // With acks that wait, nothing is acknowledged from here on until another replica follows.
+                    if acksWait { try await lagBehind() }
                     await run.cluster.redis.kill()
                     try await replica.command("REPLICAOF", "NO", "ONE")
+                    // Also those acks that were on their way.
+                    try await run.wait(300)
+                    let lost = try await run.acknowledged(beyond: replica)
+                    if acksWait, lost > 0 { run.note(.missing, "\(lost) acknowledged messages are not there") }
+                    if !acksWait, lost == 0 { run.note(.answer, "nothing was acknowledged in the lag") }
                     let proxies = run.cluster.proxies
                     for proxy in proxies.redis { await proxy.redirect(to: replica.port) }
                     await proxies.routersToRedis?.redirect(to: replica.port)
+                    if acksWait { try await heir.follow(replica.port) }
                 }
                 try await run.wait(5000)
                 if run.gaps == 0 { run.note(.unsaid, "what the replica never got is lost, and no gap says so") }
             } catch {
                 await link.stop()
                 await replica.stop()
+                await heir.stop()
                 throw error
             }
             await link.stop()
-            run.replaceRedis(by: replica)
+            run.replaceRedis(by: replica, heir)
         }
     }
 

@@ -50,6 +50,7 @@ package final class ClusterRedis: Sendable {
             "--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--daemonize", "no",
             "--appendonly", isDurable ? "yes" : "no", "--appendfsync", sync, "--maxmemory-policy", "noeviction",
             "--client-output-buffer-limit", "pubsub 256mb 64mb 60", "--loglevel", "warning",
+            "--repl-diskless-sync-delay", "0",
         ]
         let process = try await spawn(arguments)
         let redis = ClusterRedis(port: port, directory: directory, arguments: arguments, process: process)
@@ -84,6 +85,14 @@ package final class ClusterRedis: Sendable {
     package func restore() throws {
         try FileManager.default.removeItem(atPath: directory)
         try FileManager.default.copyItem(atPath: directory + ".kept", toPath: directory)
+    }
+
+    /// Becomes a replica of the server that answers at this port, and is in step with it when this returns.
+    package func follow(_ port: Int) async throws {
+        try await command("REPLICAOF", "127.0.0.1", String(port))
+        _ = try await poll(within: .seconds(20), "the replica to be in step") {
+            try await self.command("INFO", "replication").string?.contains("master_link_status:up") == true ? true : nil
+        }
     }
 
     package func stop() async {
