@@ -197,6 +197,43 @@ struct AckReplicasTests {
         }
     }
 
+    @Test("G1 G2 G3: connections to Redis cut all the while: each is acknowledged, all come once and in order")
+    func cuts() async throws {
+        try await with(["MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"]) { replicated in
+            let (cluster, room, count) = (replicated.cluster, newRoom("cuts"), 200)
+            let talkers = [try await cluster.connect("alice", to: 0), try await cluster.connect("bob", to: 1)]
+            let listener = try await cluster.connect("carol", to: 0)
+            for session in talkers + [listener] { try await session.join(room) }
+            for number in 1...count {
+                for talker in talkers { send("\(talker.user) \(number)", id: "\(number)", to: room, by: talker) }
+                direct("\(number)", id: "d\(number)", to: "bob", by: talkers[0])
+                if number % 50 == 25 { try await cluster.redis.command("CLIENT", "KILL", "TYPE", "pubsub") }
+                if number % 50 == 0 { try await cluster.redis.command("CLIENT", "KILL", "TYPE", "normal") }
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            for talker in talkers {
+                for number in 1...count {
+                    let answer = try await answer("\(number)", to: talker, within: .seconds(15))
+                    #expect(answer["type"]?.string == "ack", "\(answer.text)")
+                }
+            }
+            for number in 1...count {
+                let answer = try await answer("d\(number)", to: talkers[0], within: .seconds(15))
+                #expect(answer["type"]?.string == "ack", "\(answer.text)")
+            }
+            let all = Array(1...Int64(2 * count))
+            for session in talkers + [listener] {
+                _ = try await poll(within: .seconds(20), "\(session.user) to get all") {
+                    seqs(room, of: session).count >= all.count ? true : nil
+                }
+                #expect(seqs(room, of: session) == all, "\(session.user)")
+            }
+            for talker in talkers {
+                #expect(seqs("dm:alice:bob", of: talker) == Array(1...Int64(count)), "\(talker.user)")
+            }
+        }
+    }
+
     @Test("G2: who comes back gets own messages without id while the replicas may lack them")
     func comesBack() async throws {
         try await with { replicated in
