@@ -118,16 +118,13 @@ extension RoomStore {
         ).map { reply in reply.string.flatMap { $0.isEmpty ? nil : $0 } }
     }
 
-    /// What a page of history weighs at most, about, unless its reader says otherwise: far less than one reply may.
-    package static let pageBytes = 256 * 1024
-
     /// A page of the log, oldest first, with the head of the same moment.
     ///
     /// - Parameters:
     ///   - limit: how many messages, 1 to 500.
-    ///   - maximumBytes: of what is stored of them; two messages are in a page whatever they weigh.
+    ///   - maximumBytes: of what is stored of them, ``pageBytes`` when `nil`; two messages are in a page whatever they weigh.
     package func history(
-        room: RoomName, range: HistoryRange, limit: Int, maximumBytes: Int = pageBytes
+        room: RoomName, range: HistoryRange, limit: Int, maximumBytes: Int? = nil
     ) -> EventLoopFuture<HistoryPage> {
         let bounds: (direction: String, start: String, end: String) =
             switch range {
@@ -141,7 +138,7 @@ extension RoomStore {
             keys: [.string(keys.roomMeta(room)), .string(keys.roomLog(room))],
             arguments: [
                 .string(bounds.direction), .string(bounds.start), .string(bounds.end),
-                .integer(Int64(min(max(limit, 1), Self.chunk))), .integer(Int64(max(maximumBytes, 1))),
+                .integer(Int64(min(max(limit, 1), Self.chunk))), .integer(Int64(max(maximumBytes ?? pageBytes, 1))),
             ]
         ).flatMapThrowing { reply in
             guard let fields = reply.array else { throw ClusterStateError.unexpectedReply(of: "room_history") }

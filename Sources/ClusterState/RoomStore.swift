@@ -16,10 +16,14 @@ package struct RoomStore: Sendable {
 
     let redis: RedisClient
     let keys: ClusterKeys
+    /// What a page of history weighs at most, about, unless its reader says otherwise.
+    let pageBytes: Int
 
-    package init(redis: RedisClient, keys: ClusterKeys) {
+    /// - Parameter pageBytes: by default far less than one reply of Redis may weigh.
+    package init(redis: RedisClient, keys: ClusterKeys, pageBytes: Int = 256 * 1024) {
         self.redis = redis
         self.keys = keys
+        self.pageBytes = pageBytes
     }
 
     // MARK: membership

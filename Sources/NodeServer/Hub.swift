@@ -110,7 +110,9 @@ final class Hub: @unchecked Sendable {
         self.configuration = configuration
         self.redis = redis
         self.keys = ClusterKeys(prefix: redis.configuration.keyPrefix)
-        self.store = RoomStore(redis: redis, keys: keys)
+        // Half of the budget may wait for a client already, and frames weigh up to three times what is stored of a message.
+        self.store = RoomStore(
+            redis: redis, keys: keys, pageBytes: min(256 * 1024, configuration.limits.outboundBytes / 8))
         self.nodes = NodeStore(redis: redis, keys: keys)
         self.sessionStore = SessionStore(redis: redis, keys: keys)
         self.userStore = UserStore(redis: redis, keys: keys)

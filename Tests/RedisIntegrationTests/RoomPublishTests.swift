@@ -239,8 +239,7 @@ struct RoomPublishTests {
     @Test("a page ends by count or by weight, and says whether its range has more")
     func historyWeight() async throws {
         try await ClusterFixture.run { cluster in
-            func page(_ range: HistoryRange, limit: Int = 500, bytes: Int = RoomStore.pageBytes) async throws -> String
-            {
+            func page(_ range: HistoryRange, limit: Int = 500, bytes: Int? = nil) async throws -> String {
                 let page = try await cluster.rooms.history(
                     room: room(), range: range, limit: limit, maximumBytes: bytes
                 ).get()
