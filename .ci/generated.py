@@ -2,7 +2,8 @@
 """The parts of docs that come from the code. Run by `make docs`, which writes them; `make lint` compares them.
 
 - docs/operations.md: the table of settings, from .env.example (which the code prints and a test checks).
-- docs/guarantees.md: below each guarantee the tests that carry its number: `@Test("G4: …")`.
+- docs/guarantees.md: below each guarantee the tests that carry its number: `@Test("G4: …")`; and the chaos scenarios, each with
+  the protection without which it fails, from Tests/ChaosTests/Sabotage.swift.
 """
 
 import re
@@ -39,9 +40,19 @@ def tests_by_guarantee(tree):
     return found
 
 
+def sabotage_table(source):
+    rows = ["| scenario | what it shows | fails without this: |", "| --- | --- | --- |"]
+    pattern = r'scenario: "(.+?)",\s*shows: "(.+?)",\s*protection: "(.+?)"'
+    rows += [f"| {' | '.join(cells)} |" for cells in re.findall(pattern, source)]
+    return "\n".join(rows) + "\n"
+
+
 def pages(tree):
     """The pages with what the code says now, by name."""
-    parts = {"settings": settings_table(tree.text(".env.example"))}
+    parts = {
+        "settings": settings_table(tree.text(".env.example")),
+        "scenarios": sabotage_table(tree.text("Tests/ChaosTests/Sabotage.swift")),
+    }
     for number, lines in tests_by_guarantee(tree).items():
         parts[f"tests of {number}"] = "\n".join(lines) + "\n"
     result = {}

@@ -10,7 +10,7 @@ final class ChaosClient: Sendable {
         var ports: [Int]
         /// Milliseconds between two messages of this client; `nil`: it listens.
         var interval: Int64?
-        /// Reads for a second, then not for five, while there is load.
+        /// Its instance says so, and a proxy knows it by that.
         var isSlow = false
         /// Silent for so long, the connection is pinged; for ``patience``, it is given up.
         var pingAfter: Int64 = 1000
@@ -35,7 +35,6 @@ final class ChaosClient: Sendable {
         var session: (id: String, secret: String)?
         var published = 0
         var nextPublish: Int64?
-        var isUnderLoad = false
         var isStopped = false
         var isAway = false
         /// Goes to the next router after each connection that failed.
@@ -66,7 +65,6 @@ final class ChaosClient: Sendable {
 
     func publish(from start: Int64?) {
         state.withLock { state in
-            state.isUnderLoad = start != nil
             // Spread over the interval, or all would speak at once.
             state.nextPublish = start.map {
                 $0 + Int64.random(in: 0..<max(1, settings.interval ?? 1), using: &state.random)
@@ -129,13 +127,12 @@ final class ChaosClient: Sendable {
         var options = TestClient.Options()
         // A herd is served as fast as the machine can: who gives up early only asks again.
         options.timeout = .milliseconds(2 * settings.patience)
-        if settings.isSlow { options.receiveBuffer = 16_384 }
         options.tap = { [self] client, message in
             take(message, from: client, number)
             return true
         }
         let name = Session.percentEncoded(user)
-        let path = "/ws?user=\(name)&client=chaos-\(name)" + (resumes ? "&resume=1" : "")
+        let path = "/ws?user=\(name)&client=\(instance)" + (resumes ? "&resume=1" : "")
         do {
             let client = try await TestClient.connect(port: port, path: path, options: options)
             let isWanted = state.withLock { state in
@@ -157,10 +154,12 @@ final class ChaosClient: Sendable {
         }
     }
 
+    private var instance: String { (settings.isSlow ? "slow-" : "chaos-") + Session.percentEncoded(user) }
+
     private func authenticate(_ client: TestClient) {
         let message = state.withLock { state -> JSON in
             var message: [String: JSON] = [
-                "type": "auth", "user": .string(user), "client": .string("chaos-\(Session.percentEncoded(user))"),
+                "type": "auth", "user": .string(user), "client": .string(instance),
                 "rooms": [join(state.position)],
             ]
             if let session = state.session {
@@ -199,9 +198,8 @@ final class ChaosClient: Sendable {
                 publish(&state, now)
                 return nil
             }
-            if settings.isSlow { client.setReads(!state.isUnderLoad || now / 1000 % 6 == 0) }
             let silence = now - state.lastHeard
-            if silence > settings.patience * (settings.isSlow ? 4 : 1) { return client }
+            if silence > settings.patience { return client }
             if silence > settings.pingAfter, now - state.pinged > settings.pingAfter {
                 state.pinged = now
                 client.send(["type": "ping"])

@@ -12,7 +12,7 @@ final class ChaosRun: Sendable {
         var publishers = Int.max
         /// Milliseconds between two messages of one client.
         var interval: Int64 = 300
-        /// Of each room's clients, from the last on: so many read slowly.
+        /// Of each room's clients, from the last on: so many are slow (``Cluster/ProxyPlace/nodes``).
         var slow = 0
         var padding = 0
         var patience: Int64 = 4000
@@ -65,6 +65,10 @@ final class ChaosRun: Sendable {
         let picked = random.withLock { elements.randomElement(using: &$0) }
         guard let picked else { throw TimedOut("a scenario that picks one of none") }
         return picked
+    }
+
+    func shuffled<Element: Sendable>(_ elements: [Element]) -> [Element] {
+        random.withLock { elements.shuffled(using: &$0) }
     }
 
     func number(_ range: ClosedRange<Int>) -> Int { random.withLock { Int.random(in: range, using: &$0) } }
@@ -160,12 +164,13 @@ final class ChaosRun: Sendable {
     }
 
     /// Ends the load, waits until nothing changes any more, and checks.
-    func end() async -> Verdict {
+    ///
+    /// - Parameter limit: so long, for G4: every member list converges within 60 s.
+    func end(within limit: Duration) async -> Verdict {
         let now = recorder.now
         circumstances.withLock { $0.load = $0.load.lowerBound...now }
         for client in clients { client.publish(from: nil) }
-        // G4: every member list converges within 60 s.
-        _ = try? await poll(within: .seconds(60), every: .milliseconds(100), "all to agree") {
+        _ = try? await poll(within: limit, every: .milliseconds(100), "all to agree") {
             self.hasSettled ? true : nil
         }
         for client in clients where load.clients <= 100 { client.noteMembers() }

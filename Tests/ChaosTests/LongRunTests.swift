@@ -15,7 +15,7 @@ struct LongRunTests {
         var left: [Scenario] = []
         while begin.duration(to: .now) < limit {
             // All of them before one comes again.
-            if left.isEmpty { left = Chaos.chosen(Scenario.all(.full)).shuffled(using: &random) }
+            if left.isEmpty { left = Chaos.chosen(Scenario.all(.full), by: \.name).shuffled(using: &random) }
             guard let scenario = left.popLast() else { break }
             let seed = random.next() % 1_000_000
             do {

@@ -37,7 +37,7 @@ struct Circumstances: Sendable {
     var load: ClosedRange<Int64> = 0...Int64.max
     /// While Redis could not be reached, by all or by some: what is published then may be refused.
     var outages: [ClosedRange<Int64>] = []
-    /// Clients that read slowly: their silence and what they say of others' leaves counts for nothing.
+    /// Clients on slow lines: their silence and what they say of others' leaves counts for nothing.
     var slow: Set<String> = []
     /// A leave that comes while the user is in the room for no longer than this was on its way before.
     var presenceDelay: Int64 = 1000

@@ -27,6 +27,8 @@ struct Scenario: Sendable {
     var sync = "always"
     var load = ChaosRun.Load()
     var limits: Limits
+    /// After the load: until all agree. A cluster that lacks a protection may never do so, and need not be waited for.
+    var convergence = Duration.seconds(60)
     let harm: @Sendable (ChaosRun) async throws -> Void
 
     /// A cluster, load, harm, and what came of it.
@@ -39,7 +41,7 @@ struct Scenario: Sendable {
             try await run.begin()
             try await harm(run)
             try await run.wait(1000)
-            let verdict = await run.end()
+            let verdict = await run.end(within: convergence)
             run.saveHistories()
             cluster.saveLogs()
             await cluster.stop()

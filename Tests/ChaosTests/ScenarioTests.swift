@@ -41,8 +41,8 @@ enum Chaos {
     }
 
     /// CHAOS_ONLY=words: those with these words in their names.
-    static func chosen(_ scenarios: [Scenario]) -> [Scenario] {
-        guard let words = environment["CHAOS_ONLY"], !words.isEmpty else { return scenarios }
-        return scenarios.filter { $0.name.contains(words) }
+    static func chosen<Element>(_ elements: [Element], by name: (Element) -> String) -> [Element] {
+        guard let words = environment["CHAOS_ONLY"], !words.isEmpty else { return elements }
+        return elements.filter { name($0).contains(words) }
     }
 }

@@ -38,52 +38,71 @@ extension Scenario {
                 name: "clients reach the routers over a bad network", options: options(form, proxies: [.routers]),
                 limits: Limits(silence: 20_000)
             ) { run in
-                for _ in 0..<(form == .brief ? 4 : 12) {
-                    let proxy = try run.pick(run.cluster.proxies.routers)
-                    switch run.number(0...4) {
-                    case 0: await proxy.cut()
-                    case 1: await proxy.reset()
-                    case 2: await proxy.set(.blackHole)
-                    case 3: await proxy.set(.halfOpen(try run.pick(Fault.Way.allCases)))
-                    default: await proxy.set(.slowAndSplit)
-                    }
-                    try await run.wait(run.number(500...2000))
-                    await proxy.heal()
-                }
-                try await run.wait(3000)
+                try await badNetwork(run, run.cluster.proxies.routers, LineHarm.allCases, form)
             },
             Scenario(
                 name: "routers reach the nodes over a bad network", options: options(form, proxies: [.nodes]),
                 limits: Limits(silence: 20_000)
             ) { run in
-                for _ in 0..<(form == .brief ? 4 : 12) {
-                    let proxy = try run.pick(run.cluster.proxies.nodes)
-                    switch run.number(0...3) {
-                    case 0: await proxy.cut()
-                    case 1: await proxy.reset()
-                    case 2: await proxy.set(.blackHole)
-                    default: await proxy.set(.slowAndSplit)
-                    }
-                    try await run.wait(run.number(500...2000))
-                    await proxy.heal()
-                }
-                try await run.wait(3000)
+                try await badNetwork(run, run.cluster.proxies.nodes, [.reset, .cut, .blackHole, .slow], form)
             },
             storm(form),
-            Scenario(
-                name: "30 % of the clients are slow",
-                options: options(
-                    form,
-                    more: [
-                        "MARTLET_LIMIT_OUTBOUND_BYTES": "65536",
-                        "MARTLET_LIMIT_MESSAGE_BYTES": "16384",
-                    ]),
-                load: ChaosRun.Load(rooms: 2, clients: 10, publishers: 6, slow: 3, padding: 12_000),
-                limits: Limits(silence: 4000)
-            ) { run in
-                try await run.wait(form == .brief ? 12_000 : 30_000)
-            },
+            slowClients(form),
         ]
+    }
+
+    private enum LineHarm: CaseIterable {
+        case deafClient, deafServer, cut, reset, blackHole, slow
+    }
+
+    /// Each of the harms in turn, the first one while everybody is connected, each to a proxy through which somebody is.
+    private static func badNetwork(
+        _ run: ChaosRun, _ proxies: [FaultProxy], _ harms: [LineHarm], _ form: Form
+    ) async throws {
+        for _ in 0..<(form == .brief ? 1 : 12 / harms.count) {
+            for harm in harms.prefix(1) + run.shuffled(Array(harms.dropFirst())) {
+                let proxy = try await run.pick(
+                    poll(within: .seconds(10), "somebody to be connected") {
+                        let used = proxies.filter { $0.figures.current.open > 0 }
+                        return used.isEmpty ? nil : used
+                    })
+                switch harm {
+                case .cut: await proxy.cut()
+                case .reset: await proxy.reset()
+                case .blackHole: await proxy.set(.blackHole)
+                case .deafServer: await proxy.set(.halfOpen(.toServer))
+                case .deafClient: await proxy.set(.halfOpen(.toClient))
+                case .slow: await proxy.set(.slowAndSplit)
+                }
+                try await run.wait(run.number(500...2000))
+                await proxy.heal()
+            }
+        }
+        try await run.wait(3000)
+    }
+
+    static let nobodyWasSlow = "no client was slow enough to be closed with 4001"
+
+    /// Lines that bring nothing for three seconds of four: more waits for their clients than a node keeps.
+    private static func slowClients(_ form: Form) -> Scenario {
+        Scenario(
+            name: "30 % of the clients are slow",
+            options: options(
+                form, proxies: [.nodes],
+                more: ["MARTLET_LIMIT_OUTBOUND_BYTES": "65536", "MARTLET_LIMIT_MESSAGE_BYTES": "16384"]),
+            load: ChaosRun.Load(rooms: 2, clients: 10, publishers: 6, slow: 3, padding: 12_000),
+            limits: Limits(silence: 4000)
+        ) { run in
+            for _ in 0..<(form == .brief ? 2 : 8) {
+                var stall = Fault()
+                stall.held = [.toClient]
+                for proxy in run.cluster.proxies.nodes { await proxy.set(stall, for: .marked) }
+                try await run.wait(3000)
+                for proxy in run.cluster.proxies.nodes { await proxy.heal() }
+                try await run.wait(1500)
+            }
+            if run.closedAsSlow == 0 { run.note(.answer, nobodyWasSlow) }
+        }
     }
 
     /// All connections break at once, and all come back.

@@ -28,6 +28,7 @@ package final class Cluster: Sendable {
 
     package enum ProxyPlace: Sendable {
         case routers
+        /// Marked are those of clients whose instance begins with `slow`.
         case nodes
         /// Marked are the subscriptions.
         case redis
@@ -72,7 +73,11 @@ package final class Cluster: Sendable {
         if options.proxies.contains(.routers) {
             for port in routerPorts { proxies.routers.append(try await .start(to: port)) }
         }
-        if options.proxies.contains(.nodes) { for port in ports { proxies.nodes.append(try await .start(to: port)) } }
+        if options.proxies.contains(.nodes) {
+            for port in ports {
+                proxies.nodes.append(try await .start(to: port, mark: "client=slow", isNarrow: true))
+            }
+        }
         if options.proxies.contains(.redis) {
             for _ in names {
                 proxies.redis.append(try await .start(to: redis.port, mark: "SUBSCRIBE", words: options.words))

@@ -1,4 +1,5 @@
 import ChatCore
+import Glibc
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -75,13 +76,17 @@ package final class FaultProxy: Sendable {
     /// - Parameters:
     ///   - mark: what a client says on the connections that are `.marked`.
     ///   - words: replaced in what clients say, by words of the same length: a script without one of its lines.
+    ///   - isNarrow: as over a long way, where the kernels on both ends keep tens of kilobytes, and not the megabytes of
+    ///     loopback: a server soon notices that it is not read.
     ///   - seed: of the jitter.
     package static func start(
-        to target: Int, on port: Int? = nil, mark: String? = nil, words: [String: String] = [:], seed: UInt64 = 1
+        to target: Int, on port: Int? = nil, mark: String? = nil, words: [String: String] = [:],
+        isNarrow: Bool = false, seed: UInt64 = 1
     ) async throws -> FaultProxy {
         let eventLoop = MultiThreadedEventLoopGroup.singleton.any()
         let core = NIOLoopBoundBox<FaultCore>.makeBoxSendingValue(
-            FaultCore(target: target, mark: mark.map { Array($0.utf8) } ?? [], words: words, seed: seed),
+            FaultCore(
+                target: target, mark: mark.map { Array($0.utf8) } ?? [], words: words, isNarrow: isNarrow, seed: seed),
             eventLoop: eventLoop)
         let listener = try await ServerBootstrap(group: eventLoop)
             .serverChannelOption(.backlog, value: 1024)
@@ -143,12 +148,14 @@ final class FaultCore {
     var figures: Watched<FaultProxy.Figures>?
     let mark: [UInt8]
     let words: [(from: String, to: String)]
+    private let isNarrow: Bool
     var random: FastRandom
     private var faults: (all: Fault, marked: Fault?, unmarked: Fault?) = (Fault(), nil, nil)
     private var links: [ObjectIdentifier: FaultLink] = [:]
 
-    init(target: Int, mark: [UInt8], words: [String: String], seed: UInt64) {
+    init(target: Int, mark: [UInt8], words: [String: String], isNarrow: Bool, seed: UInt64) {
         (self.target, self.mark, self.words) = (target, mark, words.map { ($0.key, $0.value) })
+        self.isNarrow = isNarrow
         random = FastRandom(seed: seed)
     }
 
@@ -161,8 +168,13 @@ final class FaultCore {
         links[ObjectIdentifier(link)] = link
         figures?.update { ($0.accepted, $0.open) = ($0.accepted + 1, $0.open + 1) }
         let bound = NIOLoopBound(link, eventLoop: eventLoop)
-        ClientBootstrap(group: eventLoop)
-            .channelOption(.autoRead, value: false)
+        var bootstrap = ClientBootstrap(group: eventLoop)
+        if isNarrow {
+            // The send buffer of the other end begins at some multiple of the segments.
+            bootstrap = bootstrap.channelOption(.tcpOption(.init(rawValue: TCP_MAXSEG)), value: 1400)
+                .channelOption(.socketOption(.so_rcvbuf), value: 32 * 1024)
+        }
+        bootstrap.channelOption(.autoRead, value: false)
             .channelOption(.allowRemoteHalfClosure, value: true)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelInitializer { server in

@@ -39,8 +39,6 @@ package final class TestClient: Sendable, SocketHandler {
         /// Answers a Close frame and lets the server end the connection.
         package var answersClose = true
         package var timeout: Duration = .seconds(10)
-        /// `SO_RCVBUF` in bytes: how little the kernel takes for a client that does not read.
-        package var receiveBuffer: Int32?
         /// Sees each message first, on the reactor's thread; true: it is not collected.
         package var tap: (@Sendable (TestClient, JSON) -> Bool)?
 
@@ -77,7 +75,7 @@ package final class TestClient: Sendable, SocketHandler {
         path: String,
         options: Options = Options()
     ) async throws -> TestClient {
-        let fd = try await offPool { try openSocket(port: port, receiveBuffer: options.receiveBuffer) }
+        let fd = try await offPool { try openSocket(port: port) }
         let client = TestClient(fd: fd, options: options)
         SocketReactor.shared.add(fd, client)
         var head = "GET \(path) HTTP/1.1\r\nHost: 127.0.0.1:\(port)\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -338,14 +336,11 @@ package final class TestClient: Sendable, SocketHandler {
         return true
     }
 
-    private static func openSocket(port: Int, receiveBuffer: Int32?) throws -> Int32 {
+    private static func openSocket(port: Int) throws -> Int32 {
         let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         guard fd >= 0 else { throw SystemCallFailed("socket") }
         var limit = timeval(tv_sec: 10, tv_usec: 0)
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-        if var receiveBuffer {
-            setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, socklen_t(MemoryLayout<Int32>.size))
-        }
         guard withLoopback(port: port, { Glibc.connect(fd, $0, $1) }) == 0 else {
             let error = SystemCallFailed("connect to port \(port)")
             Glibc.close(fd)
