@@ -55,6 +55,8 @@ export interface Message {
   /** The place in the room's one order: 1, 2, 3 … */
   seq: number;
   from: string;
+  /** Of a private room, which turns with it. */
+  epoch?: string;
   /** The other one of a direct message. */
   to?: string;
   text?: string;
