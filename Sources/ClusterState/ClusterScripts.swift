@@ -2,7 +2,7 @@ package import RedisClient
 
 /// The scripts of `Scripts/`, ready for ``RedisClient``.
 ///
-/// A script is the file of its name; a line `-- include: presence` in it stands for `fragment_presence.lua`.
+/// A script is the file of its name; a line `-- include: NAME` in it stands for `fragment_NAME.lua`.
 package enum ClusterScripts {
     /// Every script there is. A client that the stores use must be created with them.
     package static let all: [RedisScript] = [
@@ -42,7 +42,9 @@ package enum ClusterScripts {
     static let userDirect = script("user_direct", PackageResources.user_direct_lua)
     static let userDirects = script("user_directs", PackageResources.user_directs_lua)
 
-    private static let presence = String(decoding: PackageResources.fragment_presence_lua, as: UTF8.self)
+    private static let fragments = [
+        "presence": PackageResources.fragment_presence_lua, "session": PackageResources.fragment_session_lua,
+    ].map { ("-- include: \($0)", String(decoding: $1, as: UTF8.self)) }
 
     private static func script(_ name: String, _ bytes: [UInt8]) -> RedisScript {
         RedisScript(name: name, source: expand(String(decoding: bytes, as: UTF8.self)))
@@ -50,7 +52,7 @@ package enum ClusterScripts {
 
     private static func expand(_ source: String) -> String {
         source.split(separator: "\n", omittingEmptySubsequences: false)
-            .map { $0 == "-- include: presence" ? Substring(presence) : $0 }
+            .map { line in fragments.first { $0.0 == line }.map { Substring($0.1) } ?? line }
             .joined(separator: "\n")
     }
 }

@@ -168,23 +168,6 @@ package struct NodeStore: Sendable {
         redis.command(["SREM", .string(keys.nodeRooms(incarnation)), .string(room.string)]).map { _ in }
     }
 
-    /// ``SessionStore/open(_:secret:)`` of a session that cannot be resumed.
-    package func addSession(
-        _ incarnation: Incarnation, _ session: SessionID, user: UserName, generation: Int64 = 1
-    ) -> EventLoopFuture<Bool> {
-        let record = SessionRecord(session: session, user: user, owner: incarnation, generation: generation)
-        return sessionStore.open(record, secret: nil).map { $0 != nil }
-    }
-
-    /// Removes what the incarnation has of a session, of any generation; the index last. Works also when Redis is full.
-    package func removeSession(
-        _ incarnation: Incarnation, _ session: SessionID, user: UserName
-    ) -> EventLoopFuture<Void> {
-        sessionStore.release(incarnation, session, user: user).flatMap { _ in
-            sessionStore.removeFromIndex(of: incarnation, session)
-        }
-    }
-
     /// The sessions of an incarnation, in no order.
     package func sessions(of incarnation: Incarnation) -> EventLoopFuture<[(SessionID, UserName)]> {
         redis.eventLoop.makeFutureWithTask {

@@ -49,6 +49,14 @@ package enum ResumeRefusal: String, Sendable, Hashable {
     case dead
 }
 
+package enum TakeBackResult: Sendable {
+    case taken(AdoptedSession)
+    /// It is another's, or nobody can come back to it.
+    case none
+    /// Its client came back meanwhile, or something else happened to it: to be looked at again.
+    case changed
+}
+
 /// How a sweeper goes on with the sessions of the dead.
 package struct SessionAdoption: Sendable {
     package var grace: TimeAmount

@@ -133,25 +133,54 @@ package struct SessionStore: Sendable {
             guard try await addToIndex(of: me, session, user: user).get() else {
                 throw ClusterStateError(code: .dead, message: "\(me) was declared dead and adopts nobody")
             }
-            let reply = try await redis.evaluate(
-                ClusterScripts.sessionAdopt, keys: [.string(keys.session(session))],
-                arguments: [
-                    .string(dead.description), .string(me.description), .integer(leaseEnd),
-                    .integer(grace.milliseconds),
-                ]
-            ).get()
-            let fields = (reply.array ?? []).map { $0.string ?? "" }
-            if fields.count == 1 {
+            switch try await take(session, from: dead, by: me, [.integer(leaseEnd), .integer(grace.milliseconds), ""]) {
+            case .adopted(let adopted): return adopted
+            case .refused(let owner):
                 // `me`, when its client came to the adopter meanwhile: then the index must go on naming it.
-                if fields[0] != me.description { try await removeFromIndex(of: me, session).get() }
+                if owner != me.description { try await removeFromIndex(of: me, session).get() }
                 return nil
             }
-            guard fields.count >= 6, let generation = Int64(fields[0]), let left = Int64(fields[1]),
-                let record = SessionRecord(session, owner: me, generation: generation, userAndRest: fields[2...])
-            else { throw ClusterStateError.unexpectedReply(of: "session_adopt") }
-            try await list(record).get()
-            return AdoptedSession(record: record, graceLeft: .milliseconds(left))
         }
+    }
+
+    /// Takes a session that the index of `me` names and of which its process knows nothing, as when the answer to a resume
+    /// was lost: detached, for a grace from now on, or as long as it was to be detached.
+    package func takeBack(
+        _ session: SessionID, grace: TimeAmount, by me: Incarnation
+    ) -> EventLoopFuture<TakeBackResult> {
+        redis.eventLoop.makeFutureWithTask {
+            let look = try await redis.command(["HGET", .string(keys.session(session)), "generation"]).get()
+            guard let generation = look.string else { return .none }
+            // A client that comes to `me` since then has raised it.
+            switch try await take(session, from: me, by: me, ["", .integer(grace.milliseconds), .string(generation)]) {
+            case .adopted(let adopted): return .taken(adopted)
+            case .refused(let owner):
+                guard owner == me.description else { return .none }
+                let now = try await redis.command(["HGET", .string(keys.session(session)), "generation"]).get()
+                return now.string == generation ? .none : .changed
+            }
+        }
+    }
+
+    private enum Taken {
+        case adopted(AdoptedSession)
+        case refused(owner: String)
+    }
+
+    private func take(
+        _ session: SessionID, from owner: Incarnation, by me: Incarnation, _ arguments: [RedisArgument]
+    ) async throws -> Taken {
+        let reply = try await redis.evaluate(
+            ClusterScripts.sessionAdopt, keys: [.string(keys.session(session))],
+            arguments: [.string(owner.description), .string(me.description)] + arguments
+        ).get()
+        let fields = (reply.array ?? []).map { $0.string ?? "" }
+        if fields.count == 1 { return .refused(owner: fields[0]) }
+        guard fields.count >= 6, let generation = Int64(fields[0]), let left = Int64(fields[1]),
+            let record = SessionRecord(session, owner: me, generation: generation, userAndRest: fields[2...])
+        else { throw ClusterStateError.unexpectedReply(of: "session_adopt") }
+        try await list(record).get()
+        return .adopted(AdoptedSession(record: record, graceLeft: .milliseconds(left)))
     }
 
     /// Ends a session: nobody can resume it any more. True when it was this owner's; then the caller leaves its rooms, behind

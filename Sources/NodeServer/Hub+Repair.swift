@@ -201,21 +201,39 @@ extension Hub {
                 self.needsDirectoryReconcile = true
                 return
             }
-            self.compareRooms(Set(rooms), incarnation)
             let present = Dictionary(sessions) { $1 }
             for (id, entry) in self.directory where entry.touched <= began {
                 self.directory[id]?.registration.found(present[id] != nil)
                 if present[id] == nil { self.directory[id]?.written = nil }
                 if self.directory[id]?.registration.isSettled == false { self.pendingEntries.insert(id) }
             }
-            for (id, user) in present where self.directory[id] == nil && self.resumesUnderWay[id] == nil {
-                self.directory[id] = DirectoryEntry(stray: user)
-                self.pendingEntries.insert(id)
-            }
+            let strays = present.filter { self.directory[$0.key] == nil && self.resumesUnderWay[$0.key] == nil }
+            // Behind that: what a session that is taken back has in a room is not removed from there.
+            self.takeBack(strays, incarnation).whenComplete { _ in self.compareRooms(Set(rooms), incarnation) }
         }
     }
 
+    /// Sessions in the index that nobody here stands behind. To one with a secret its client may still come back.
+    private func takeBack(_ strays: [SessionID: UserName], _ incarnation: Incarnation) -> EventLoopFuture<Void> {
+        let looks = strays.map { id, user in
+            sessionStore.takeBack(id, grace: configuration.resumeGrace, by: incarnation).assumeIsolated().map {
+                result in
+                guard self.incarnation == incarnation else { return }
+                switch result {
+                case .taken(let session): _ = self.adopt([session])
+                case .none:
+                    guard self.directory[id] == nil, self.resumesUnderWay[id] == nil else { return }
+                    self.directory[id] = DirectoryEntry(stray: user)
+                    self.pendingEntries.insert(id)
+                case .changed: self.needsDirectoryReconcile = true
+                }
+            }.nonisolated()
+        }
+        return EventLoopFuture.andAllComplete(looks, on: eventLoop)
+    }
+
     private func compareRooms(_ indexed: Set<RoomName>, _ incarnation: Incarnation) {
+        guard self.incarnation == incarnation else { return }
         for name in indexed where rooms[name] == nil {
             // Nobody of this process is there: opened, what it holds is found and removed, and it is closed again.
             openRoom(name).needsReconcile = true

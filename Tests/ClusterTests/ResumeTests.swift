@@ -220,6 +220,48 @@ struct ResumeTests {
         }
     }
 
+    @Test("G4: a session that a node took over, though it never got the answer, is kept there and ends there")
+    func lostAnswer() async throws {
+        try await cluster(grace: 6, ["MARTLET_LEASE_SECONDS": "60"]) { cluster in
+            let room = newRoom()
+            let watcher = try await cluster.connect("watcher", to: 1)
+            try await watcher.join(room)
+            let returns = try await cluster.connect("returns", to: 1)
+            let away = try await cluster.connect("away", to: 1)
+            let joined = try await returns.join(room)
+            try await away.join(room)
+            let names = try await cluster.redis.command("HKEYS", cluster.key("nodes")).strings
+            let owner = try #require(names.first { $0.hasPrefix("node-a.") })
+            for session in [returns, away] {
+                session.client.abort()
+                try await poll(within: .seconds(5), "it is without a connection") {
+                    try await cluster.redis.command("HEXISTS", cluster.key("{s:\(session.id)}"), "until").int == 1
+                        ? () : nil
+                }
+                // As the script of a resume leaves it.
+                try await cluster.redis.command("HSET", cluster.key("{i:\(owner)}:sessions"), session.id, session.user)
+                let key = cluster.key("{s:\(session.id)}")
+                try await cluster.redis.command("HDEL", key, "until")
+                try await cluster.redis.command("PERSIST", key)
+                try await cluster.redis.command("HSET", key, "owner", owner, "generation", "5")
+            }
+            // The node that lost the answer looks into its index when it has Redis again.
+            try await cluster.redis.command("CLIENT", "KILL", "TYPE", "normal")
+            try await poll(within: .seconds(10), "node-a to have them") { () -> Void? in
+                for session in [returns, away] {
+                    let until = try await cluster.redis.command("HEXISTS", cluster.key("{s:\(session.id)}"), "until")
+                    if until.int != 1 { return nil }
+                }
+                return ()
+            }
+            let back = try await cluster.resume(returns, on: 1, rooms: [(room, joined)])
+            #expect(back.welcome["resumed"]?.bool == true && back.id == returns.id)
+            try await watcher.sees("left", "away", in: room, within: .seconds(20))
+            #expect(watcher.presenceCounts("left", of: room) == ["away": 1])
+            #expect(try await watcher.users(of: room) == ["returns", "watcher"])
+        }
+    }
+
     @Test("a kick ends a session that has no connection at the moment")
     func kicked() async throws {
         try await cluster(grace: 60) { cluster in

@@ -14,6 +14,7 @@ struct AdminFixture: Sendable {
     let keys: ClusterKeys
     let nodes: NodeStore
     let rooms: RoomStore
+    let sessions: SessionStore
 
     static func with(_ body: (AdminFixture) async throws -> Void) async throws {
         let redis = try await ClusterRedis.start()
@@ -28,7 +29,7 @@ struct AdminFixture: Sendable {
             try await body(
                 AdminFixture(
                     redis: redis, client: client, keys: keys, nodes: NodeStore(redis: client, keys: keys),
-                    rooms: RoomStore(redis: client, keys: keys)))
+                    rooms: RoomStore(redis: client, keys: keys), sessions: SessionStore(redis: client, keys: keys)))
             try await client.close().get()
         } catch {
             await redis.stop()
@@ -54,7 +55,7 @@ struct AdminFixture: Sendable {
         var generator = SystemRandomNumberGenerator()
         let session = SessionID(using: &generator)
         let user = try UserName(validating: user)
-        _ = try await nodes.addSession(node, session, user: user).get()
+        _ = try await sessions.open(SessionRecord(session: session, user: user, owner: node), secret: nil).get()
         for room in rooms {
             let name = try RoomName(validating: room)
             _ = try await nodes.addRoom(node, name).get()
@@ -68,7 +69,7 @@ struct AdminFixture: Sendable {
         for room in rooms {
             _ = try await self.rooms.leave(membership(session, user, node, RoomName(validating: room), .online)).get()
         }
-        try await nodes.removeSession(node, session, user: user).get()
+        _ = try await sessions.end(SessionRecord(session: session, user: user, owner: node)).get()
     }
 
     private func membership(

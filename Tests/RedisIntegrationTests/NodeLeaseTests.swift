@@ -176,7 +176,7 @@ struct NodeLeaseTests {
         try await ClusterFixture.run { cluster in
             let node = try await cluster.register("node-a")
             let m = try membership("s1", "alice", on: "node-a.1")
-            #expect(try await cluster.nodes.addSession(node, m.session, user: m.user).get())
+            #expect(try await cluster.sessions.open(record("s1", "alice", on: node), secret: nil).get() != nil)
             #expect(try await cluster.nodes.addRoom(node, m.room).get())
             _ = try await cluster.rooms.join(m).get()
             let control = try await cluster.heard(on: cluster.keys.controlChannel) {
@@ -200,7 +200,8 @@ struct NodeLeaseTests {
             let node = try await cluster.register("node-a")
             let (s, alice) = try (session("s1"), user("al:ice"))
             #expect(try await nodes.addRoom(node, room()).get())
-            #expect(try await nodes.addSession(node, s, user: alice).get())
+            let first = SessionRecord(session: s, user: alice, owner: node)
+            #expect(try await cluster.sessions.open(first, secret: nil).get() != nil)
             #expect(try await nodes.rooms(of: node).get() == [room()])
             #expect(try await nodes.sessions(of: node).get().map(\.0) == [s])
             #expect(try await nodes.sessions(of: node).get().map(\.1) == [alice])
@@ -209,18 +210,19 @@ struct NodeLeaseTests {
 
             // Another owner, and the first one's late goodbye.
             let second = try await cluster.register("node-b")
-            #expect(try await nodes.addSession(second, s, user: alice, generation: 2).get())
-            #expect(try await !nodes.addSession(node, s, user: alice, generation: 1).get())
-            try await nodes.removeSession(node, s, user: alice).get()
+            let next = SessionRecord(session: s, user: alice, owner: second, generation: 2)
+            #expect(try await cluster.sessions.open(next, secret: nil).get() != nil)
+            #expect(try await cluster.sessions.open(first, secret: nil).get() == nil)
+            #expect(try await !cluster.sessions.end(first).get())
             #expect(try await nodes.sessions(of: node).get().isEmpty)
             #expect(try await nodes.sessions(ofUser: alice).get().map(\.1) == [second])
-            try await nodes.removeSession(second, s, user: alice).get()
+            #expect(try await cluster.sessions.end(next).get())
             try await nodes.removeRoom(node, room()).get()
             #expect(try await cluster.everyKey() == ["nodes", "incarnation", "{i:node-a.1}", "{i:node-b.2}"])
 
             _ = try await cluster.register("node-a")
             #expect(try await !nodes.addRoom(node, room()).get())
-            #expect(try await !nodes.addSession(node, s, user: alice).get())
+            #expect(try await cluster.sessions.open(first, secret: nil).get() == nil)
             #expect(try await !nodes.addRoom(incarnation("nobody.1"), room()).get())
             #expect(try await nodes.rooms(of: node).get() == [])
         }

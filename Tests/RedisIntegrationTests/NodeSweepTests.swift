@@ -9,7 +9,7 @@ import WireProtocol
 extension ClusterFixture {
     /// A session of a node in some rooms, with everything that a node writes for it.
     func enter(_ sessionName: String, _ userName: String, on node: Incarnation, rooms names: String...) async throws {
-        _ = try await nodes.addSession(node, session(sessionName), user: user(userName)).get()
+        _ = try await sessions.open(record(sessionName, userName, on: node), secret: nil).get()
         for name in names {
             _ = try await nodes.addRoom(node, room(name)).get()
             _ = try await rooms.join(
@@ -137,7 +137,7 @@ struct NodeSweepTests {
             let (a, b) = try await (cluster.register("node-a"), cluster.register("node-b"))
             try await cluster.enter("s1", "alice", on: b, rooms: "general")
             // It moves, and the old node has not tidied its index when it dies.
-            _ = try await cluster.nodes.addSession(a, session("s1"), user: user("alice"), generation: 2).get()
+            _ = try await cluster.sessions.open(record("s1", "alice", on: a, generation: 2), secret: nil).get()
             _ = try await cluster.rooms.join(membership("s1", "alice", on: a.description, generation: 2)).get()
             try await cluster.lapse(b)
             let heard = try await cluster.heard(on: cluster.keys.roomChannel(room())) {
@@ -160,7 +160,8 @@ struct NodeSweepTests {
             let all = try (1...620).map { try membership("s\($0)", "user\($0)", on: c.description) }
             _ = try await cluster.nodes.addRoom(c, room()).get()
             try await inPortions(of: 100, all) { m in
-                cluster.nodes.addSession(c, m.session, user: m.user).flatMap { _ in cluster.rooms.join(m) }
+                let record = SessionRecord(session: m.session, user: m.user, owner: c)
+                return cluster.sessions.open(record, secret: nil).flatMap { _ in cluster.rooms.join(m) }
             }
             try await cluster.lapse(c)
             let other = try await cluster.second()
@@ -263,7 +264,7 @@ struct NodeSweepTests {
 
             #expect(try await cluster.heartbeat(a) == .held(drainRequested: false))
             #expect(try await cluster.rooms.leave(membership("s3", "carol", on: a.description)).get())
-            try await cluster.nodes.removeSession(a, session("s3"), user: user("carol")).get()
+            #expect(try await cluster.sessions.end(record("s3", "carol", on: a)).get())
             #expect(try await cluster.nodes.requestDrain(b).get())
             #expect(try await cluster.nodes.list().get().count == 2)
             #expect(try await cluster.rooms.presence(room: room(), limit: 10).get().members.count == 2)

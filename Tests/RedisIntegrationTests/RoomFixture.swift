@@ -168,6 +168,12 @@ func membership(
         generation: generation, status: status, info: info)
 }
 
+func record(
+    _ sessionName: String, _ userName: String, on node: Incarnation, generation: Int64 = 1
+) throws -> SessionRecord {
+    try SessionRecord(session: session(sessionName), user: user(userName), owner: node, generation: generation)
+}
+
 func publication(
     _ id: String, _ text: String = "hi", from name: String = "bob", tag: String? = nil, origin: String? = nil
 ) throws -> Publication {

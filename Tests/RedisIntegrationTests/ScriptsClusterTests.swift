@@ -136,7 +136,6 @@ struct ScriptsClusterTests {
         _ = try await cluster.heartbeat(a, draining: true)
         _ = try await nodes.requestDrain(a).get()
         _ = try await nodes.addRoom(b, here).get()
-        _ = try await nodes.addSession(b, session(sessionName), user: who).get()
         _ = try await nodes.sessions(of: b).get()
         _ = try await nodes.sessions(ofUser: who).get()
         let sessions = cluster.sessions

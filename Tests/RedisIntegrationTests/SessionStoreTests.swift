@@ -229,6 +229,30 @@ struct SessionStoreTests {
         }
     }
 
+    @Test("that its own node knows nothing of is taken back for a grace, unless its client came to it meanwhile")
+    func takeBack() async throws {
+        try await ClusterFixture.run { cluster in
+            let (a, b) = try await (cluster.register("node-a"), cluster.register("node-b"))
+            let opened = try await cluster.open(on: b, rooms: ["general": true])
+            let lost = try await cluster.resumed(on: a)
+            func takeBack(_ session: SessionID, by me: Incarnation) async throws -> AdoptedSession? {
+                let result = try await cluster.sessions.takeBack(session, grace: .seconds(30), by: me).get()
+                if case .taken(let session) = result { return session } else { return nil }
+            }
+            #expect(try await takeBack(opened.session, by: b) == nil, "it is a's")
+            let taken = try #require(try await takeBack(opened.session, by: a))
+            #expect(taken.record.generation == lost.generation + 1)
+            #expect(taken.record.rooms == [try room("general"): true])
+            #expect((29_000...30_000).contains(taken.graceLeft.milliseconds))
+            let again = try #require(try await takeBack(opened.session, by: a))
+            #expect(again.record == taken.record && again.graceLeft <= taken.graceLeft, "its end stays")
+            // The client never got the answer to the resume that was lost.
+            #expect(try await cluster.resumed(on: b).generation == taken.record.generation + 1)
+            let plain = try await cluster.open("s2", on: a, secret: nil)
+            #expect(try await takeBack(plain.session, by: a) == nil, "nobody can come back to it")
+        }
+    }
+
     @Test("of a full Redis can be detached, adopted, confirmed and ended, and fails to be opened or resumed")
     func outOfMemory() async throws {
         let server = try RedisServerProcess(configuration: ["maxmemory-policy noeviction"])

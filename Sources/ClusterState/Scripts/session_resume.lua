@@ -8,29 +8,15 @@
 --         secret is neither the current nor the one before; it is another user's. Nothing changed
 -- ATOMICITY  of two resumes with one secret the later owns the session, one generation above the earlier: while the new
 --            secret is not confirmed the one shown stays good. No allow-oom: the joins behind it are not allowed either.
-local fields = redis.call('HGETALL', KEYS[1])
-local session = {}
-for index = 1, #fields, 2 do session[fields[index]] = fields[index + 1] end
+-- include: session
+local session = read_session()
 if not session.generation or (session.secret or '') == '' then return { 'refused', 'unknown' } end
-if session['until'] then
-    local time = redis.call('TIME')
-    if tonumber(session['until']) < time[1] * 1000 + math.floor(time[2] / 1000) then return { 'refused', 'unknown' } end
-end
+if session['until'] and tonumber(session['until']) < now_ms() then return { 'refused', 'unknown' } end
 if session.secret ~= ARGV[2] and session.previous ~= ARGV[2] then return { 'refused', 'secret' } end
 if ARGV[4] ~= '' and session.user ~= ARGV[4] then return { 'refused', 'user' } end
 
-local generation = string.format('%.0f', tonumber(session.generation) + 1)
+local generation = integer(tonumber(session.generation) + 1)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'generation', generation, 'previous', ARGV[2], 'secret', ARGV[3])
 redis.call('HDEL', KEYS[1], 'until')
 redis.call('PERSIST', KEYS[1])
-local reply = {
-    'ok', generation, session.owner, session.user, session.client or '', session.info or '', session.status or 'online',
-}
-for field, value in pairs(session) do
-    local room = string.match(field, '^r:(.+)$')
-    if room then
-        reply[#reply + 1] = room
-        reply[#reply + 1] = value
-    end
-end
-return reply
+return with_session({ 'ok', generation, session.owner }, session)
