@@ -19,9 +19,8 @@ final class ClientEngine {
     private var acknowledgements: [String: EventLoopPromise<Acknowledgement>] = [:]
     private var joins: [String: [EventLoopPromise<JoinedRoom>]] = [:]
     private var pages: [String: EventLoopPromise<HistoryPage>] = [:]
-    private var streams: [Int: AsyncStream<MartletEvent>.Continuation] = [:]
-    private var stateStreams: [Int: AsyncStream<ConnectionState>.Continuation] = [:]
-    private var streamCount = 0
+    private let events: StreamList<MartletEvent>
+    private let states: StreamList<ConnectionState>
     private let idPrefix: String
     private var idCount = 0
 
@@ -34,6 +33,8 @@ final class ClientEngine {
         self.url = url
         self.idPrefix = idPrefix
         self.figures = figures
+        events = StreamList(eventLoop: eventLoop)
+        states = StreamList(eventLoop: eventLoop)
         switch credential {
         case .user(let name):
             provider = nil
@@ -102,27 +103,15 @@ final class ClientEngine {
         run { $0.history(room, before: before, after: after, limit: limit, id: id) }
     }
 
-    func add(_ stream: AsyncStream<MartletEvent>.Continuation, boundBox: NIOLoopBoundBox<ClientEngine>) {
+    func add(_ stream: AsyncStream<MartletEvent>.Continuation) {
         guard machine.phase != .closed else { return stream.finish() }
-        streamCount += 1
-        let number = streamCount
-        streams[number] = stream
-        let eventLoop = eventLoop
-        stream.onTermination = { _ in
-            eventLoop.execute { boundBox.value.streams[number] = nil }
-        }
+        events.add(stream)
     }
 
-    func add(_ stream: AsyncStream<ConnectionState>.Continuation, boundBox: NIOLoopBoundBox<ClientEngine>) {
+    func add(_ stream: AsyncStream<ConnectionState>.Continuation) {
         if let state = figures.state { stream.yield(state) }
         guard machine.phase != .closed else { return stream.finish() }
-        streamCount += 1
-        let number = streamCount
-        stateStreams[number] = stream
-        let eventLoop = eventLoop
-        stream.onTermination = { _ in
-            eventLoop.execute { boundBox.value.stateStreams[number] = nil }
-        }
+        states.add(stream)
     }
 
     private func nextID() -> String {
@@ -171,16 +160,14 @@ final class ClientEngine {
     }
 
     private func emit(_ event: MartletEvent) {
-        for stream in streams.values { stream.yield(event) }
+        events.yield(event)
         guard case .state(let state) = event else { return }
         figures.set(state)
-        for stream in stateStreams.values { stream.yield(state) }
+        states.yield(state)
         guard case .closed = state else { return }
         ticking?.cancel()
-        for stream in streams.values { stream.finish() }
-        for stream in stateStreams.values { stream.finish() }
-        streams = [:]
-        stateStreams = [:]
+        events.finish()
+        states.finish()
     }
 
     private func askForToken() {

@@ -72,7 +72,7 @@ public final class MartletClient: Sendable {
     public func events() -> AsyncStream<MartletEvent> {
         let (stream, continuation) = AsyncStream.makeStream(of: MartletEvent.self)
         let engine = engine
-        eventLoop.execute { engine.value.add(continuation, boundBox: engine) }
+        eventLoop.execute { engine.value.add(continuation) }
         return stream
     }
 
@@ -80,7 +80,7 @@ public final class MartletClient: Sendable {
     public func states() -> AsyncStream<ConnectionState> {
         let (stream, continuation) = AsyncStream.makeStream(of: ConnectionState.self)
         let engine = engine
-        eventLoop.execute { engine.value.add(continuation, boundBox: engine) }
+        eventLoop.execute { engine.value.add(continuation) }
         return stream
     }
 
