@@ -21,6 +21,8 @@ final class FaultLink {
 
     /// So much waits in a way before its sender is not read any more.
     private static let bound = 64 * 1024
+    /// The mark is said within so many bytes, or never: to look through all of them costs more than to pass them on.
+    private static let markBound = 8 * 1024
 
     private let core: FaultCore
     private let client: any Channel
@@ -28,6 +30,7 @@ final class FaultLink {
     private(set) var isMarked = false
     /// The end of the client's bytes so far, in which the mark may begin.
     private var tail: [UInt8] = []
+    private var lookedThrough = 0
     private var rewriter: Rewriter
     private var pipes = [Pipe(), Pipe()]
     private var isStarted = false
@@ -159,7 +162,8 @@ final class FaultLink {
     }
 
     private func look(for mark: [UInt8], in bytes: ByteBuffer) {
-        guard !isMarked, !mark.isEmpty else { return }
+        guard !isMarked, !mark.isEmpty, lookedThrough < Self.markBound else { return }
+        lookedThrough += bytes.readableBytes
         tail += Array(bytes.readableBytesView)
         if tail.indices.contains(where: { tail[$0...].starts(with: mark) }) {
             isMarked = true

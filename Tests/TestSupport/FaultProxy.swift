@@ -44,7 +44,7 @@ package struct Fault: Sendable, Equatable {
 /// 2. Cuts and resets connections, and refuses new ones, when told.
 /// 3. Tells apart connections on which the client said a certain word, as `SUBSCRIBE`.
 package final class FaultProxy: Sendable {
-    /// The connections that a call is about. Marked are those on which the client said the mark.
+    /// The connections that a call is about. Marked are those on which the client said the mark, within its first 8 KiB.
     package enum Links: Sendable {
         case all
         case marked
