@@ -114,6 +114,12 @@ extension Sabotage {
             protection: "tags prove a fork, and the epoch turns", lines: noProof, change: neverAgrees
         ) { $0.gaps == 0 && $0.has(.unsaid) },
         Sabotage(
+            scenario: "a replica that lags is promoted, and acks waited for it",
+            shows: "Whatever was acknowledged is there on the replica",
+            protection: "acks wait for replicas (`MARTLET_ACK_REPLICAS`)",
+            change: { $0.options.environment["MARTLET_ACK_REPLICAS"] = "0" }
+        ) { $0.has(.missing) },
+        Sabotage(
             scenario: "room keys expire between visits",
             shows: "Who comes back finds the numbers going on, and nothing was missed",
             protection: "a room's position outlives its log",
