@@ -131,7 +131,6 @@ package struct RoomStore: Sendable {
         [
             .string(keys.roomMeta(room)), .string(keys.roomSessions(room)), .string(keys.roomUsers(room)),
             .string(keys.roomDead(room)), .string(keys.roomLog(room)), .string(keys.roomRead(room)),
-            .string(keys.roomSent(room)), .string(keys.roomSentPrevious(room)),
         ]
     }
 

@@ -1,7 +1,7 @@
 -- FRAGMENT, not a script: it stands where a script says "-- include: presence". Who is visible in a room follows from
 -- its sessions alone; this is the one place that counts them and tells the change.
 --
--- KEYS  of every script that includes it: 1 meta, 2 sessions, 3 users, 4 dead, 5 log, 6 read, 7 sent, 8 sent.prev
+-- KEYS  of every script that includes it: 1 meta, 2 sessions, 3 users, 4 dead, 5 log, 6 read
 -- ARGV  of every script that includes it: 1 the room's channel
 -- RETURNS nothing; it defines what the script then calls
 -- ATOMICITY  that of the script
@@ -12,8 +12,6 @@ local STATUS = { 'online', 'away', 'busy', 'invisible' }
 local RANK = { online = 1, away = 2, busy = 3, invisible = 4 }
 -- A room without a message is forgotten so long after its last member left.
 local SILENT_ROOM_MS = 60000
--- As in room_publish.lua: two generations of two minutes.
-local SENT_LIFE_MS = 240000
 
 local function integer(number) return string.format('%.0f', number) end
 
@@ -116,17 +114,12 @@ local function settle(head, members_before)
         else
             redis.call('PEXPIRE', KEYS[5], integer(head.age))
             redis.call('PEXPIRE', KEYS[6], integer(head.age))
-            -- These two end by themselves (room_publish.lua), here at the latest with the log.
-            redis.call('PEXPIRE', KEYS[7], integer(head.age), 'LT')
-            redis.call('PEXPIRE', KEYS[8], integer(head.age), 'LT')
             redis.call('PEXPIRE', KEYS[1], integer(head.age + head.keep))
         end
     elseif members_before == 0 then
         redis.call('PERSIST', KEYS[1])
         redis.call('PERSIST', KEYS[5])
         redis.call('PERSIST', KEYS[6])
-        redis.call('PEXPIRE', KEYS[7], SENT_LIFE_MS, 'GT')
-        redis.call('PEXPIRE', KEYS[8], SENT_LIFE_MS, 'GT')
     end
     if #lines > 0 then
         redis.call('PUBLISH', ARGV[1],

@@ -1,13 +1,13 @@
 #!lua
 -- A session enters a room, enters it again, or moves to another incarnation or generation.
 --
--- KEYS  1 meta  2 sessions  3 users  4 dead  5 log  6 read  7 sent  8 sent.prev  9 on:I
---       [10 on:I of the incarnation it moves away from]
+-- KEYS  1 meta  2 sessions  3 users  4 dead  5 log  6 read  7 on:I
+--       [8 on:I of the incarnation it moves away from]
 -- ARGV  1 room channel  2 epoch should the room be new  3 session  4 user  5 I  6 generation  7 joined at (ms, 0: now)
 --       8 status  9 info (JSON object or nothing)
 -- RETURNS {'ok', epoch, seq, tag, pv, count}
 --         {'refused', 'dead' | 'older'}   I has a tombstone here, or a newer owner holds the session; nothing changed
---         {'declare', I'}                 the session stands on I': call again with KEYS[10] = on:I'; nothing changed
+--         {'declare', I'}                 the session stands on I': call again with KEYS[8] = on:I'; nothing changed
 -- ATOMICITY  sessions, users, on:I, meta.pv/count/members and the presence message change together or not at all.
 --            The same call again changes nothing and publishes nothing. No allow-oom: a full Redis takes no new member.
 
@@ -30,8 +30,8 @@ if old then
     end
     if old.i ~= incarnation then
         -- Where it stood is known only now, and a script touches no key that it did not declare.
-        if not KEYS[10] or string.sub(KEYS[10], -#old.i - 4) ~= ':on:' .. old.i then return { 'declare', old.i } end
-        redis.call('SREM', KEYS[10], session)
+        if not KEYS[8] or string.sub(KEYS[8], -#old.i - 4) ~= ':on:' .. old.i then return { 'declare', old.i } end
+        redis.call('SREM', KEYS[8], session)
     end
     joined = old.joined
 elseif joined == '0' then
@@ -53,7 +53,7 @@ if value ~= stored then
     count_session(user, status, 1)
     if info ~= '' then people[user].info = info end
     redis.call('HSET', KEYS[2], session, value)
-    redis.call('SADD', KEYS[9], session)
+    redis.call('SADD', KEYS[7], session)
     pv, count = settle(head, members_before)
 end
 

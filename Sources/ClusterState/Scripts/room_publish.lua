@@ -121,12 +121,11 @@ if has_log then
         end
     end
 end
--- Nobody is here to keep the room: it ends with its history.
+-- Nobody is here to keep the room: it ends with its history. Its ids end by themselves: an id is known for two minutes, also
+-- where the history is shorter.
 if not meta[6] or meta[6] == '0' then
     local age, keep = limits()
     call('PEXPIRE', KEYS[2], age)
-    call('PEXPIRE', KEYS[3], age, 'LT')
-    call('PEXPIRE', KEYS[4], age, 'LT')
     call('PEXPIRE', KEYS[1], format('%d', age + keep))
 end
 return reply

@@ -1,7 +1,7 @@
 #!lua
 -- A session in a room changes its status.
 --
--- KEYS  1 meta  2 sessions  3 users  4 dead  5 log  6 read  7 sent  8 sent.prev
+-- KEYS  1 meta  2 sessions  3 users  4 dead  5 log  6 read
 -- ARGV  1 room channel  2 session  3 I  4 generation  5 status
 -- RETURNS 1 it has this status now; 0 it is not here, or belongs to another incarnation or generation
 -- ATOMICITY  sessions, users, meta and the presence message change together. The same status again publishes nothing.

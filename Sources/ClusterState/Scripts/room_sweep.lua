@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- One chunk of a dead incarnation's sessions leaves a room, behind a tombstone that lets no late join of it in.
 --
--- KEYS  1 meta  2 sessions  3 users  4 dead  5 log  6 read  7 sent  8 sent.prev  9 on:I
+-- KEYS  1 meta  2 sessions  3 users  4 dead  5 log  6 read  7 on:I
 -- ARGV  1 room channel  2 I  3 chunk (at most 500; 100 take 1 to 2 ms)
 -- RETURNS {removed, left}: call again while left > 0
 -- ATOMICITY  a chunk leaves together with its one presence message. Each session leaves once, however many sweepers
@@ -21,7 +21,7 @@ end
 redis.call('HSET', KEYS[4], ARGV[2], integer(now))
 redis.call('EXPIRE', KEYS[4], TOMBSTONE_SECONDS)
 
-local ids = redis.call('SPOP', KEYS[9], math.min(tonumber(ARGV[3]), 500))
+local ids = redis.call('SPOP', KEYS[7], math.min(tonumber(ARGV[3]), 500))
 if #ids == 0 then return { 0, 0 } end
 
 local values = redis.call('HMGET', KEYS[2], unpack(ids))
@@ -41,4 +41,4 @@ if #leaving > 0 then
     local head = read_head()
     if head then settle(head, 1) end
 end
-return { #leaving, redis.call('SCARD', KEYS[9]) }
+return { #leaving, redis.call('SCARD', KEYS[7]) }
