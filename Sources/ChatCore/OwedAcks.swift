@@ -5,6 +5,7 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
         let seq: Int64
         /// Monotonic nanoseconds.
         let since: UInt64
+        let deadline: UInt64
         let publish: Publish
     }
 
@@ -16,9 +17,10 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
     package var isEmpty: Bool { entries.isEmpty }
     package var highestSeq: Int64? { entries.last?.seq }
 
-    package mutating func add(_ publish: Publish, seq: Int64, now: UInt64) {
+    /// - Parameter deadline: monotonic nanoseconds, like `now`.
+    package mutating func add(_ publish: Publish, seq: Int64, now: UInt64, deadline: UInt64) {
         let index = entries.lastIndex { $0.seq <= seq }.map { $0 + 1 } ?? 0
-        entries.insert(Entry(seq: seq, since: now, publish: publish), at: index)
+        entries.insert(Entry(seq: seq, since: now, deadline: deadline, publish: publish), at: index)
     }
 
     /// All up to this `seq`: the relay, or the log, brought the messages, or a gap swallowed them.
@@ -40,10 +42,11 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
         return taken
     }
 
-    /// Returns and drops what is owed since before that moment.
-    package mutating func takeOverdue(since: UInt64) -> [(seq: Int64, publish: Publish)] {
-        let overdue = entries.filter { $0.since <= since }
-        entries.removeAll { $0.since <= since }
+    /// Returns and drops what should have been answered by now.
+    package mutating func takeOverdue(now: UInt64) -> [(seq: Int64, publish: Publish)] {
+        guard entries.contains(where: { $0.deadline <= now }) else { return [] }
+        let overdue = entries.filter { $0.deadline <= now }
+        entries.removeAll { $0.deadline <= now }
         return overdue.map { ($0.seq, $0.publish) }
     }
 

@@ -10,6 +10,8 @@ package struct PublishQueue<Element: Sendable>: Sendable {
         package let deadline: UInt64
         /// How often this entry was part of a batch before the present one.
         package fileprivate(set) var attempts = 0
+        /// The relay brought it, before the store's answer.
+        fileprivate var isRelayed = false
     }
 
     private enum State {
@@ -59,8 +61,9 @@ package struct PublishQueue<Element: Sendable>: Sendable {
         return entries
     }
 
-    /// The batch may or may not have been stored: its entries wait again, before all others.
-    package mutating func outcomeUnknown() {
+    /// The batch may or may not have been stored: its entries wait again, before all others. Returns those that the relay
+    /// brought: nobody waits for them any more.
+    package mutating func outcomeUnknown() -> [Entry] {
         let entries = batch.map { entry in
             var entry = entry
             entry.attempts += 1
@@ -68,6 +71,18 @@ package struct PublishQueue<Element: Sendable>: Sendable {
         }
         finishBatch()
         waiting = entries + waiting
+        return takeOut { $0.isRelayed }
+    }
+
+    /// The relay brought one, so it is stored, and acknowledged: it is not sent or refused any more. Returns what waited to
+    /// be sent again.
+    package mutating func relayed(where matches: (Element) -> Bool) -> [Entry] {
+        if let index = batch.firstIndex(where: { matches($0.element) }) {
+            batch[index].isRelayed = true
+            return []
+        }
+        guard waiting.first?.attempts ?? 0 > 0 else { return [] }
+        return takeOut { $0.attempts > 0 && matches($0.element) }
     }
 
     /// Of what went out at least once and may be stored.
@@ -78,11 +93,15 @@ package struct PublishQueue<Element: Sendable>: Sendable {
 
     /// Takes out what waits past its deadline. A batch under way is left to its own command deadline.
     package mutating func expire(now: UInt64) -> [Entry] {
-        guard waiting.contains(where: { $0.deadline <= now }) else { return [] }
-        let expired = waiting.filter { $0.deadline <= now }
-        waiting.removeAll { $0.deadline <= now }
-        bytes -= expired.reduce(0) { $0 + $1.bytes }
-        return expired
+        takeOut { $0.deadline <= now }
+    }
+
+    private mutating func takeOut(_ isWanted: (Entry) -> Bool) -> [Entry] {
+        guard waiting.contains(where: isWanted) else { return [] }
+        let taken = waiting.filter(isWanted)
+        waiting.removeAll(where: isWanted)
+        bytes -= taken.reduce(0) { $0 + $1.bytes }
+        return taken
     }
 
     private mutating func finishBatch() {

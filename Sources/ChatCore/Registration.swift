@@ -42,6 +42,8 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
     private var written: Written
     private var flight: Flight = .none
     private var attempt = 0
+    /// What the command under way finds may be old.
+    private var isDoubted = false
 
     /// Nothing is held yet.
     package init(wanting content: Content) {
@@ -138,19 +140,23 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         guard attempt == self.attempt else { return nil }
         switch flight {
         case .write(let content, let carried):
-            flight = .none
-            written = .content(content)
+            stands(content)
             let answered = Array(requests[..<carried])
             requests.removeFirst(carried)
             if wanted != nil { isEstablished = true }
             return answered
         case .update(let content):
-            flight = .none
-            written = .content(content)
+            stands(content)
             return []
         case .none, .remove:
             return nil
         }
+    }
+
+    private mutating func stands(_ content: Content) {
+        flight = .none
+        written = isDoubted ? .unknown : .content(content)
+        isDoubted = false
     }
 
     /// Returns the requests that failed with it.
@@ -203,6 +209,15 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         case (.nothing, true): written = .unknown
         case (.content, false), (.unknown, false): written = .nothing
         case (.nothing, false), (.unknown, true), (.content, true): break
+        }
+    }
+
+    /// Another may have it since the last command went out: what is wanted is written again, and the answer tells.
+    package mutating func doubt() {
+        if isUnderWay {
+            isDoubted = true
+        } else if wanted != nil, case .content = written {
+            written = .unknown
         }
     }
 

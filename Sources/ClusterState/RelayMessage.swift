@@ -126,9 +126,6 @@ package enum RelayMessage {
     }
 
     static func encodeTyping(origin: SessionID) -> String { "T\(origin.string)\n" }
-    static func encodeMoved(session: SessionID, generation: Int64) -> String {
-        "O\(session.string) \(generation)\n"
-    }
     static func encodeKick(room: RoomName?, reason: String) -> String { "K\(room?.string ?? "*")\n\(reason)" }
 }
 

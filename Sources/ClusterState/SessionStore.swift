@@ -94,6 +94,7 @@ package struct SessionStore: Sendable {
                 ClusterScripts.sessionResume, keys: [key],
                 arguments: [
                     .string(incarnation.description), .string(presented), .string(next), .string(user?.string ?? ""),
+                    .string(keys.userChannel(found)), .string(session.string),
                 ]
             ).get()
             let fields = (reply.array ?? []).map { $0.string ?? "" }
@@ -105,11 +106,7 @@ package struct SessionStore: Sendable {
                 let record = SessionRecord(
                     session, owner: incarnation, generation: generation, userAndRest: fields[3...])
             else { throw ClusterStateError.unexpectedReply(of: "session_resume") }
-            let told = redis.command([
-                "PUBLISH", .string(keys.userChannel(record.user)),
-                .string(RelayMessage.encodeMoved(session: session, generation: generation)),
-            ])
-            _ = try await list(record).and(told).get()
+            _ = try await list(record).get()
             return .resumed(record, previousOwner: Incarnation(fields[2]))
         }
     }

@@ -26,6 +26,22 @@ extension Hub {
         settleEntry(id)
     }
 
+    /// Another node may have the session since its entry was last written, and the word of it (``moved(_:generation:)``) was
+    /// not heard: Redis is asked.
+    func doubt(_ id: SessionID) {
+        guard directory[id] != nil else { return }
+        directory[id]?.registration.doubt()
+        settleEntry(id)
+    }
+
+    /// As ``doubt(_:)`` for all that can be resumed elsewhere, so many a tick.
+    func doubtAll() {
+        for (id, entry) in directory where entry.secret != nil || entry.isDetached {
+            directory[id]?.registration.doubt()
+            pendingEntries.insert(id)
+        }
+    }
+
     /// Sends what is due for an entry, if anything.
     func settleEntry(_ id: SessionID) {
         guard let entry = directory[id] else { return }

@@ -107,6 +107,7 @@ extension Hub {
             directs[stream.room]?.owed.take(through: message.seq) { self.sessions[$0.session]?.user == stream.user }
             ?? []
         if replicaWait != nil, !Self.isOwed(message.tag, message.seq, owed) { origin = nil }
+        if origin != nil { noteRelayed(message.tag, inDirect: stream.room) }
         let ack = origin.map { _ in
             ServerMessage.ack(
                 room: stream.room, rawID: element.id, seq: message.seq, ts: element.ts, tag: message.tag,

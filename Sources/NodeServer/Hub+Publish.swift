@@ -91,7 +91,8 @@ extension Hub {
                         switch room.sequencer.passed(seq, tag: owed.tag) {
                         case true, nil: return false
                         case false:
-                            room.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
+                            room.owed.add(
+                                owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds, deadline: owed.deadline)
                             self.awaitRelay(room, seq: seq)
                         }
                     }
@@ -101,7 +102,8 @@ extension Hub {
                 self.refuse(room.queue.answered(), self.wireError(error), room: room.name)
             case .failure:
                 // Unknown: the same ids go out again, and the store knows what it has.
-                room.queue.outcomeUnknown()
+                self.forget(room.queue.outcomeUnknown())
+                self.expirePublishes(of: room, .now())
                 return
             }
             self.release(room)
@@ -120,13 +122,15 @@ extension Hub {
                 self.settle(entries, outcomes, room: name) { seq, owed, user in
                     let heard = self.users[user]?.directs[name]?.sequencer.position?.seq ?? 0
                     guard heard < seq else { return false }
-                    self.directs[name]?.owed.add(owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds)
+                    self.directs[name]?.owed.add(
+                        owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds, deadline: owed.deadline)
                     return true
                 }
             case .failure(let error) where Self.isFinal(error):
                 self.refuse(self.directs[name]?.queue.answered() ?? [], self.wireError(error), room: name)
             case .failure:
-                self.directs[name]?.queue.outcomeUnknown()
+                self.forget(self.directs[name]?.queue.outcomeUnknown() ?? [])
+                self.expireDirects(in: name, .now())
                 return
             }
             self.releaseDirect(name)
@@ -183,13 +187,15 @@ extension Hub {
                 // Stored by an earlier try, whose answer was lost.
                 .duplicate(let seq, let ts, pending.publication.tag, let epoch):
                 let owed = HubRoom.OwedAck(
-                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag)
+                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag,
+                    deadline: entry.deadline)
                 if !owe(seq, owed, pending.publication.from), replicaWait != nil {
                     acknowledge(owed, seq, room: room)
                 }
             case .duplicate(let seq, let ts, let tag, let epoch):
                 let owed = HubRoom.OwedAck(
-                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: tag, isDuplicate: true)
+                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: tag, isDuplicate: true,
+                    deadline: entry.deadline)
                 if !owe(seq, owed, pending.publication.from) { acknowledge(owed, seq, room: room) }
             case .idReused:
                 reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))
@@ -214,21 +220,33 @@ extension Hub {
 
     func expirePublishes(_ now: NIODeadline) {
         guard waitingPublishes > 0 else { return }
-        let nanoseconds = now.uptimeNanoseconds
-        for room in rooms.values where !room.queue.isEmpty {
-            let expired = room.queue.expire(now: nanoseconds)
-            guard !expired.isEmpty else { continue }
-            refuse(expired, unavailable(), room: room.name)
-            release(room)
+        for room in rooms.values where !room.queue.isEmpty { expirePublishes(of: room, now) }
+        for name in Array(directs.keys) { expireDirects(in: name, now) }
+    }
+
+    private func expirePublishes(of room: HubRoom, _ now: NIODeadline) {
+        let expired = room.queue.expire(now: now.uptimeNanoseconds)
+        guard !expired.isEmpty else { return }
+        refuse(expired, unavailable(), room: room.name)
+        release(room)
+    }
+
+    private func expireDirects(in name: RoomName, _ now: NIODeadline) {
+        let expired = directs[name]?.queue.expire(now: now.uptimeNanoseconds) ?? []
+        if !expired.isEmpty {
+            refuse(expired, unavailable(), room: name)
+            releaseDirect(name)
         }
-        for name in Array(directs.keys) {
-            let expired = directs[name]?.queue.expire(now: nanoseconds) ?? []
-            if !expired.isEmpty {
-                refuse(expired, unavailable(), room: name)
-                releaseDirect(name)
-            }
-            if directs[name]?.isEmpty == true { directs[name] = nil }
-        }
+        if directs[name]?.isEmpty == true { directs[name] = nil }
+    }
+
+    /// The relay brought a message of one of this node's sessions, with its ack.
+    func noteRelayed(_ tag: String, in room: HubRoom) {
+        forget(room.queue.relayed { $0.publication.tag == tag })
+    }
+
+    func noteRelayed(_ tag: String, inDirect name: RoomName) {
+        forget(directs[name]?.queue.relayed { $0.publication.tag == tag } ?? [])
     }
 
     // MARK: What the relay owes
@@ -248,10 +266,9 @@ extension Hub {
     func checkAwaited(_ room: HubRoom, _ now: NIODeadline) {
         if let awaited = room.awaited, (room.sequencer.position?.seq ?? 0) >= awaited.seq { room.awaited = nil }
         // Neither relay nor log has it: Redis forgot it, or is away. The same id again tells.
-        let late = now - NodeConfiguration.relayDeadline
-        for (_, owed) in room.owed.takeOverdue(since: late.uptimeNanoseconds) { deny(owed, room: room.name) }
+        for (_, owed) in room.owed.takeOverdue(now: now.uptimeNanoseconds) { deny(owed, room: room.name) }
         guard let awaited = room.awaited else { return }
-        if awaited.since < late, room.owed.isEmpty {
+        if now - awaited.since > NodeConfiguration.publishDeadline, room.owed.isEmpty {
             room.awaited = nil
         } else if now - awaited.checked > NodeConfiguration.relayPatience {
             room.awaited?.checked = now
@@ -277,7 +294,7 @@ extension Hub {
         let nanoseconds = now.uptimeNanoseconds
         func before(_ time: TimeAmount) -> UInt64 { nanoseconds - min(UInt64(time.nanoseconds), nanoseconds) }
         for name in Array(directs.keys) {
-            for (_, owed) in directs[name]?.owed.takeOverdue(since: before(NodeConfiguration.relayDeadline)) ?? [] {
+            for (_, owed) in directs[name]?.owed.takeOverdue(now: nanoseconds) ?? [] {
                 deny(owed, room: name)
             }
             if subscriber?.hears == true,

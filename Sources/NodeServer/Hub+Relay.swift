@@ -44,6 +44,7 @@ extension Hub: RedisSubscriberDelegate {
         logger.info("the subscription hears", metadata: ["rooms": "\(rooms.count)"])
         repairAll()
         repairDirects()
+        doubtAll()
     }
 
     private func receive(_ message: RelayMessage, in room: HubRoom) {
@@ -154,6 +155,7 @@ extension Hub: RedisSubscriberDelegate {
         // One that comes back gets it in its place among what it missed.
         var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.shard }
         if replicaWait != nil, !Self.isOwed(tag, seq, owed) { local = nil }
+        if local != nil, !room.queue.isEmpty { noteRelayed(tag, in: room) }
         for shard in room.interest.indices where room.interest[shard] > 0 || local == shard {
             let frame = frame(text, shard)
             var own = frame.upperBound..<frame.upperBound

@@ -76,6 +76,7 @@ extension Hub {
         hear(record.user, for: id)
         stopHearing(record.user, for: opening.connection)
         wantEntry(id)
+        doubt(id)
         openIfReady(id)
     }
 
@@ -142,7 +143,7 @@ extension Hub {
 
     // MARK: Elsewhere
 
-    /// Word of another owner. While this node takes the session over itself it may be its own word.
+    /// Word of another owner. While this node takes the session over itself it may be its own word; behind that it asks.
     func moved(_ id: SessionID, generation: Int64) {
         guard resumesUnderWay[id] == nil, let entry = directory[id], entry.generation < generation else { return }
         abandon(id)
@@ -219,6 +220,7 @@ extension Hub {
     func endedResume(of id: SessionID) {
         let left = (resumesUnderWay[id] ?? 1) - 1
         resumesUnderWay[id] = left > 0 ? left : nil
+        doubt(id)
     }
 
     /// The sweep that waits for them is not ours to go on with.

@@ -44,7 +44,10 @@ extension Hub {
             subscriber?.subscribe(channel).assumeIsolated().whenSuccess {
                 guard self.users[user] != nil else { return }
                 self.users[user]?.isHeard = true
-                for id in self.users[user]?.sessions.keys.map({ $0 }) ?? [] { self.openIfReady(id) }
+                for id in self.users[user]?.sessions.keys.map({ $0 }) ?? [] {
+                    if self.sessions[id]?.isResumed == true { self.doubt(id) }
+                    self.openIfReady(id)
+                }
             }
         }
         if let session = sessions[id] {

@@ -45,6 +45,8 @@ final class HubRoom {
         let tag: String
         /// An earlier publish stored it. The ack takes the place behind the message.
         var isDuplicate = false
+        /// Of the publish: monotonic nanoseconds.
+        let deadline: UInt64
     }
 
     /// A message on its way through the sequencer: the finished client text and who it came from.

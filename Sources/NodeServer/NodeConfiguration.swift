@@ -53,16 +53,14 @@ package struct NodeConfiguration: Sendable {
         self.authentication = authentication
     }
 
-    /// A publish is answered within this time, whatever Redis does (G5: 5 s, less what the way back takes).
-    static let publishDeadline: TimeAmount = .milliseconds(4500)
+    /// A publish is answered within this time and a tick, whatever Redis does (G5: 5 s, less what the way back takes).
+    static let publishDeadline: TimeAmount = .milliseconds(4250)
     /// A join, or the opening of a session, is answered within this time.
     static let joinDeadline: TimeAmount = .milliseconds(4500)
     /// Messages of one session that wait for its opening or a join; their bytes are at most those of four of full size.
     static let heldMessages = 64
     /// How long an own message may be missing from the relay before the log is read.
     static let relayPatience: TimeAmount = .seconds(1)
-    /// A stored publish that neither relay nor log brings in this time is answered as unavailable.
-    static let relayDeadline: TimeAmount = .seconds(4)
     /// A message may be stamped so much earlier than it was published: a batch has one time.
     static let clockMargin: TimeAmount = .seconds(2)
     /// A private room is noted for its users once in this time while they talk.

@@ -66,10 +66,23 @@ struct PublishQueueTests {
         queue.append(1, bytes: 1, deadline: 9)
         _ = queue.nextBatch(maximumCount: 64, maximumBytes: 1000)
         queue.append(2, bytes: 1, deadline: 9)
-        queue.outcomeUnknown()
+        #expect(queue.outcomeUnknown().isEmpty)
         let batch = queue.nextBatch(maximumCount: 64, maximumBytes: 1000)
         #expect(batch.map(\.element) == [1, 2])
         #expect(batch.map(\.attempts) == [1, 0])
+    }
+
+    @Test("what the relay brought is neither sent again nor refused")
+    func relayed() {
+        var queue = PublishQueue<Int>()
+        for number in 1...3 { queue.append(number, bytes: 1, deadline: 9) }
+        _ = queue.nextBatch(maximumCount: 2, maximumBytes: 1000)
+        #expect(queue.relayed { $0 == 1 }.isEmpty, "its answer is under way")
+        #expect(queue.outcomeUnknown().map(\.element) == [1])
+        #expect(queue.relayed { $0 == 3 }.isEmpty, "it never went out")
+        #expect(queue.relayed { $0 == 2 }.map(\.element) == [2])
+        #expect(queue.expire(now: 9).map(\.element) == [3])
+        #expect(queue.isEmpty && queue.bytes == 0)
     }
 
     @Test("what waits past its deadline is handed back, what is under way is not")
@@ -80,7 +93,7 @@ struct PublishQueueTests {
         queue.append(2, bytes: 1, deadline: 5)
         queue.append(3, bytes: 1, deadline: 6)
         #expect(queue.expire(now: 5).map(\.element) == [2])
-        queue.outcomeUnknown()
+        #expect(queue.outcomeUnknown().isEmpty)
         #expect(queue.expire(now: 5).map(\.element) == [1])
         #expect(queue.count == 1 && queue.bytes == 1)
     }

@@ -177,6 +177,23 @@ struct RegistrationTests {
         lost.found(false)
         #expect(lost.next() == .write("online", attempt: 2))
     }
+
+    @Test("another may have it since: what stood is written again, also behind a command that is under way")
+    func doubted() {
+        var entry = joined()
+        entry.doubt()
+        #expect(entry.isEstablished && !entry.isSettled)
+        #expect(entry.next() == .write("online", attempt: 2))
+        entry.doubt()
+        #expect(entry.wrote(2) == [])
+        #expect(entry.next() == .write("online", attempt: 3))
+        #expect(entry.wrote(3) == [])
+        #expect(entry.isSettled)
+        var gone = joined()
+        _ = gone.wantNothing()
+        gone.doubt()
+        #expect(gone.next() == .remove(attempt: 2), "what is to be removed is")
+    }
 }
 
 @Suite("G3: a stored publish is answered, whatever the relay does")
@@ -184,8 +201,8 @@ struct OwedAcksTests {
     @Test("what the relay brought owes nothing")
     func delivered() {
         var owed = OwedAcks<String>()
-        owed.add("b", seq: 6, now: 10)
-        owed.add("a", seq: 5, now: 10)
+        owed.add("b", seq: 6, now: 10, deadline: 50)
+        owed.add("a", seq: 5, now: 10, deadline: 50)
         #expect(owed.highestSeq == 6)
         #expect(owed.take(through: 5).map(\.publish) == ["a"])
         #expect(owed.takeAll().map(\.publish) == ["b"])
@@ -195,7 +212,7 @@ struct OwedAcksTests {
     @Test("of two who wait for one private room each takes what is theirs")
     func filtered() {
         var owed = OwedAcks<String>()
-        for (seq, name) in [(Int64(1), "a"), (2, "b"), (3, "a")] { owed.add(name, seq: seq, now: 0) }
+        for (seq, name) in [(Int64(1), "a"), (2, "b"), (3, "a")] { owed.add(name, seq: seq, now: 0, deadline: 50) }
         #expect(owed.take(through: 3) { $0 == "a" }.map(\.seq) == [1, 3])
         #expect(owed.takeAll().map(\.seq) == [2])
     }
@@ -203,7 +220,7 @@ struct OwedAcksTests {
     @Test("what a gap swallowed is handed back")
     func swallowed() {
         var owed = OwedAcks<String>()
-        for seq in Int64(1)...4 { owed.add("m\(seq)", seq: seq, now: 0) }
+        for seq in Int64(1)...4 { owed.add("m\(seq)", seq: seq, now: 0, deadline: 50) }
         #expect(owed.take(through: 3).map(\.publish) == ["m1", "m2", "m3"])
         #expect(owed.highestSeq == 4)
     }
@@ -211,10 +228,11 @@ struct OwedAcksTests {
     @Test("what is owed for too long is told")
     func overdue() {
         var owed = OwedAcks<String>()
-        owed.add("old", seq: 1, now: 10)
-        owed.add("new", seq: 2, now: 20)
+        owed.add("old", seq: 1, now: 10, deadline: 50)
+        owed.add("new", seq: 2, now: 20, deadline: 60)
         #expect(owed.overdue(since: 9) == nil && owed.overdue(since: 10) != nil)
-        #expect(owed.takeOverdue(since: 15).map(\.publish) == ["old"])
+        #expect(owed.takeOverdue(now: 49).isEmpty)
+        #expect(owed.takeOverdue(now: 50).map(\.publish) == ["old"])
         #expect(owed.take(through: 2).map(\.publish) == ["new"])
         #expect(owed.isEmpty)
     }

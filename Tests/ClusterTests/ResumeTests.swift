@@ -134,6 +134,35 @@ struct ResumeTests {
         }
     }
 
+    @Test("G4: of two nodes that take up one session at the same time one has it, and the other closes its client")
+    func atOnce() async throws {
+        try await cluster(grace: 30) { cluster in
+            let room = newRoom()
+            for round in 0..<12 {
+                let alice = try await cluster.connect("alice", to: round % 2)
+                let joined = try await alice.join(room)
+                alice.client.abort()
+                async let one = cluster.resume(alice, on: 0, rooms: [(room, joined)])
+                async let other = cluster.resume(alice, on: 1, rooms: [(room, joined)])
+                // The one that lost may be closed before its welcome.
+                let both = [try? await one, try? await other].compactMap { $0 }.filter { $0.id == alice.id }
+                let owner = try await poll(within: .seconds(10), "one of two to be closed") {
+                    var open: [Session] = []
+                    for session in both {
+                        guard let end = try? await session.client.closed(within: .milliseconds(20)) else {
+                            open.append(session)
+                            continue
+                        }
+                        #expect(end.code == 4202)
+                    }
+                    return open.count == 1 ? open[0] : nil
+                }
+                try await owner.say("round \(round)", in: room)
+                owner.client.close()
+            }
+        }
+    }
+
     @Test("G4: a killed node's sessions are kept by a survivor for the grace, and go on wherever their clients come")
     func killedNode() async throws {
         try await cluster(grace: 20, nodes: 3, ["MARTLET_LEASE_SECONDS": "3"]) { cluster in

@@ -142,7 +142,10 @@ struct SessionStoreTests {
             func script(_ secret: String, _ user: String = "") async throws -> [String] {
                 let reply = try await cluster.redis.evaluate(
                     ClusterScripts.sessionResume, keys: [.string(cluster.keys.session(record.session))],
-                    arguments: [.string(b.description), .string(secret), "two", .string(user)]
+                    arguments: [
+                        .string(b.description), .string(secret), "two", .string(user), "channel",
+                        .string(record.session.string),
+                    ]
                 ).get()
                 return (reply.array ?? []).compactMap(\.string)
             }
