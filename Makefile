@@ -116,7 +116,7 @@ test-chaos: test-build ## Run each chaos scenario briefly: what the network and 
 
 # One seed gives one order of harms and victims; what the machine does meanwhile it does not give.
 chaos: test-build ## Harm clusters under load for long, print what became of it (make chaos MINUTES=10 SEED=7 ONLY=Redis).
-	@CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_ONLY=$(ONLY) \
+	@CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_ONLY="$(ONLY)" \
 		$(SWIFT) test --skip-build --filter ChaosTests.LongRunTests $(ARGS)
 
 test-browser: test-build ## Run the chat page in headless Chromium.

@@ -11,8 +11,6 @@ import WireProtocol
 ///    page, and closes nobody who reads.
 /// 3. Clients that come back to one room at once share their reads, and only so many reads are under way in the node.
 extension Hub {
-    /// More than this is not replayed.
-    private static var recoveryLimit: Int64 { 1000 }
     private static var recoveryPage: Int { 300 }
     private static var readsAtOnce: Int { 64 }
 
@@ -58,7 +56,9 @@ extension Hub {
             }
             return refuse(recovery, room, isSameStory: false)
         }
-        guard position.seq - since.seq <= Self.recoveryLimit else { return refuse(recovery, room) }
+        guard position.seq - since.seq <= configuration.history.limits(of: room.name).maxMessages else {
+            return refuse(recovery, room)
+        }
         // The client's own last message is read too, when its tag is to prove that both mean the same story.
         let proves = !recovery.hasBegun && since.tag != nil && since.seq > 0
         read(room, from: proves ? recovery.seq : recovery.seq + 1) { result in

@@ -110,7 +110,8 @@ extension Hub {
             guard let before = room.sequencer.position else { continue }
             store.head(room: room.name).assumeIsolated().whenSuccess { head in
                 guard let head, let position = room.sequencer.position else { return }
-                if head.epoch == position.epoch, head.seq < before.seq {
+                let isOther = head.seq == before.seq && head.tag != before.tag && !before.tag.isEmpty
+                if head.epoch == position.epoch, head.seq < before.seq || isOther {
                     // Redis forgot what was delivered.
                     return self.apply(room.sequencer.verify(), to: room)
                 }

@@ -83,6 +83,9 @@ struct Checker {
         case .refused(let id):
             answered(id, by: &client, now)
             client.inOrder[id] = nil
+            if publications["\(name)/\(id)"]?.place != nil {
+                verdict.note(.answer, "\(name): \(id) was acknowledged, and then refused")
+            }
         case .rejected(let id, let code):
             answered(id, by: &client, now)
             verdict.note(.answer, "\(name): the error \(code) for \(id)")

@@ -31,4 +31,57 @@ struct HistoryNamespaceTests {
             #expect(try await kept("dm:alice:bob") == 3)
         }
     }
+
+    @Test("G2: who comes back gets all that its room's namespace keeps, also more than others keep")
+    func recovery() async throws {
+        let options = Cluster.Options(
+            nodes: 2,
+            environment: ["MARTLET_HISTORY_NAMESPACES": "big=3000", "MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"])
+        try await Machine.with(options) { cluster in
+            let (room, count) = ("big:\(newRoom())", 1300)
+            let alice = try await cluster.connect("alice", to: 0)
+            let epoch = try #require(try await alice.join(room)["epoch"])
+            for number in 1...count {
+                alice.client.send([
+                    "type": "message", "room": .string(room), "text": "x", "id": .string("\(number)"),
+                ])
+            }
+            _ = try await alice.client.next("ack", id: "\(count)")
+            let bob = try await cluster.connect("bob", to: 1)
+            let answer = try await bob.join(room, ["since": ["epoch": epoch, "seq": 0]])
+            #expect(answer["recovered"]?.bool == true)
+            for number in 1...count {
+                #expect(try await bob.client.next("message")["seq"]?.int == Int64(number))
+            }
+        }
+    }
+
+    @Test("G3: an id is known for two minutes, also where the history is shorter")
+    func shortHistory() async throws {
+        let options = Cluster.Options(nodes: 2, environment: ["MARTLET_HISTORY_NAMESPACES": "brief=100/1s,dm=100/1s"])
+        try await Machine.with(options) { cluster in
+            let room = "brief:\(newRoom())"
+            func say(on node: Int) async throws -> JSON {
+                let session = try await cluster.connect("alice", to: node, client: "laptop")
+                try await session.join(room)
+                session.client.send(["type": "message", "room": .string(room), "text": "once", "id": "only"])
+                let ack = try await session.client.next("ack", id: "only")
+                session.client.send(["type": "direct", "to": "bob", "text": "once", "id": "only-bob"])
+                let direct = try await session.client.next("ack", id: "only-bob")
+                session.client.close()
+                return .array([ack, direct])
+            }
+            let first = try await say(on: 0)
+            for log in ["{r:\(room)}:log", "{r:dm:alice:bob}:log"] {
+                try await poll(within: .seconds(20), "\(log) to expire") {
+                    try await cluster.redis.command("EXISTS", cluster.key(log)).int == 0 ? () : nil
+                }
+            }
+            let again = try await say(on: 1)
+            for index in 0..<2 {
+                #expect(again.array?[index]["duplicate"]?.bool == true)
+                #expect(again.array?[index]["seq"] == first.array?[index]["seq"])
+            }
+        }
+    }
 }
