@@ -403,6 +403,42 @@ class PageOfOneNode(unittest.TestCase):
         window.wait("all are stored", f"({LINES}).length === 150 && !document.querySelector('.pending, .failed')", 20)
         self.assertEqual(window.script(f"return {LINES}"), [[number + 1, f"line {number}"] for number in range(150)])
 
+    def test_a_line_that_was_seen_before_its_ack_stands_once_and_waits_no_more(self):
+        shared.cluster.start_replica("replica")
+        self.addCleanup(shared.cluster.kill, "replica")
+        shared.cluster.start_node("careful-node", MARTLET_ACK_REPLICAS="1")
+        self.addCleanup(shared.cluster.kill, "careful-node")
+        window = shared.window("one")
+        self.addCleanup(window.open, "about:blank")
+        window.open(f"http://127.0.0.1:{shared.cluster.ports['careful-node']}/?user=ada&room=careful")
+        window.press("enter")
+        window.wait("the room is open", "document.querySelector('.beginning h2')")
+        say(window, "first")
+        window.wait("the replica has it", f"({LINES}).length === 1 && !document.querySelector('.pending')")
+        shared.cluster.signal("replica", signal.SIGSTOP)
+        say(window, "second")
+        window.wait("it is stored, but not acknowledged", f"({LINES}).length === 2 && document.querySelector('.pending')")
+        shared.cluster.signal("replica", signal.SIGCONT)
+        window.wait("it is acknowledged", "!document.querySelector('.pending')")
+        self.assertEqual(window.script(f"return {LINES}"), [[1, "first"], [2, "second"]])
+        self.assertEqual(window.script("return document.querySelectorAll('.messages .text').length"), 2)
+
+    def test_a_line_that_was_acknowledged_behind_a_gap_goes_to_its_place(self):
+        window = shared.window("one")
+        window.open(shared.cluster.url)
+        lines = window.asynchronous("""const done = arguments[arguments.length - 1];
+          import("/timeline.js").then(({ Timeline }) => {
+            const timeline = new Timeline({});
+            const line = { from: "ada", own: true, ts: 1 };
+            timeline.put({ ...line, text: "before", seq: 4, id: "a" });
+            timeline.putPending({ ...line, text: "sent", id: "b" });
+            timeline.putGap({ from: 5, to: 6, turned: false });
+            timeline.put({ ...line, text: "after", seq: 7, id: "c" });
+            timeline.settle({ id: "b", status: "acked", seq: 5, ts: 2 });
+            return [...timeline.list.children].map((item) => [item.className, item.querySelector(".text")?.textContent]);
+          }).then(done, (error) => done(`${error.stack}`));""")
+        self.assertEqual(lines, [["own", "before"], ["gap", None], ["own", "sent"], ["own continued", "after"]])
+
     def test_each_of_as_many_rooms_as_one_may_be_in_shows_its_lines(self):
         shared.cluster.start_node("rooms-node", MARTLET_LIMIT_MESSAGES_PER_SECOND="30")
         self.addCleanup(shared.cluster.kill, "rooms-node")

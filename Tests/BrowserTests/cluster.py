@@ -81,6 +81,11 @@ class Cluster:
         self._start(name, command, **settings)
         wait_until(f"{name} is ready", lambda: http(f"http://127.0.0.1:{port}/readyz")[0] == 200)
 
+    def start_replica(self, name):
+        command = ["redis-server", "--port", str(free_port()), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                   "--dir", str(self.folder), "--replicaof", "127.0.0.1", str(self.redis_port)]
+        self._start(name, command)
+
     def start_router(self):
         port = self.ports.setdefault("router", free_port())
         self._start("router", [MARTLET, "router", "--port", str(port)])

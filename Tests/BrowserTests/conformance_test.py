@@ -34,6 +34,26 @@ class Conformance(unittest.TestCase):
         finally:
             play.end()
 
+    def test_when_the_line_is_back_a_dead_connection_and_a_hung_attempt_are_given_up_at_once(self):
+        steps = [{"client": "bob", "do": do, "rooms": ["r"]} for do in ("connect", "join")]
+        play = Play(self.window, {"steps": steps})
+        online = "dispatchEvent(new Event('online'))"
+        state = "window.conformance.bob.chat.state"
+        try:
+            for step in (*steps, {"client": "bob", "expect": "joined", "room": "r"}):
+                play.step(step)
+            play.lines["bob"].silent = True
+            self.window.script(online)
+            self.window.wait("the dead connection is given up", f"{state} === 'connecting'", 5)
+            attempts = len(play.record("bob")["states"])
+            time.sleep(1.5)  # so long the attempt hangs
+            play.lines["bob"].silent = False
+            self.window.script(online)
+            self.window.wait("a new attempt gets through", f"{state} === 'online'", 3)
+            self.assertEqual(play.record("bob")["states"][attempts:], ["connecting", "online"])
+            play.step({"client": "bob", "expect": "joined", "room": "r", "times": 2, "recovered": True})
+        finally:
+            play.end()
 
     def test_a_session_is_resumed_after_a_cut_and_after_the_kill_of_its_node(self):
         actions = ("connect", "join")

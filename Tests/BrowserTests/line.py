@@ -9,6 +9,7 @@ class Line:
     def __init__(self, target):
         self.target = target
         self.blocked = False
+        self.silent = False  # what comes is swallowed, and all that follows on the same connection
         self._open = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -48,18 +49,21 @@ class Line:
                 server.settimeout(None)
                 with self._lock:
                     self._open |= {client, server}
-                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+                dead = threading.Event()
+                back = threading.Thread(target=self._pump, args=(server, client, dead), daemon=True)
                 back.start()
-                self._pump(client, server)
+                self._pump(client, server, dead)
                 back.join()
                 with self._lock:
                     self._open -= {client, server}
 
-    @staticmethod
-    def _pump(source, target):
+    def _pump(self, source, target, dead):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                target.sendall(data)
+                if self.silent:
+                    dead.set()
+                if not dead.is_set():
+                    target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

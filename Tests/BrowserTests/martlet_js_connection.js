@@ -1,8 +1,9 @@
 // The connection: pace, loss, resume, liveness. Behind martlet_js_fake.js.
 run({
   "the user and the client instance go in the address, the subprotocol is asked for": () => {
-    const { socket } = enter(0);
+    const { chat, socket } = enter(0);
     equal([socket().url, socket().protocol], ["ws://test/ws?user=alice&client=c", "martlet.v1.json"]);
+    chat.close();
   },
   "messages go at the pace that the server named, and in order": async () => {
     const client = enter(0, { messages_per_second: 100 });
@@ -73,7 +74,7 @@ run({
     other.connect();
     Socket.all[1].onopen();
     await tick(0);
-    equal(Socket.all[1].sent, [{ type: "auth", token: "ey", client: "c" }, { type: "status", status: "away" }]);
+    equal(Socket.all[1].sent, [{ type: "auth", id: "auth", token: "ey", client: "c" }, { type: "status", status: "away" }]);
     other.close();
   },
   "close codes say whether to come back": async () => {
@@ -115,17 +116,82 @@ run({
     }
   },
   "who waits on a line that is back tries at once": () => {
-    const heard = {};
-    const { addEventListener } = globalThis;
-    globalThis.addEventListener = (type, handler) => (heard[type] = handler);
     const client = enter(0);
-    globalThis.addEventListener = addEventListener;
     client.socket().onclose({ code: 1006, reason: "" });
-    heard.online();
+    dispatchEvent(new Event("online"));
     equal([client.chat.state, Socket.all.length], ["connecting", 2]);
-    client.socket().say(welcome);
-    heard.online();
-    equal(client.socket().of("ping").length, 2);
+    client.chat.close();
+    dispatchEvent(new Event("online"));
+    equal([client.chat.state, Socket.all.length], ["closed", 2]);
+  },
+  "an attempt that hangs is given up for a new one as soon as the line is back, but not one that just began": async () => {
+    const client = enter(0);
+    const wake = () => dispatchEvent(new Event("online"));
+    client.socket().onclose({ code: 1006, reason: "" });
+    client.chat.retryNow();
+    wake();
+    equal(Socket.all.length, 2);
+    await tick(1100);
+    wake();
+    equal([client.chat.state, Socket.all.map(({ readyState }) => readyState)], ["connecting", [3, 3, 1]]);
+    wake(); // it has two seconds now
+    await tick(2100);
+    equal([client.chat.state, Socket.all.length], ["connecting", 4]);
+    client.chat.close();
+  },
+  "a connection that does not answer within two seconds when the line is back is replaced": async () => {
+    const client = enter(0);
+    client.socket().say({ type: "pong", id: "ping" });
+    dispatchEvent(new Event("online"));
+    equal([client.chat.state, client.socket().of("ping").length], ["online", 2]);
+    await tick(2100);
+    equal([client.chat.state, Socket.all.map(({ readyState }) => readyState)], ["connecting", [3, 1]]);
+    client.chat.close();
+  },
+  "a connection that answers when the line is back stays": async () => {
+    const client = enter(0);
+    dispatchEvent(new Event("online"));
+    client.socket().say({ type: "pong", id: "ping" });
+    await tick(2100);
+    equal([client.chat.state, Socket.all.length, client.socket().of("ping").length], ["online", 1, 2]);
+    client.chat.close();
+  },
+  "only the answer to auth, or a server that wants one, ends the client for good": async () => {
+    const unknown = { type: "error", code: 106, reason: "not_authenticated", message: "send auth first" };
+    const refusal = { type: "error", id: "auth", code: 102, reason: "invalid_field", message: "no" };
+    const states = [];
+    for (const frames of [[unknown], [refusal, unknown], [{ ...refusal, code: 115, reason: "authentication_failed" }]]) {
+      Socket.all = [];
+      const chat = new Martlet({ url: "ws://test/ws", token: "ey", WebSocket: Socket });
+      chat.connect();
+      await Socket.all[0].onopen();
+      Socket.all[0].say(...frames);
+      states.push(chat.state);
+      if (chat.state === "connecting") Socket.all[0].onclose({ code: 4100, reason: "no auth in time" });
+      states.push(chat.state);
+      chat.close();
+    }
+    equal(states, ["connecting", "waiting", "waiting", "waiting", "closed", "closed"]);
+  },
+  "in no room it comes back to its session too, and as a newcomer to a server that refuses that": async () => {
+    const client = enter(0);
+    client.chat.leave("r");
+    client.socket().onclose({ code: 1006, reason: "" });
+    client.chat.retryNow();
+    client.socket().say({ ...welcome, secret: "x", ts: 77 });
+    const sent = [];
+    for (const refused of [true, true, false]) {
+      client.socket().onclose({ code: 1006, reason: "" });
+      client.chat.retryNow();
+      await client.socket().onopen();
+      sent.push(client.socket().sent[0]);
+      client.socket().say({ type: "error", code: 106, reason: "not_authenticated", message: "send auth first" });
+      if (refused) client.socket().say({ type: "error", id: "auth", code: 102, reason: "invalid_field", message: "no" });
+    }
+    const who = { type: "auth", id: "auth", user: "alice", client: "c", status: "online" };
+    const directs = { since: 77, rooms: [] };
+    const resume = { session: "s", secret: "x" };
+    equal(sent, [{ ...who, resume, directs }, { ...who, directs }, { type: "status", status: "online" }]);
     client.chat.close();
   },
   "pings are rarer while the line is idle and stable, frequent after a loss, and none where nobody looks": async () => {
@@ -223,7 +289,7 @@ run({
     equal(socket.url, "ws://test/ws?user=alice&client=c&resume=1");
     await socket.onopen();
     const rooms = [{ room: "r", since: { epoch: "e", seq: 4 } }];
-    const who = { type: "auth", user: "alice", client: "c" };
+    const who = { type: "auth", id: "auth", user: "alice", client: "c" };
     equal(socket.sent, [{ ...who, status: "online", resume: { session: "s", secret: "x1" }, rooms }]);
     client.chat.status("busy"); // said before the welcome it would confirm a secret that may never come
     equal(socket.sent.length, 1);
@@ -268,10 +334,10 @@ run({
     client.socket().onclose({ code: 1006, reason: "" });
     client.chat.retryNow();
     await client.socket().onopen();
-    client.socket().say({ type: "error", code: 110, reason: "too_many_rooms", message: "no" });
+    client.socket().say({ type: "error", id: "auth", code: 110, reason: "too_many_rooms", message: "no" });
     client.chat.retryNow();
     await client.socket().onopen();
-    equal([client.socket().sent[0].rooms, client.socket().sent[0].directs.since], [[], 77]);
+    equal([client.socket().sent[0].rooms ?? null, client.socket().sent[0].directs.since], [null, 77]);
     client.chat.close();
   },
   "a token that cannot be had is a loss like others": async () => {

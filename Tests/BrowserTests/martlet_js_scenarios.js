@@ -39,6 +39,31 @@ run({
     equal(client.of("sent").map(({ status }) => status), ["acked"]);
     client.chat.close();
   },
+  "an own message that came as others see it, before its ack, appears once and is acknowledged": async () => {
+    const client = enter(4);
+    const refused = client.chat.send("r", "hi");
+    const refusal = { type: "error", code: 113, reason: "unavailable", message: "wait", retry_ms: 50, id: refused.id };
+    client.socket().say(refusal, message(5, { from: "alice", text: "hi" }));
+    await tick(100);
+    equal(client.socket().of("message").map(({ id }) => id), [refused.id, refused.id]);
+    client.socket().say({ type: "ack", room: "r", id: refused.id, seq: 5, ts: 9, tag: "t5", duplicate: true });
+    equal((await refused.done).seq, 5);
+    const lost = client.chat.send("r", "there");
+    await back(client);
+    client.socket().say(joined(7, { recovered: true }), message(6, { from: "alice", text: "there" }), message(7));
+    client.socket().say({ type: "ack", room: "r", id: lost.id, seq: 6, ts: 9, tag: "t6", duplicate: true }, message(8));
+    equal([client.seqs(), client.of("sent").map(({ seq }) => seq)], [[5, 6, 7, 8], [5, 6]]);
+    client.chat.close();
+  },
+  "an own message whose place lies in a gap is acknowledged, and none comes out of its order": async () => {
+    const client = enter(4);
+    const { id } = client.chat.send("r", "hi");
+    await back(client);
+    client.socket().say(joined(90, { recovered: false }), { type: "gap", room: "r", epoch: "e", from: 5, to: 90 });
+    client.socket().say(message(91), { type: "ack", room: "r", id, seq: 5, ts: 9, tag: "t5", duplicate: true });
+    equal([client.seqs(), client.of("sent").map(({ status, seq }) => [status, seq])], [[91], [["acked", 5]]]);
+    client.chat.close();
+  },
   "an ack that overtakes the recovery waits for its place": async () => {
     const client = enter(4);
     const { id } = client.chat.send("r", "hi");

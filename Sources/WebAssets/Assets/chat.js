@@ -129,7 +129,7 @@ function listen(source) {
     room.timeline.sayPending("Sending…");
   });
   on("message", (message) => receive(rooms.get(message.room), message));
-  on("sent", ({ room, id, status, error }) => status !== "acked" && rooms.get(room)?.timeline.settle(id, status, error));
+  on("sent", (fate) => rooms.get(fate.room)?.timeline.settle(fate));
   on("gap", (gap) => {
     const room = rooms.get(gap.room);
     if (!room) return;
@@ -175,8 +175,7 @@ const pendingText = () => (chat?.state === "online" ? "Sending…" : "Goes out w
 function receive(room, message) {
   if (!room) return;
   const line = room.timeline.put(message, { arrived: true });
-  if (!line) return keepScroll(room);
-  if (!message.own && !isRead(room)) {
+  if (line && !message.own && !isRead(room)) {
     if (!room.unread) room.timeline.markNew(line);
     room.unread += 1;
     showUnread();

@@ -111,7 +111,10 @@ export interface Events {
   gap: { room: string; from?: number; to: number; turned: boolean };
   /** The newest messages, behind a `gap` that a reconnect met. */
   page: { room: string; messages: Omit<Message, "room" | "own">[]; more: boolean };
-  /** What became of an own message. `room` is missing where a direct message failed. */
+  /**
+   * What became of an own message. `room` is missing where a direct message failed. One that is "acked" behind a `gap`
+   * which has its `seq` brings no `message`.
+   */
   sent: { room?: string; id: string; status: Fate; seq?: number; ts?: number; error?: Refusal };
   /** Who is in a room: at most 100 of `count`. */
   presence: { room: string; members: Member[]; count: number };

@@ -63,10 +63,11 @@ export class Timeline {
     }
   }
 
-  /** What became of an own message that was not acknowledged. */
-  settle(id, status, error) {
+  /** What became of an own message: an acknowledged one goes to its place, where it may stand already. */
+  settle({ id, status, error, seq, ts }) {
     const line = this.#pending.get(id);
     if (!line) return;
+    if (status === "acked") return void this.put({ ...line.message, seq, ts });
     line.item.classList.remove("pending");
     line.item.classList.add("failed");
     const reason = status === "unknown" ? "It is not known whether this was sent." : `Not sent: ${error?.message ?? status}.`;

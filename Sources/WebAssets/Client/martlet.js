@@ -12,7 +12,7 @@
 
 /** Milliseconds. A message is sent again `flight` after the last time, but not past `resend`: the server knows an id
  * for two minutes. One waits `hole` for its predecessors. A list of members is read again at the age of `list`. */
-const after = { answer: 1e4, flight: 1e4, hole: 1e3, list: 4e4, resend: 11e4, stable: 1e4, typing: 6e3, retype: 3e3 };
+const after = { answer: 1e4, flight: 1e4, hole: 1e3, list: 4e4, resend: 11e4, stable: 1e4, typing: 6e3, retype: 3e3, wake: 2e3 };
 /** On their way at once: even if the server counts them all at one moment, it refuses none. */
 const burst = 20;
 
@@ -74,9 +74,11 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	}
 
 	function wake() {
-		if (chat.state === "waiting") open();
+		if (chat.state === "waiting" || (chat.state === "connecting" && now() - openedAt > 1e3)) return open();
 		pinged = false; // what came meanwhile was not looked at
 		ping();
+		clearTimeout(retry);
+		retry = setTimeout(() => (pinged || !online()) && lost(1006, "", true), after.wake);
 	}
 
 	function open() {
@@ -106,7 +108,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		try {
 			const value = typeof token === "function" ? await token() : token;
 			if (mine !== socket) return;
-			const who = { type: "auth", ...(token ? { token: value } : { user }), client };
+			const who = { type: "auth", id: "auth", ...(token ? { token: value } : { user }), client };
 			if (secret || began) return say({ ...who, status, ...comeBack() }); // any further word would confirm the new secret
 			if (token) say(who);
 			say({ type: "status", status }); // a server that wants to know who this is says so at once
@@ -121,7 +123,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const list = [...directs.values()].filter(({ epoch }) => epoch).slice(-200).map(place);
 		while (JSON.stringify(list).length > (chat.limits.message_bytes ?? 65536) / 2) list.shift();
 		const resume = secret && { session: chat.session, secret };
-		return (claim = { resume, rooms: inside.map(place), directs: began && { since: began, rooms: list } });
+		return (claim = { resume, rooms: inside[0] && inside.map(place), directs: began && { since: began, rooms: list } });
 	}
 
 	/** Does not wait for the close handshake: a dead network would not answer it. */
@@ -141,7 +143,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		for (const message of outbox.values()) land(message);
 	}
 
-	function lost(code, reason) {
+	function lost(code, reason, soon = code === 4000 && told) {
 		const kind = Math.floor(code / 100);
 		if (kind === 42) return end(code, reason);
 		if (online() && now() - openedAt > after.stable) attempt = 0;
@@ -150,7 +152,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			if (sent.length) tooLarge(sent.reduce((a, b) => (b.bytes > a.bytes ? b : a)), "fewer");
 		}
 		quiet = 5e3;
-		if (code === 4000 && told) return open();
+		if (soon) return open();
 		drop();
 		if (kind === 41) attempt = Math.max(attempt, 3);
 		const delay = Math.random() * Math.min(3e4, 1e3 * 2 ** attempt++) + (kind === 41 ? 2e3 : 0);
@@ -174,7 +176,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		if (chat.state === "connecting" && time - openedAt > after.answer) return lost(1006, "no answer");
 		if (!online()) return;
 		if (pinged && !hidden() && time - pingAt > after.answer) return lost(1006, "no answer to ping");
-		if (time - Math.max(heardAt, pingAt) > quiet) ping();
+		if (!hidden() && time - Math.max(heardAt, pingAt) > quiet) ping();
 		join([...rooms.values()].filter(({ retryAt }) => retryAt && time >= retryAt));
 		let asked = 0;
 		for (const room of rooms.values()) {
@@ -190,7 +192,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	const seek = (room, time) => room.holeSince && time - room.holeSince > after.hole && fill(room);
 
 	function ping() {
-		if (pinged || !online() || hidden()) return;
+		if (pinged || !online()) return;
 		pinged = true;
 		pingAt = now();
 		say({ type: "ping", id: "ping" });
@@ -272,9 +274,9 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	/** Delivers a message in its place: once, and not before its predecessors. */
 	function put(room, message) {
+		const { room: name, epoch, seq, ts } = message;
 		const mine = message.from === chat.user && outbox.get(message.id);
-		if (mine) settle(mine, "acked", { room: message.room, seq: message.seq, ts: message.ts });
-		const { room: name, epoch, seq } = message;
+		if (mine) settle(mine, "acked", { room: name, seq, ts });
 		if (isDirect(name)) {
 			directs.delete(name);
 			directs.set(name, room);
@@ -289,13 +291,11 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		flush();
 	}
 
-	const show = (message) => emit("message", { ...message, own: message.from === chat.user });
-
 	function drain(room) {
 		const { held } = room;
 		for (let next; (next = held.get(room.seq + 1)); ) {
 			Object.assign(room, { seq: next.seq, tag: next.tag, holeSince: 0 });
-			show(next);
+			emit("message", { ...next, own: next.from === chat.user });
 			if (room.typing.delete(next.from)) sayTyping(room);
 		}
 		for (const seq of held.keys()) if (seq <= room.seq) held.delete(seq);
@@ -405,8 +405,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	// Frames
 
 	function receive(frame) {
-		const { type, id } = frame;
-		const { room: name } = frame;
+		const { type, id, room: name } = frame;
 		const room = isDirect(name) ? known(directs, name) : leaving.has(name) ? undefined : rooms.get(name);
 		if (type === "welcome") welcome(frame);
 		else if (type === "message") put(room, frame);
@@ -469,27 +468,27 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		flush();
 	}
 
-	/** The ack stands where the own message would stand. */
+	/** The ack stands where the own message would stand. When that place is past, it was shown, or lies in a gap. */
 	function acked(room, { id, room: name, seq, ts, tag, epoch }) {
-		const own = outbox.get(id);
-		if (!own) return;
-		const { text, data, to } = own;
-		const message = { room: name, seq, ts, tag, epoch, id, from: chat.user, to, text, data };
-		if (!(seq <= room?.seq)) return put(room, message);
-		settle(own, "acked", { room: name, seq, ts });
-		show(message); // stored by an earlier attempt, and that place is past
-		flush();
+		if (!outbox.has(id)) return;
+		const { text, data, to } = outbox.get(id);
+		put(room, { room: name, seq, ts, tag, epoch, id, from: chat.user, to, text, data });
 	}
 
 	function refused(frame) {
 		const { id, reason, room: name, retry_ms: ms } = frame;
-		const unknown = ["authentication_failed", "not_authenticated", "invalid_user"].includes(reason);
-		// Without a welcome there is nothing to go on with: another user or token is needed.
-		if (unknown && chat.state === "connecting") return lost(4201, frame.message);
-		if (claim && chat.state === "connecting" && ms === undefined) {
-			bare = true; // it cannot do it in one frame
-			secret = undefined;
-			return lost(1006, frame.message);
+		if (chat.state === "connecting") {
+			// The answer to `auth` decides; who sent none hears by the answer to another frame that one is wanted.
+			const answered = id === "auth";
+			const isNoUser = ["authentication_failed", "invalid_user"].includes(reason);
+			const isAsked = reason === "not_authenticated" && !token && !claim;
+			if (answered ? isNoUser : isAsked) return lost(4201, frame.message); // another user or token is needed
+			if (answered && ms === undefined) {
+				if (bare) began = undefined;
+				bare = true; // it cannot do it in one frame
+				secret = undefined;
+				return lost(1006, frame.message);
+			}
 		}
 		const again = now() + (ms ?? 2e3);
 		const message = outbox.get(id);
