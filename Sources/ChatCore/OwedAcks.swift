@@ -54,8 +54,10 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
         take(through: .max)
     }
 
-    /// The first of those that are owed since before that moment.
-    package func overdue(since: UInt64) -> (seq: Int64, publish: Publish)? {
-        entries.first { $0.since <= since }.map { ($0.seq, $0.publish) }
+    /// The first of those that match and are owed since before that moment.
+    package func overdue(
+        since: UInt64, where matches: (Publish) -> Bool = { _ in true }
+    ) -> (seq: Int64, publish: Publish)? {
+        entries.first { $0.since <= since && matches($0.publish) }.map { ($0.seq, $0.publish) }
     }
 }

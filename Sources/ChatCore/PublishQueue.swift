@@ -11,7 +11,7 @@ package struct PublishQueue<Element: Sendable>: Sendable {
         /// How often this entry was part of a batch before the present one.
         package fileprivate(set) var attempts = 0
         /// The relay brought it, before the store's answer.
-        fileprivate var isRelayed = false
+        package fileprivate(set) var isRelayed = false
     }
 
     private enum State {

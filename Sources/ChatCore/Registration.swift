@@ -154,8 +154,13 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
     }
 
     private mutating func stands(_ content: Content) {
-        flight = .none
         written = isDoubted ? .unknown : .content(content)
+        land()
+    }
+
+    /// No command is under way any more.
+    private mutating func land() {
+        flight = .none
         isDoubted = false
     }
 
@@ -164,10 +169,10 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         guard attempt == self.attempt else { return [] }
         if outcomeIsUnknown { written = .unknown }
         guard case .write(_, let carried) = flight else {
-            flight = .none
+            land()
             return []
         }
-        flight = .none
+        land()
         let failed = Array(requests[..<carried])
         requests.removeFirst(carried)
         if !failed.isEmpty { endWishIfUnmet() }
@@ -177,19 +182,19 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
     /// The store takes nothing of this owner any more: it waits for ``beginAnew()``, and the requests with it.
     package mutating func refused(_ attempt: Int) {
         guard attempt == self.attempt else { return }
-        flight = .none
+        land()
         written = .nothing
     }
 
     package mutating func removed(_ attempt: Int) {
         guard attempt == self.attempt else { return }
-        flight = .none
+        land()
         written = .nothing
     }
 
     package mutating func removeFailed(_ attempt: Int) {
         guard attempt == self.attempt else { return }
-        flight = .none
+        land()
         written = .unknown
     }
 
@@ -198,7 +203,7 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
     /// A new owner, of whom the store holds nothing; what a command under way still does is the former owner's.
     package mutating func beginAnew() {
         attempt += 1
-        flight = .none
+        land()
         written = .nothing
     }
 
@@ -214,9 +219,10 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
 
     /// Another may have it since the last command went out: what is wanted is written again, and the answer tells.
     package mutating func doubt() {
+        guard wanted != nil else { return }
         if isUnderWay {
             isDoubted = true
-        } else if wanted != nil, case .content = written {
+        } else if case .content = written {
             written = .unknown
         }
     }

@@ -12,6 +12,8 @@ final class DirectStream {
     var sequencer = RoomSequencer<HubRoom.Relayed>()
     /// What waits behind an own message that is not known to be replicated.
     var hold: RelayHold?
+    /// The end of the last gap: the relay acknowledges nothing up to it.
+    var swallowed: Int64 = 0
 
     init(room: RoomName, user: UserName) {
         self.room = room
@@ -104,8 +106,7 @@ extension Hub {
         let element = message.element
         var origin = element.origin.flatMap { sessions[$0] == nil ? nil : $0 }
         let owed =
-            directs[stream.room]?.owed.take(through: message.seq) { self.sessions[$0.session]?.user == stream.user }
-            ?? []
+            directs[stream.room]?.owed.take(through: message.seq) { $0.user == stream.user } ?? []
         if replicaWait != nil, !Self.isOwed(message.tag, message.seq, owed) { origin = nil }
         if origin != nil { noteRelayed(message.tag, inDirect: stream.room) }
         let ack = origin.map { _ in
@@ -133,13 +134,16 @@ extension Hub {
 
     private func tellGap(_ stream: DirectStream, epoch: String, from: Int64, to: Int64) {
         metrics.gaps += 1
+        stream.swallowed = to
         let text = ServerMessage.gap(room: stream.room, epoch: epoch, from: from, to: to)
         for session in users[stream.user]?.sessions.keys.map({ $0 }) ?? []
         where !isReplayed(.gap(epoch: epoch, from: from, to: to), in: stream.room, to: session) {
             reply(session, text)
         }
-        for (seq, owed) in directs[stream.room]?.owed.take(through: to) ?? [] {
-            acknowledge(owed, seq, room: stream.room)
+        let owed = directs[stream.room]?.owed.take(through: to) { $0.user == stream.user } ?? []
+        for (seq, owed) in owed {
+            // Of another epoch it is forgotten.
+            if owed.epoch == epoch { acknowledge(owed, seq, room: stream.room) } else { deny(owed, room: stream.room) }
         }
     }
 

@@ -32,6 +32,7 @@ extension Hub {
             directs[
                 request.room, default: DirectQueue(users: users, channels: users.map { keys.userChannel($0) })
             ].queue.append(pending, bytes: bytes, deadline: deadline)
+            dirtyDirects.insert(request.room)
             scheduleTurn()
         } else {
             guard let room = rooms[request.room], room.members[request.session]?.registration.wanted != nil else {
@@ -70,10 +71,12 @@ extension Hub {
             let batch = room.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes)
             if !batch.isEmpty { send(batch, to: room) }
         }
-        for (name, direct) in directs where !direct.queue.isEmpty && !direct.queue.isInFlight {
+        let dirtyNames = dirtyDirects
+        dirtyDirects = []
+        for name in dirtyNames {
             let batch =
                 directs[name]?.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes) ?? []
-            guard !batch.isEmpty else { continue }
+            guard !batch.isEmpty, let direct = directs[name] else { continue }
             noteDirect(name, users: direct.users)
             send(batch, toDirect: name, channels: direct.channels)
         }
@@ -84,17 +87,14 @@ extension Hub {
             switch result {
             case .success(let outcomes):
                 if self.replicaWait != nil { room.noteReplicated(outcomes) }
-                self.settle(room.queue.answered(), outcomes, room: room.name) { seq, owed, _ in
-                    if seq <= room.swallowed {
-                        self.acknowledge(owed, seq, room: room.name)
-                    } else {
-                        switch room.sequencer.passed(seq, tag: owed.tag) {
-                        case true, nil: return false
-                        case false:
-                            room.owed.add(
-                                owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds, deadline: owed.deadline)
-                            self.awaitRelay(room, seq: seq)
-                        }
+                self.settle(room.queue.answered(), outcomes, room: room.name) { seq, owed in
+                    switch Self.due(seq, owed, swallowed: room.swallowed, room.sequencer) {
+                    case .now: self.acknowledge(owed, seq, room: room.name)
+                    case .past: return false
+                    case .later:
+                        room.owed.add(
+                            owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds, deadline: owed.deadline)
+                        self.awaitRelay(room, seq: seq)
                     }
                     return true
                 }
@@ -119,11 +119,16 @@ extension Hub {
             switch result {
             case .success(let outcomes):
                 let entries = self.directs[name]?.queue.answered() ?? []
-                self.settle(entries, outcomes, room: name) { seq, owed, user in
-                    let heard = self.users[user]?.directs[name]?.sequencer.position?.seq ?? 0
-                    guard heard < seq else { return false }
-                    self.directs[name]?.owed.add(
-                        owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds, deadline: owed.deadline)
+                self.settle(entries, outcomes, room: name) { seq, owed in
+                    let stream = self.users[owed.user]?.directs[name]
+                    let sequencer = stream?.sequencer ?? RoomSequencer()
+                    switch Self.due(seq, owed, swallowed: stream?.swallowed ?? 0, sequencer) {
+                    case .now: self.acknowledge(owed, seq, room: name)
+                    case .past: return false
+                    case .later:
+                        self.directs[name]?.owed.add(
+                            owed, seq: seq, now: NIODeadline.now().uptimeNanoseconds, deadline: owed.deadline)
+                    }
                     return true
                 }
             case .failure(let error) where Self.isFinal(error):
@@ -134,9 +139,26 @@ extension Hub {
                 return
             }
             self.releaseDirect(name)
-            if self.directs[name]?.isEmpty == true { self.directs[name] = nil }
+            if self.directs[name]?.isEmpty == true { self.directs[name] = nil } else { self.dirtyDirects.insert(name) }
             self.scheduleTurn()
         }
+    }
+
+    /// When a stored publish is acknowledged.
+    private enum Due {
+        /// A gap swallowed its message.
+        case now
+        /// Its message went by, and the ack with it.
+        case past
+        /// In the place of its message, which is on its way; or that one is forgotten, which its deadline tells.
+        case later
+    }
+
+    private static func due(
+        _ seq: Int64, _ owed: HubRoom.OwedAck, swallowed: Int64, _ sequencer: RoomSequencer<HubRoom.Relayed>
+    ) -> Due {
+        if seq <= swallowed { return .now }
+        return sequencer.passed(seq, tag: owed.tag) == false ? .later : .past
     }
 
     private func write(
@@ -177,7 +199,7 @@ extension Hub {
     ///   it the ack of its own session, unless the relay could not know that it is replicated.
     private func settle(
         _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ outcomes: [PublishOutcome], room: RoomName,
-        owe: (Int64, HubRoom.OwedAck, UserName) -> Bool
+        owe: (Int64, HubRoom.OwedAck) -> Bool
     ) {
         forget(entries)
         for (entry, outcome) in zip(entries, outcomes) {
@@ -187,16 +209,18 @@ extension Hub {
                 // Stored by an earlier try, whose answer was lost.
                 .duplicate(let seq, let ts, pending.publication.tag, let epoch):
                 let owed = HubRoom.OwedAck(
-                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: pending.publication.tag,
+                    session: pending.session, user: pending.publication.from, id: pending.id, ts: ts, epoch: epoch,
+                    tag: pending.publication.tag,
                     deadline: entry.deadline)
-                if !owe(seq, owed, pending.publication.from), replicaWait != nil {
+                if !owe(seq, owed), replicaWait != nil {
                     acknowledge(owed, seq, room: room)
                 }
             case .duplicate(let seq, let ts, let tag, let epoch):
                 let owed = HubRoom.OwedAck(
-                    session: pending.session, id: pending.id, ts: ts, epoch: epoch, tag: tag, isDuplicate: true,
+                    session: pending.session, user: pending.publication.from, id: pending.id, ts: ts, epoch: epoch,
+                    tag: tag, isDuplicate: true,
                     deadline: entry.deadline)
-                if !owe(seq, owed, pending.publication.from) { acknowledge(owed, seq, room: room) }
+                if !owe(seq, owed) { acknowledge(owed, seq, room: room) }
             case .idReused:
                 reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))
             }
@@ -207,8 +231,9 @@ extension Hub {
         _ entries: [PublishQueue<HubRoom.PendingPublish>.Entry], _ error: WireError, room: RoomName
     ) {
         forget(entries)
-        metrics.publishesRefused += entries.count
-        for entry in entries {
+        // What the relay brought is acknowledged.
+        for entry in entries where !entry.isRelayed {
+            metrics.publishesRefused += 1
             reply(entry.element.session, ServerMessage.error(error, id: entry.element.id, room: room.string))
         }
     }
@@ -237,7 +262,7 @@ extension Hub {
             refuse(expired, unavailable(), room: name)
             releaseDirect(name)
         }
-        if directs[name]?.isEmpty == true { directs[name] = nil }
+        if directs[name]?.isEmpty == true { directs[name] = nil } else { dirtyDirects.insert(name) }
     }
 
     /// The relay brought a message of one of this node's sessions, with its ack.
@@ -298,11 +323,11 @@ extension Hub {
                 deny(owed, room: name)
             }
             if subscriber?.hears == true,
-                let (seq, owed) = directs[name]?.owed.overdue(since: before(NodeConfiguration.relayPatience)),
-                let sender = sessions[owed.session]?.user
+                let (seq, owed) = directs[name]?.owed.overdue(
+                    since: before(NodeConfiguration.relayPatience), where: { self.users[$0.user] != nil })
             {
                 metrics.relayMisses += 1
-                verifyDirect(name, of: sender, epoch: owed.epoch, seq: seq)
+                verifyDirect(name, of: owed.user, epoch: owed.epoch, seq: seq)
             }
             if directs[name]?.isEmpty == true { directs[name] = nil }
         }
@@ -330,7 +355,7 @@ extension Hub {
         if !isReplayed(ack: ack, in: room, to: owed.session) { reply(owed.session, ack) }
     }
 
-    private func deny(_ owed: HubRoom.OwedAck, room: RoomName) {
+    func deny(_ owed: HubRoom.OwedAck, room: RoomName) {
         metrics.publishesRefused += 1
         reply(owed.session, ServerMessage.error(unavailable(), id: owed.id, room: room.string))
     }

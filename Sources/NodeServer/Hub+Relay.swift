@@ -201,13 +201,22 @@ extension Hub: RedisSubscriberDelegate {
 
     // MARK: Answers from the store
 
-    /// - Parameter attempts: a list that was read before an event which the session has got is read again.
+    static var presenceAgain: TimeAmount { .milliseconds(250) }
+
+    /// A list that was read before an event which the session has got is read again: where people come and go all the time
+    /// the answer does not wait for that, and a later list follows it.
     func answerPresence(_ name: RoomName, _ session: SessionID, _ id: String?, attempts: Int = 3) {
         store.presence(room: name, limit: 100).assumeIsolated().whenComplete { result in
             switch result {
             case .success((let head, let members)):
-                if let head, attempts > 1, let pv = self.rooms[name]?.pv, head.pv < pv {
-                    return self.answerPresence(name, session, id, attempts: attempts - 1)
+                if let head, let room = self.rooms[name], head.epoch == room.epoch, head.pv < room.pv {
+                    guard attempts == 1 else {
+                        return self.answerPresence(name, session, id, attempts: attempts - 1)
+                    }
+                    self.eventLoop.assumeIsolated().scheduleTask(in: Self.presenceAgain) {
+                        guard self.rooms[name]?.members[session]?.isDelivered == true else { return }
+                        self.answerPresence(name, session, nil)
+                    }
                 }
                 self.reply(
                     session,

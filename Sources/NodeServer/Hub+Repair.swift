@@ -136,6 +136,12 @@ extension Hub {
         store.presence(room: room.name, limit: 100).assumeIsolated().whenComplete { result in
             room.isReadingPresence = false
             guard case .success((let head?, let members)) = result else { return }
+            // An event came since; behind a turn of the epoch numbers may have fallen.
+            if head.epoch == room.epoch, head.pv < room.pv {
+                room.needsPresenceText = true
+                self.eventLoop.assumeIsolated().scheduleTask(in: Self.presenceAgain) { self.readPresence(room) }
+                return
+            }
             guard head.pv != room.pv || room.needsPresenceText else { return }
             room.pv = head.pv
             room.needsPresenceText = false
@@ -215,7 +221,8 @@ extension Hub {
     }
 
     /// Sessions in the index that nobody here stands behind. To one with a secret its client may still come back.
-    private func takeBack(_ strays: [SessionID: UserName], _ incarnation: Incarnation) -> EventLoopFuture<Void> {
+    @discardableResult
+    func takeBack(_ strays: [SessionID: UserName], _ incarnation: Incarnation) -> EventLoopFuture<Void> {
         let looks = strays.map { id, user in
             sessionStore.takeBack(id, grace: configuration.resumeGrace, by: incarnation).assumeIsolated().map {
                 result in

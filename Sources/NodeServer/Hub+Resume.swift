@@ -21,10 +21,12 @@ extension Hub {
         let id = asked.session
         let next = SessionSecret()
         resumesUnderWay[id, default: 0] += 1
+        resumingConnections.insert(opening.connection)
         sessionStore.resume(
             id, by: incarnation, presented: asked.secret.digest, next: next.digest, user: opening.user
         ).assumeIsolated().whenComplete { result in
             self.endedResume(of: id)
+            self.resumingConnections.remove(opening.connection)
             defer { self.goodbyes.remove(opening.connection) }
             switch result {
             case .success(.resumed(let record, _)) where self.incarnation == incarnation:
@@ -159,7 +161,8 @@ extension Hub {
         stopHearing(entry.user, for: id)
         leaveRoomsLater(of: id)
         guard let incarnation, mayWrite(), resumesUnderWay[id] == nil else { return }
-        _ = sessionStore.removeFromIndex(of: incarnation, id)
+        // Unless Redis says that it is ours after all, as when the answer to a resume was lost.
+        takeBack([id: entry.user], incarnation)
     }
 
     // MARK: Of the dead

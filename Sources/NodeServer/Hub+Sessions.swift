@@ -112,7 +112,7 @@ extension Hub {
     /// The client is done, or was sent away.
     func close(_ id: SessionID, _ connection: SessionID) {
         guard let known = session(of: id, connection: connection) else { return }
-        if directory[known] == nil { goodbyes.insert(connection) }
+        if resumingConnections.contains(connection) { goodbyes.insert(connection) }
         end(known)
     }
 

@@ -62,10 +62,14 @@ final class Hub: @unchecked Sendable {
     var adoptions: [Adoption] = []
     /// Connections that were closed for good while Redis was asked which session they go on with.
     var goodbyes: Set<SessionID> = []
+    /// Connections whose resume is under way.
+    var resumingConnections: Set<SessionID> = []
     /// The index of the incarnation and what this process has may differ.
     var needsDirectoryReconcile = false
 
     var dirtyRooms: [HubRoom] = []
+    /// Private rooms with something to send.
+    var dirtyDirects: Set<RoomName> = []
     var dirtyPresence: [HubRoom] = []
     var waitingPublishes = 0
     var waitingPublishBytes = 0

@@ -38,6 +38,7 @@ final class HubRoom {
     /// A publish that is stored, and whose ack has not gone out.
     struct OwedAck: Sendable {
         let session: SessionID
+        let user: UserName
         let id: String?
         let ts: Int64
         let epoch: String

@@ -337,8 +337,9 @@ private struct Fields {
 
     private func integer(_ value: JSONValue?, _ name: StaticString) throws(WireError) -> Int64? {
         guard let value, value.kind != .null else { return nil }
-        guard let integer = JSONText.integer(value, in: bytes) else {
-            throw WireError(.invalidField, "\(name) is a whole number")
+        // What a double holds exactly: numbers of Redis's scripts are doubles, and those of clients often too.
+        guard let integer = JSONText.integer(value, in: bytes), integer.magnitude <= 1 << 53 else {
+            throw WireError(.invalidField, "\(name) is a whole number of at most 2^53")
         }
         return integer
     }
