@@ -17,13 +17,20 @@ package struct ReplicationRounds: Sendable {
     private var state = State.short
     private var batchesUnderWay = 0
     private var isStored = false
+    /// Of the round.
+    private var deadline: UInt64 = 0
 
     package init() {}
 
     package var mayPublish: Bool { state == .open && !isStored }
 
-    package mutating func sent() {
+    /// A batch goes out, which has to be answered by this time.
+    ///
+    /// - Returns: by when the round has to be counted, as far as it is known: that of the first of its batches to end.
+    package mutating func sent(deadline: UInt64) -> UInt64 {
+        self.deadline = batchesUnderWay == 0 ? deadline : min(deadline, self.deadline)
         batchesUnderWay += 1
+        return self.deadline
     }
 
     package enum Action: Equatable {

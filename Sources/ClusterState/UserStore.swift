@@ -13,12 +13,17 @@ package struct UserStore: Sendable {
         self.keys = keys
     }
 
-    /// To be written before a message goes into the room, so that no message is there without it.
+    /// To be given to the connection over which a message goes into the room, before it: then the room has no message
+    /// without the note, and `WAIT` behind the message covers both. Only a Redis that refuses the note and takes the message,
+    /// as when it runs out of memory and finds some between the two, breaks that; the failure says so.
     package func noteDirect(_ room: RoomName, of user: UserName) -> EventLoopFuture<Void> {
         redis.evaluate(
             ClusterScripts.userDirect, keys: [.string(keys.userDirects(user))], arguments: [.string(room.string)]
         ).map { _ in }
     }
+
+    /// Only on the event loop.
+    package var isConnected: Bool { redis.isConnected }
 
     /// The private rooms that were noted within `age`, and the clock of Redis in milliseconds since 1970.
     package func directs(of user: UserName, within age: TimeAmount) -> EventLoopFuture<(now: Int64, rooms: [RoomName])>

@@ -33,18 +33,11 @@ extension Hub {
         guard let room = message.room.flatMap({ try? RoomName(validating: $0) }) else {
             return malformed(keys.userChannel(user))
         }
-        let stream = directStream(room, user)
-        let relayed = HubRoom.Relayed(
-            text: ByteBuffer(bytes: message.frame), origin: message.originSession, id: message.id, ts: message.ts)
-        receive(
-            .init(
-                epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag,
-                element: relayed),
-            of: stream)
+        receive(message.sequenced, of: directStream(room, user))
     }
 
     func receive(_ message: RoomSequencer<HubRoom.Relayed>.Message, of stream: DirectStream) {
-        if replicaWait != nil, holds(message, of: stream) { return }
+        if replicaWait != nil, holds(message, tag: message.tag, in: stream) { return }
         if stream.sequencer.position == nil, users[stream.user]?.missedSince == nil {
             // The first that this process hears of the room: what was before is history.
             let before = RoomPosition(epoch: message.epoch, seq: message.seq - 1, tag: message.previousTag ?? "")
@@ -86,7 +79,7 @@ extension Hub {
             result in
             switch result {
             case .success(let page):
-                if self.replicaWait != nil, self.holds(page, of: stream) { return }
+                if self.replicaWait != nil, self.holds(page, in: stream) { return }
                 let head = page.head.map { RoomPosition(epoch: $0.epoch, seq: $0.seq, tag: $0.tag) }
                 let messages = page.messages.map { self.relayed($0, epoch: head?.epoch ?? "", in: stream.room) }
                 self.apply(stream.sequencer.logRead(messages, head: head), to: stream)
@@ -285,21 +278,24 @@ extension Hub {
     // MARK: Before a message goes out
 
     /// Notes the room for both users, so that a node which cannot hear the message finds it later, and a client that comes
-    /// back. Once in a while will do.
+    /// back. On the connection of the publishes, so that none is stored without it, and none counted as replicated. Once in a
+    /// while will do, as long as the connection stays: another Redis may answer on the next.
     func noteDirect(_ room: RoomName, users: [UserName]) {
         let now = NIODeadline.now()
         if let noted = notedDirects[room], now - noted < NodeConfiguration.directNotesEvery { return }
         notedDirects[room] = now
         for user in users {
-            userStore.noteDirect(room, of: user).assumeIsolated().whenFailure { _ in
+            noteStore.noteDirect(room, of: user).assumeIsolated().whenFailure { _ in
                 self.notedDirects[room] = nil
                 self.unnotedDirects[room] = users
             }
         }
     }
 
+    private var noteStore: UserStore { replicaWait?.users ?? userStore }
+
     func repeatNotes() {
-        guard !unnotedDirects.isEmpty, redis.isConnected else { return }
+        guard !unnotedDirects.isEmpty, noteStore.isConnected else { return }
         let unnoted = unnotedDirects
         unnotedDirects = [:]
         for (room, users) in unnoted { noteDirect(room, users: users) }

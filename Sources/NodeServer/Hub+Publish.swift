@@ -65,15 +65,19 @@ extension Hub {
         guard mayWrite(), redis.isConnected, replicaWait?.mayPublish ?? true else { return }
         let dirty = dirtyRooms
         dirtyRooms = []
+        // What the replicas could not have in time does not go out.
+        let least = replicaWait.map { _ in NIODeadline.now() + ReplicaWait.leastLeft }
         for room in dirty {
             room.isQueueDirty = false
             guard room.phase == .open else { continue }
+            if let least { expirePublishes(of: room, least) }
             let batch = room.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes)
             if !batch.isEmpty { send(batch, to: room) }
         }
         let dirtyNames = dirtyDirects
         dirtyDirects = []
-        for name in dirtyNames {
+        for name in dirtyNames where directs[name]?.queue.isInFlight == false {
+            if let least { expireDirects(in: name, least) }
             let batch =
                 directs[name]?.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes) ?? []
             guard !batch.isEmpty, let direct = directs[name] else { continue }
@@ -169,18 +173,18 @@ extension Hub {
         // Answered in time for the one that has waited longest.
         let now = NIODeadline.now().uptimeNanoseconds
         let deadline = batch.map(\.deadline).min() ?? now
-        let left = Int64(deadline) - Int64(now)
         let newEpoch = Base64URL.random(count: 8, using: &random)
-        func publish(to store: RoomStore) -> EventLoopFuture<[PublishOutcome]> {
-            store.publish(
+        func publish(to store: RoomStore, by deadline: UInt64) -> EventLoopFuture<[PublishOutcome]> {
+            let left = deadline > now ? Int64(deadline - now) : 0
+            return store.publish(
                 to: room, channels: channels, batch.map(\.element.publication),
                 limits: configuration.history.limits(of: room), newEpoch: newEpoch,
                 timeout: .nanoseconds(min(max(left, 100_000_000), 2_000_000_000)))
         }
         if let replicaWait {
-            replicaWait.publish(deadline: deadline, publish(to:), completion)
+            replicaWait.publish(deadline: deadline, publish(to:by:), completion)
         } else {
-            publish(to: store).assumeIsolated().whenComplete(completion)
+            publish(to: store, by: deadline).assumeIsolated().whenComplete(completion)
         }
     }
 

@@ -50,7 +50,7 @@ extension Hub: RedisSubscriberDelegate {
     private func receive(_ message: RelayMessage, in room: HubRoom) {
         switch message {
         case .message(let message):
-            if replicaWait != nil, holds(message, in: room) { return }
+            if replicaWait != nil, holds(message.sequenced, tag: message.tag, in: room) { return }
             if room.sequencer.advanceIfNext(
                 epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag)
             {
@@ -58,14 +58,7 @@ extension Hub: RedisSubscriberDelegate {
                     message.frame, origin: message.originSession, id: message.id, seq: message.seq, tag: message.tag,
                     ts: message.ts, of: room)
             }
-            let relayed = HubRoom.Relayed(
-                text: ByteBuffer(bytes: message.frame), origin: message.originSession, id: message.id, ts: message.ts)
-            apply(
-                room.sequencer.receive(
-                    .init(
-                        epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag,
-                        element: relayed)),
-                to: room)
+            apply(room.sequencer.receive(message.sequenced), to: room)
         case .presence(let presence):
             receive(presence, in: room)
         case .typing(let origin, let frame):
@@ -265,6 +258,13 @@ extension RelayMessage.Message {
     var originSession: SessionID? { origin.flatMap { SessionID($0) } }
     /// The client's id, JSON-escaped without its quotes; empty without one.
     var id: String { clientID.isEmpty ? "" : String(decoding: clientID, as: UTF8.self) }
+
+    /// A copy, which may outlive the receive buffer.
+    var sequenced: RoomSequencer<HubRoom.Relayed>.Message {
+        .init(
+            epoch: epoch, seq: seq, tag: tag, previousTag: previousTag,
+            element: .init(text: ByteBuffer(bytes: frame), origin: originSession, id: id, ts: ts))
+    }
 }
 
 /// Reads the member objects that the presence scripts write: `{"user":"…"` comes first in each.

@@ -159,6 +159,7 @@ extension Hub {
     func reconcileAll() {
         for room in rooms.values { room.needsReconcile = true }
         needsDirectoryReconcile = true
+        notedDirects = [:]
     }
 
     /// What Redis holds of this node in the room, against what this process has. Members about whom a command went out

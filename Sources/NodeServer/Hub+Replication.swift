@@ -3,31 +3,68 @@ import ClusterState
 import NIOCore
 import WireProtocol
 
-/// What the relay brought behind an own message of which it is not known yet whether the replicas have it.
+/// What the relay brought behind an own message of which it is not known yet whether the replicas have it. At most
+/// 1,024 messages, and 256 KiB and one message.
 struct RelayHold {
-    private(set) var messages: [RoomSequencer<HubRoom.Relayed>.Message] = []
+    typealias Message = RoomSequencer<HubRoom.Relayed>.Message
+
+    private static var maximumBytes: Int { 256 << 10 }
+
+    private(set) var messages: [Message] = []
+    private var bytes = 0
     /// The log has what is not in ``messages``.
     var mustVerify = false
 
-    mutating func add(_ message: RoomSequencer<HubRoom.Relayed>.Message) {
-        if messages.count < RoomSequencer<HubRoom.Relayed>.maximumHeld {
-            messages.append(message)
-        } else {
+    mutating func add(_ message: Message) {
+        guard messages.count < RoomSequencer<HubRoom.Relayed>.maximumHeld, bytes < Self.maximumBytes else {
             mustVerify = true
+            return
         }
+        messages.append(message)
+        bytes += message.element.text.readableBytes + message.element.id.utf8.count
     }
+
+    /// Delivers, in their order, those before the first that is undecided.
+    ///
+    /// - Parameter isUndecided: of a tag. Asked when all before were delivered.
+    /// - Returns: what waits on; `nil` when all was delivered, and the log is to be read if ``mustVerify``.
+    func release(isUndecided: (String) -> Bool, deliver: (Message) -> Void) -> RelayHold? {
+        var rest: RelayHold?
+        for message in messages {
+            if rest == nil, !isUndecided(message.tag) {
+                deliver(message)
+            } else {
+                rest = rest ?? RelayHold()
+                rest?.add(message)
+            }
+        }
+        if mustVerify { rest?.mustVerify = true }
+        return rest
+    }
+}
+
+/// A room as this node hears it, or a private one as one of its users does.
+protocol RelayHolder: AnyObject {
+    var sequencer: RoomSequencer<HubRoom.Relayed> { get set }
+    var hold: RelayHold? { get set }
+    /// What sessions of this node publish there.
+    func publishes(of hub: Hub) -> PublishQueue<HubRoom.PendingPublish>?
+}
+
+extension HubRoom: RelayHolder {
+    func publishes(of hub: Hub) -> PublishQueue<PendingPublish>? { queue }
+}
+
+extension DirectStream: RelayHolder {
+    func publishes(of hub: Hub) -> PublishQueue<HubRoom.PendingPublish>? { hub.directs[room]?.queue }
 }
 
 /// With `MARTLET_ACK_REPLICAS` an ack comes only for what the replicas have, and still in the place of its message (G1):
 /// an own message, and all behind it in its room, waits on this node until the replicas were counted. When too few have it in
 /// time, its sender gets an error, and the message like anybody's.
 extension Hub {
-    private func isUndecided(_ tag: String, _ queue: PublishQueue<HubRoom.PendingPublish>?) -> Bool {
-        queue?.mayBeStored { $0.publication.tag == tag } ?? false
-    }
-
-    private func isUndecided(_ page: HistoryPage, _ queue: PublishQueue<HubRoom.PendingPublish>?) -> Bool {
-        page.messages.contains { isUndecided($0.tag, queue) }
+    private func isUndecided(_ tag: String, in holder: some RelayHolder) -> Bool {
+        holder.publishes(of: self)?.mayBeStored { $0.publication.tag == tag } ?? false
     }
 
     /// Whether this message is one that the replicas have, and whose sender has not been answered.
@@ -35,75 +72,46 @@ extension Hub {
         owed.contains { $0.seq == seq && $0.publish.tag == tag && !$0.publish.isDuplicate }
     }
 
-    // MARK: Rooms
-
-    func holds(_ message: RelayMessage.Message, in room: HubRoom) -> Bool {
-        guard room.hold != nil || isUndecided(message.tag, room.queue) else { return false }
-        let relayed = HubRoom.Relayed(
-            text: ByteBuffer(bytes: message.frame), origin: message.originSession, id: message.id, ts: message.ts)
-        room.hold = room.hold ?? RelayHold()
-        room.hold?.add(
-            .init(
-                epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag,
-                element: relayed))
+    /// Whether what the relay brought must not be delivered yet.
+    func holds(_ message: @autoclosure () -> RelayHold.Message, tag: String, in holder: some RelayHolder) -> Bool {
+        guard holder.hold != nil || isUndecided(tag, in: holder) else { return false }
+        holder.hold = holder.hold ?? RelayHold()
+        holder.hold?.add(message())
         return true
     }
 
     /// Whether what was read of the log must not be delivered yet. Then it is read again later.
-    func holds(_ page: HistoryPage, in room: HubRoom) -> Bool {
-        guard isUndecided(page, room.queue) else { return false }
-        room.sequencer.readFailed()
-        room.hold = room.hold ?? RelayHold()
-        room.hold?.mustVerify = true
+    func holds(_ page: HistoryPage, in holder: some RelayHolder) -> Bool {
+        guard page.messages.contains(where: { isUndecided($0.tag, in: holder) }) else { return false }
+        holder.sequencer.readFailed()
+        holder.hold = holder.hold ?? RelayHold()
+        holder.hold?.mustVerify = true
         return true
     }
 
     /// To be called whenever publishes of the room were answered.
     func release(_ room: HubRoom) {
-        guard let hold = room.hold else { return }
-        room.hold = nil
-        for message in hold.messages {
-            if room.hold != nil || isUndecided(message.tag, room.queue) {
-                room.hold = room.hold ?? RelayHold()
-                room.hold?.add(message)
-            } else {
-                apply(room.sequencer.receive(message), to: room)
-            }
-        }
-        guard hold.mustVerify else { return }
-        if room.hold == nil { apply(room.sequencer.verify(), to: room) } else { room.hold?.mustVerify = true }
+        let mustVerify = release(room) { apply(room.sequencer.receive($0), to: room) }
+        if mustVerify { apply(room.sequencer.verify(), to: room) }
     }
 
-    // MARK: Private rooms
-
-    func holds(_ message: RoomSequencer<HubRoom.Relayed>.Message, of stream: DirectStream) -> Bool {
-        guard stream.hold != nil || isUndecided(message.tag, directs[stream.room]?.queue) else { return false }
-        stream.hold = stream.hold ?? RelayHold()
-        stream.hold?.add(message)
-        return true
-    }
-
-    func holds(_ page: HistoryPage, of stream: DirectStream) -> Bool {
-        guard isUndecided(page, directs[stream.room]?.queue) else { return false }
-        stream.sequencer.readFailed()
-        stream.hold = stream.hold ?? RelayHold()
-        stream.hold?.mustVerify = true
-        return true
-    }
-
+    /// As ``release(_:)``.
     func releaseDirect(_ room: RoomName) {
         guard replicaWait != nil else { return }
         for user in directs[room]?.users ?? [] {
-            guard let stream = users[user]?.directs[room], let hold = stream.hold else { continue }
-            stream.hold = nil
-            for message in hold.messages { receive(message, of: stream) }
-            guard hold.mustVerify else { continue }
-            if stream.hold == nil {
-                apply(stream.sequencer.verify(), to: stream)
-            } else {
-                stream.hold?.mustVerify = true
-            }
+            guard let stream = users[user]?.directs[room] else { continue }
+            let mustVerify = release(stream) { receive($0, of: stream) }
+            if mustVerify { apply(stream.sequencer.verify(), to: stream) }
         }
+    }
+
+    /// - Returns: whether nothing waits any more, and the log is to be read.
+    private func release(_ holder: some RelayHolder, deliver: (RelayHold.Message) -> Void) -> Bool {
+        guard let hold = holder.hold else { return false }
+        holder.hold = nil
+        let rest = hold.release(isUndecided: { isUndecided($0, in: holder) }, deliver: deliver)
+        holder.hold = rest
+        return hold.mustVerify && rest == nil
     }
 }
 

@@ -143,6 +143,7 @@ final class Hub: @unchecked Sendable {
         subscriber.start()
         _ = subscriber.subscribe(keys.controlChannel)
         replicaWait?.onOpen = { [weak self] in self?.scheduleTurn() }
+        replicaWait?.onConnect = { [weak self] in self?.notedDirects = [:] }
         replicaWait?.start()
         timer = eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(250), delay: .milliseconds(250)) {
             [weak self] _ in self?.tick()

@@ -15,21 +15,27 @@ import RedisClient
 final class ReplicaWait {
     /// So long replicas may take before nothing more is published until they follow again.
     private static let patience: TimeAmount = .seconds(1)
+    /// A publish that has less time left is not sent: it could not be stored and counted within it.
+    static let leastLeft = patience + .milliseconds(500)
 
     struct NotReplicated: Error {}
 
     private let redis: RedisClient
     private let store: RoomStore
+    /// On the connection of the batches.
+    let users: UserStore
     private let key: String
     private let replicas: Int
     private let metrics: HubMetrics
     private let logger: Logger
     private var rounds = ReplicationRounds()
     /// Stored on this connection, and not yet known to be on the replicas.
-    private var stored: [(deadline: UInt64, confirm: (Bool) -> Void)] = []
+    private var stored: [(Bool) -> Void] = []
     private var wasShort = false
     /// Publishes may go out again.
     var onOpen: () -> Void = {}
+    /// The connection is new, and nothing was written on it yet.
+    var onConnect: () -> Void = {}
 
     init(replicas: Int, like redis: RedisClient, keys: ClusterKeys, metrics: HubMetrics, logger: Logger) {
         var configuration = redis.configuration
@@ -38,6 +44,7 @@ final class ReplicaWait {
             configuration: configuration, scripts: ClusterScripts.all, eventLoop: redis.eventLoop,
             logger: logger)
         store = RoomStore(redis: self.redis, keys: keys)
+        users = UserStore(redis: self.redis, keys: keys)
         key = keys.replicaWait
         (self.replicas, self.metrics, self.logger) = (replicas, metrics, logger)
     }
@@ -46,7 +53,7 @@ final class ReplicaWait {
     func start() {
         let wait = NIOLoopBound(self, eventLoop: redis.eventLoop)
         redis.setStateHandler { isConnected in
-            if isConnected { wait.value.countIfDue() } else { wait.value.connectionLost() }
+            if isConnected { wait.value.connected() } else { wait.value.connectionLost() }
         }
         redis.start()
     }
@@ -58,17 +65,19 @@ final class ReplicaWait {
     /// As ``RoomStore/publish(to:channels:_:limits:newEpoch:timeout:)``, once the replicas have the batch too.
     ///
     /// - Parameters:
-    ///   - deadline: the end of the shortest patience; monotonic nanoseconds.
+    ///   - deadline: when the first of the batch has to be answered; monotonic nanoseconds.
+    ///   - publish: is told where, and by when Redis has to answer so that replicas can be counted in time.
     ///   - completion: fails with ``NotReplicated`` when the batch is stored and too few replicas are known to have it.
     func publish(
-        deadline: UInt64, _ publish: (RoomStore) -> EventLoopFuture<[PublishOutcome]>,
+        deadline: UInt64, _ publish: (RoomStore, UInt64) -> EventLoopFuture<[PublishOutcome]>,
         _ completion: @escaping (Result<[PublishOutcome], any Error>) -> Void
     ) {
-        rounds.sent()
-        publish(store).assumeIsolated().whenComplete { result in
+        let end = rounds.sent(deadline: deadline)
+        let patience = UInt64(Self.patience.nanoseconds)
+        publish(store, end > patience ? end - patience : 0).assumeIsolated().whenComplete { result in
             switch result {
             case .success:
-                self.stored.append((deadline, { completion($0 ? result : .failure(NotReplicated())) }))
+                self.stored.append { completion($0 ? result : .failure(NotReplicated())) }
             case .failure:
                 completion(result)
             }
@@ -92,9 +101,7 @@ final class ReplicaWait {
     /// Of a connection that wrote nothing `WAIT` would ask for nothing: a batch of duplicates stores nothing.
     private func count() {
         metrics.replicaWaits += 1
-        let now = NIODeadline.now().uptimeNanoseconds
-        let left = stored.map(\.deadline).min().map { $0 > now ? Int64($0 - now) : 0 } ?? .max
-        let patience = max(50, min(left, Self.patience.nanoseconds) / 1_000_000)
+        let patience = Self.patience.nanoseconds / 1_000_000
         let timeout = TimeAmount.milliseconds(patience + 100)
         let written = redis.command(["SET", .string(key), "", "PX", "10000"], timeout: timeout)
         let counted = redis.command(["WAIT", .integer(Int64(replicas)), .integer(patience)], timeout: timeout)
@@ -126,7 +133,12 @@ final class ReplicaWait {
     private func settle(_ isReplicated: Bool) {
         let settled = stored
         stored = []
-        for (_, confirm) in settled { confirm(isReplicated) }
+        for confirm in settled { confirm(isReplicated) }
+    }
+
+    private func connected() {
+        onConnect()
+        countIfDue()
     }
 
     private func connectionLost() {

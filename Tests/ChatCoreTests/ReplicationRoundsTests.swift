@@ -27,7 +27,7 @@ struct ReplicationRoundsTests {
     @Test("All batches of a round are counted at once, behind the last answer")
     func round() {
         var rounds = open()
-        for _ in 1...3 { rounds.sent() }
+        for _ in 1...3 { _ = rounds.sent(deadline: 1) }
         #expect(rounds.mayPublish)
         #expect(rounds.answered(isStored: true) == .none)
         #expect(!rounds.mayPublish)
@@ -41,7 +41,7 @@ struct ReplicationRoundsTests {
     @Test("A round in which nothing was stored counts nobody")
     func failed() {
         var rounds = open()
-        rounds.sent()
+        _ = rounds.sent(deadline: 1)
         #expect(rounds.answered(isStored: false) == .none)
         #expect(rounds.mayPublish)
     }
@@ -49,19 +49,30 @@ struct ReplicationRoundsTests {
     @Test("What came short, or lost its connection, closes the way until replicas were counted again")
     func short() {
         var rounds = open()
-        rounds.sent()
+        _ = rounds.sent(deadline: 1)
         #expect(rounds.answered(isStored: true) == .count)
         rounds.counted(isEnough: false)
         #expect(!rounds.mayPublish)
 
         rounds = open()
-        rounds.sent()
-        rounds.sent()
+        _ = rounds.sent(deadline: 1)
+        _ = rounds.sent(deadline: 1)
         #expect(rounds.answered(isStored: true) == .none)
         #expect(rounds.answered(isStored: false) == .count)
         rounds.connectionLost()
         rounds.counted(isEnough: true)
         #expect(!rounds.mayPublish)
         #expect(rounds.due() == .count)
+    }
+
+    @Test("A round ends in time for the first of its batches, and the next round for its own")
+    func deadline() {
+        var rounds = open()
+        #expect(rounds.sent(deadline: 300) == 300)
+        #expect(rounds.sent(deadline: 200) == 200)
+        #expect(rounds.sent(deadline: 400) == 200)
+        for _ in 1...3 { _ = rounds.answered(isStored: true) }
+        rounds.counted(isEnough: true)
+        #expect(rounds.sent(deadline: 500) == 500)
     }
 }

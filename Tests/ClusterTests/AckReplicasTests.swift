@@ -6,6 +6,7 @@ import Testing
 struct AckReplicasTests {
     private struct Replicated: Sendable {
         let cluster: Cluster
+        let replica: ClusterRedis
         let line: FaultProxy
 
         /// What the master writes reaches nobody any more.
@@ -23,15 +24,18 @@ struct AckReplicasTests {
     }
 
     private func with(
-        _ environment: [String: String] = [:], _ body: @Sendable (Replicated) async throws -> Void
+        _ environment: [String: String] = [:], proxies: Set<Cluster.ProxyPlace> = [],
+        _ body: @Sendable (Replicated) async throws -> Void
     ) async throws {
         let environment = ["MARTLET_ACK_REPLICAS": "1"].merging(environment) { $1 }
-        try await Machine.with(Cluster.Options(nodes: 3, environment: environment)) { cluster in
+        var options = Cluster.Options(nodes: 3, environment: environment, proxies: proxies)
+        options.redisMark = "-publish"
+        try await Machine.with(options) { cluster in
             let replica = try await ClusterRedis.start()
             let line = try await FaultProxy.start(to: cluster.redis.port)
             do {
                 try await replica.follow(line.port)
-                try await body(Replicated(cluster: cluster, line: line))
+                try await body(Replicated(cluster: cluster, replica: replica, line: line))
             } catch {
                 await line.stop()
                 await replica.stop()
@@ -172,6 +176,54 @@ struct AckReplicasTests {
             #expect(ack["type"]?.string == "ack" && ack["seq"]?.int == 2 && ack["duplicate"] == nil, "\(ack.text)")
             _ = try await bob.hears("held", in: room)
             #expect(seqs(room, of: alice) == [1, 2])
+        }
+    }
+
+    @Test("G2: when the first private message is acknowledged, the replica knows of the room, whatever else got lost")
+    func notes() async throws {
+        try await with(proxies: [.redis]) { replicated in
+            let alice = try await replicated.cluster.connect("alice", to: 0)
+            var lost = Fault()
+            lost.held = [.toServer]
+            await replicated.cluster.proxies.redis[0].set(lost, for: .unmarked)
+            direct("hello", id: "1", to: "bob", by: alice)
+            let ack = try await answer("1", to: alice)
+            #expect(ack["type"]?.string == "ack", "\(ack.text)")
+            for user in ["alice", "bob"] {
+                let rooms = try await replicated.replica.command(
+                    "ZRANGE", replicated.cluster.key("{u:\(user)}:directs"), "0", "-1")
+                #expect(rooms.strings == ["dm:alice:bob"], "\(user)")
+            }
+        }
+    }
+
+    @Test("G2 G5: under load it opens again after an outage, also with a replica that is always 200 ms behind")
+    func opensAgain() async throws {
+        try await with(["MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"]) { replicated in
+            var talkers: [(session: Session, room: String)] = []
+            for number in 1...5 {
+                let room = newRoom("load")
+                talkers.append((try await replicated.cluster.connect("talker-\(number)", to: 0), room))
+                try await talkers.last?.session.join(room)
+            }
+            var behind = Fault()
+            behind.latency = .milliseconds(200)
+            var gone = behind
+            gone.held = [.toClient]
+            await replicated.line.set(behind)
+            // Each 20 ms or a little more: 5 s without the replica, and 3 s to open again.
+            for number in 1...500 {
+                if number == 25 { await replicated.line.set(gone) }
+                if number == 275 { await replicated.line.set(behind) }
+                for (session, room) in talkers { send("\(number)", id: "\(number)", to: room, by: session) }
+                try await Task.sleep(for: .milliseconds(20))
+            }
+            for (session, _) in talkers {
+                for number in [1] + Array(425...500) {
+                    let answer = try await answer("\(number)", to: session)
+                    #expect(answer["type"]?.string == "ack", "\(answer.text)")
+                }
+            }
         }
     }
 

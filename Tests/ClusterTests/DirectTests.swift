@@ -81,6 +81,20 @@ struct DirectTests {
         }
     }
 
+    @Test("G2: a Redis that is found again is told anew of the rooms in which somebody talks")
+    func noted() async throws {
+        try await Machine.with(options) { cluster in
+            let alice = try await cluster.connect("alice", to: 0)
+            let rooms = cluster.key("{u:bob}:directs")
+            try await direct("one", to: "bob", from: alice)
+            // As another would have it, that took over and was a little behind.
+            try await cluster.redis.command("DEL", rooms)
+            try await cluster.redis.command("CLIENT", "KILL", "TYPE", "normal")
+            try await direct("two", to: "bob", from: alice)
+            #expect(try await cluster.redis.command("ZRANGE", rooms, "0", "-1").strings == ["dm:alice:bob"])
+        }
+    }
+
     @Test("G1: the sender whose own node is deaf gets each ack once, in its place")
     func acks() async throws {
         try await Machine.with(options) { cluster in

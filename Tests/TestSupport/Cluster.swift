@@ -16,6 +16,8 @@ package final class Cluster: Sendable {
         package var proxies: Set<ProxyPlace> = []
         /// What the proxies before Redis replace, see ``FaultProxy/start(to:on:mark:words:seed:)``.
         package var words: [String: String] = [:]
+        /// What is said on connections to Redis that are `.marked`.
+        package var redisMark = "SUBSCRIBE"
 
         package init(
             nodes: Int = 3, routers: Int = 0, isDurable: Bool = false, environment: [String: String] = [:],
@@ -30,7 +32,7 @@ package final class Cluster: Sendable {
         case routers
         /// Marked are those of clients whose instance begins with `slow`.
         case nodes
-        /// Marked are the subscriptions.
+        /// Marked are the subscriptions, unless the options say otherwise.
         case redis
     }
 
@@ -80,7 +82,7 @@ package final class Cluster: Sendable {
         }
         if options.proxies.contains(.redis) {
             for _ in names {
-                proxies.redis.append(try await .start(to: redis.port, mark: "SUBSCRIBE", words: options.words))
+                proxies.redis.append(try await .start(to: redis.port, mark: options.redisMark, words: options.words))
             }
             proxies.routersToRedis = try await .start(to: redis.port)
         }
