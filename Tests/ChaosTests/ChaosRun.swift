@@ -10,6 +10,8 @@ final class ChaosRun: Sendable {
         var clients = 6
         /// Of each room's clients, from the first on.
         var publishers = Int.max
+        /// Publishers go to the routers themselves, past the proxies in front of them.
+        var publishersAreSafe = false
         /// Milliseconds between two messages of one client.
         var interval: Int64 = 300
         /// Of each room's clients, from the last on: so many are slow (``Cluster/ProxyPlace/nodes``).
@@ -34,13 +36,16 @@ final class ChaosRun: Sendable {
     init(_ cluster: Cluster, _ load: Load, seed: UInt64) {
         var random = FastRandom(seed: seed)
         let proxied = cluster.proxies.routers.map(\.port)
-        let ports = proxied.isEmpty ? cluster.routers.map(\.port) : proxied
+        let direct = cluster.routers.map(\.port)
+        let ports = proxied.isEmpty ? direct : proxied
         let run = String(UInt32.random(in: 0...UInt32.max, using: &random), radix: 36)
         rooms = (0..<load.rooms).map { "chaos-\(run)-\($0)" }
         var clients: [ChaosClient] = []
         for (number, room) in rooms.enumerated() {
             for index in 0..<load.clients {
-                var settings = ChaosClient.Settings(ports: ports, patience: load.patience, padding: load.padding)
+                let isSafe = load.publishersAreSafe && index < load.publishers
+                var settings = ChaosClient.Settings(
+                    ports: isSafe ? direct : ports, patience: load.patience, padding: load.padding)
                 settings.interval = index < load.publishers ? load.interval : nil
                 settings.isSlow = index >= load.clients - load.slow
                 clients.append(

@@ -105,13 +105,14 @@ extension Scenario {
         }
     }
 
-    /// All connections break at once, and all come back.
+    /// The connections of all who listen break at once, and all come back to what was said meanwhile.
     private static func storm(_ form: Form) -> Scenario {
         Scenario(
             name: form == .brief ? "300 clients come back at once" : "2,000 clients come back at once",
             options: options(form, proxies: [.routers]),
             load: ChaosRun.Load(
-                rooms: form == .brief ? 6 : 40, clients: 50, publishers: 1, interval: form == .brief ? 300 : 1000,
+                rooms: form == .brief ? 6 : 40, clients: 50, publishers: 1, publishersAreSafe: true,
+                interval: form == .brief ? 300 : 1000,
                 patience: 15_000),
             limits: Limits(silence: form == .brief ? 8000 : 40_000)
         ) { run in
