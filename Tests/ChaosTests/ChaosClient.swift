@@ -199,7 +199,7 @@ final class ChaosClient: Sendable {
                 return nil
             }
             let silence = now - state.lastHeard
-            if silence > settings.patience { return client }
+            if silence > settings.patience * (settings.isSlow ? 2 : 1) { return client }
             if silence > settings.pingAfter, now - state.pinged > settings.pingAfter {
                 state.pinged = now
                 client.send(["type": "ping"])

@@ -76,8 +76,8 @@ package final class FaultProxy: Sendable {
     /// - Parameters:
     ///   - mark: what a client says on the connections that are `.marked`.
     ///   - words: replaced in what clients say, by words of the same length: a script without one of its lines.
-    ///   - isNarrow: as over a long way, where the kernels on both ends keep tens of kilobytes, and not the megabytes of
-    ///     loopback: a server soon notices that it is not read.
+    ///   - isNarrow: segments as of a real network, with which the kernel of a server keeps up to 1 MB for a connection that
+    ///     is not read, and not several as over loopback.
     ///   - seed: of the jitter.
     package static func start(
         to target: Int, on port: Int? = nil, mark: String? = nil, words: [String: String] = [:],
