@@ -165,6 +165,7 @@ extension Hub {
         userStore.directs(of: user, within: age + NodeConfiguration.directNotesEvery)
             .assumeIsolated().whenComplete { result in
                 guard case .success((let now, let noted)) = result else {
+                    self.logger.debug("private rooms not looked up yet", metadata: ["result": "\(result)"])
                     self.usersToLookUp.insert(user)
                     return
                 }
@@ -290,6 +291,13 @@ extension Hub {
                 self.unnotedDirects[room] = users
             }
         }
+    }
+
+    /// A room that begins, or begins anew because Redis forgot it: then the note of before is forgotten too.
+    func noteAnew(_ room: RoomName, _ outcomes: [PublishOutcome]) {
+        guard let users = directs[room]?.users, case .stored(1, _, _)? = outcomes.first else { return }
+        notedDirects[room] = nil
+        noteDirect(room, users: users)
     }
 
     private var noteStore: UserStore { replicaWait?.users ?? userStore }

@@ -123,6 +123,7 @@ extension Hub {
             switch result {
             case .success(let outcomes):
                 let entries = self.directs[name]?.queue.answered() ?? []
+                self.noteAnew(name, outcomes)
                 self.settle(entries, outcomes, room: name) { seq, owed in
                     let stream = self.users[owed.user]?.directs[name]
                     let sequencer = stream?.sequencer ?? RoomSequencer()

@@ -11,6 +11,7 @@ extension Hub {
     private static var logPage: Int { 300 }
     /// Rooms that are checked in one tick of 250 ms after the subscription was deaf.
     private static var repairsPerTick: Int { 200 }
+    private static var samplingPeriod: TimeAmount { .seconds(45) }
 
     /// Does what the sequencer says, in its order.
     func apply(_ events: [RoomSequencer<HubRoom.Relayed>.Event], to room: HubRoom) {
@@ -100,13 +101,18 @@ extension Hub {
         repairBacklog.removeLast(count)
     }
 
-    /// Every room is compared with Redis once in 45 s: a lost tail or a lost presence event is found even when nothing
-    /// else happens there (G2, G4).
+    /// Every room is compared with Redis once in 45 s: a lost tail, a lost presence event or a lost membership is found even
+    /// when nothing else happens there (G2, G4). As often the directory of sessions is.
     func sample() {
         guard subscriber?.hears == true, redis.isConnected else { return }
+        if NIODeadline.now() - directorySampled > Self.samplingPeriod {
+            directorySampled = .now()
+            needsDirectoryReconcile = true
+        }
         if samples.isEmpty { samples = Array(rooms.values) }
         let count = min(samples.count, rooms.count / 180 + 1)
         for room in samples.suffix(count) where room.phase == .open {
+            room.needsReconcile = true
             guard let before = room.sequencer.position else { continue }
             store.head(room: room.name).assumeIsolated().whenSuccess { head in
                 guard let head, let position = room.sequencer.position else { return }

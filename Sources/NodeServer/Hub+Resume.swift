@@ -35,8 +35,10 @@ extension Hub {
                 self.fenced(incarnation)
             case .success(.refused):
                 if self.sessions[opening.connection] != nil { self.enter(opening) }
-            case .success(.resumed):
-                // Of an incarnation that is dead by now: whoever swept it has the session. The client asks again.
+            case .success(.resumed(let record, _)):
+                // Of an incarnation that is dead by now. Whoever swept it may have passed: it ends with its grace, unless the
+                // client, who asks again, comes before.
+                _ = self.sessionStore.detach(record, grace: self.configuration.resumeGrace)
                 self.refuse(opening.connection, self.unavailable())
             case .failure(let error):
                 // It may be ours all the same: then the index has a line that nobody here stands behind.

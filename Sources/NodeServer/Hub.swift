@@ -66,6 +66,7 @@ final class Hub: @unchecked Sendable {
     var resumingConnections: Set<SessionID> = []
     /// The index of the incarnation and what this process has may differ.
     var needsDirectoryReconcile = false
+    var directorySampled = NIODeadline.now()
 
     var dirtyRooms: [HubRoom] = []
     /// Private rooms with something to send.

@@ -92,6 +92,12 @@ struct DirectTests {
             try await cluster.redis.command("CLIENT", "KILL", "TYPE", "normal")
             try await direct("two", to: "bob", from: alice)
             #expect(try await cluster.redis.command("ZRANGE", rooms, "0", "-1").strings == ["dm:alice:bob"])
+            // Redis forgets everything, and no connection breaks.
+            try await cluster.redis.command("FLUSHALL")
+            try await direct("three", to: "bob", from: alice)
+            try await poll(within: .seconds(5), "the note to be there again") {
+                try await cluster.redis.command("EXISTS", rooms).int == 1 ? () : nil
+            }
         }
     }
 
