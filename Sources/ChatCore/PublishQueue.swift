@@ -86,10 +86,12 @@ package struct PublishQueue<Element: Sendable>: Sendable {
     }
 
     /// Of what went out at least once and may be stored.
-    package func mayBeStored(where matches: (Element) -> Bool) -> Bool {
-        batch.contains { matches($0.element) }
-            || waiting.prefix { $0.attempts > 0 }.contains { matches($0.element) }
+    package func sent(where matches: (Element) -> Bool) -> Entry? {
+        batch.first { matches($0.element) }
+            ?? waiting.prefix { $0.attempts > 0 }.first { matches($0.element) }
     }
+
+    package func mayBeStored(where matches: (Element) -> Bool) -> Bool { sent(where: matches) != nil }
 
     /// Takes out what waits past its deadline. A batch under way is left to its own command deadline.
     package mutating func expire(now: UInt64) -> [Entry] {

@@ -1,65 +1,8 @@
 import ChatCore
 import ClusterState
 import NIOCore
+import RedisClient
 import WireProtocol
-
-/// What a client that comes back missed in one private room of its user, on its way to it.
-final class DirectReplay {
-    enum Held {
-        /// With the text for this session: the frame, or the ack of its own.
-        case message(RoomPosition, text: [UInt8], isAck: Bool)
-        case gap(epoch: String, from: Int64, to: Int64)
-    }
-
-    let room: RoomName
-    let user: UserName
-    let session: SessionID
-    let connection: SessionID
-    /// The last message that the client has; `nil` until it is known.
-    var position: RoomPosition?
-    /// Something went out: what is missing from here on is only what was missed.
-    var hasBegun = false
-    /// It is over. The relay may still bring what went out.
-    var isLive = false
-    /// What came live meanwhile, in order.
-    var held: [Held] = []
-    private var heldBytes = 0
-    /// More came than is held: the log has it.
-    var hasOverflowed = false
-    /// The log was read for what is missing before the first that is held.
-    var hasLooked = false
-    /// Goes on with the next room.
-    var whenLive: () -> Void = {}
-    /// For publishes that others stored, behind all that was missed.
-    var acks: [[UInt8]] = []
-
-    private static let maximumBytes = 64 * 1024
-
-    init(room: RoomName, user: UserName, session: SessionID, connection: SessionID) {
-        (self.room, self.user, self.session, self.connection) = (room, user, session, connection)
-    }
-
-    func hold(_ held: Held) {
-        heldBytes += 64
-        if case .message(_, let text, _) = held { heldBytes += text.count }
-        if heldBytes > Self.maximumBytes { hasOverflowed = true }
-        if !hasOverflowed { self.held.append(held) }
-    }
-
-    func releaseHeld() -> [Held] {
-        defer { (held, heldBytes, hasOverflowed) = ([], 0, false) }
-        return held
-    }
-
-    /// The ack in whose place a message stands in the log.
-    func takeAck(of seq: Int64, in epoch: String) -> [UInt8]? {
-        let index = held.firstIndex {
-            if case .message(let place, _, true) = $0 { place.seq == seq && place.epoch == epoch } else { false }
-        }
-        guard let index, case .message(_, let ack, _) = held.remove(at: index) else { return nil }
-        return ack
-    }
-}
 
 /// Clients that come back with `directs`: what they missed in the private rooms of their user, then live, without a hole or a
 /// repeat at the seam (G1, G2, G3).
@@ -69,15 +12,19 @@ final class DirectReplay {
 /// 2. Until that list is read everything live waits, and then what is of a room that is still being read.
 /// 3. One room after the other, a page at a time, as the client takes them. What the log does not have is a gap; a Redis that
 ///    is away is waited for.
+/// 4. Acks of the session's own publishes wait too, for order's sake, but only until these must be answered (G5): then the
+///    answer is `unavailable`, and the same id sent again is acknowledged.
+/// 5. What does not follow live, or is of another epoch, is looked up in the log: it may be of one that was left behind.
 extension Hub {
-    private static var replayLimit: Int64 { 1000 }
     private static var replayPage: Int { 300 }
+    /// So long the relay may take with what a replay has brought already.
+    private static var replayMemory: TimeAmount { NodeConfiguration.publishDeadline }
 
     /// The session is open, and its user's channel heard: what the log does not show comes by the relay.
     func beginReplays(_ id: SessionID, _ asked: ClientMessage.Directs) {
         guard let session = sessions[id] else { return }
-        sessions[id]?.replays = [:]
-        sessions[id]?.isLookingUp = true
+        sessions[id]?.replays = DirectReplays(maximumBytes: configuration.limits.outboundBytes / 2)
+        replaying.insert(id)
         for (room, place) in asked.rooms {
             replay(room, of: id)?.position = RoomPosition(epoch: place.epoch, seq: place.seq, tag: place.tag ?? "")
         }
@@ -89,20 +36,19 @@ extension Hub {
         let margin = (NodeConfiguration.clockMargin + NodeConfiguration.directNotesEvery).nanoseconds / 1_000_000
         // A note is a little older than the messages that it stands for.
         userStore.directs(of: session.user, since: asked.since - margin).assumeIsolated().whenComplete { result in
-            guard self.sessions[id]?.connection == connection else { return }
+            guard let replays = self.sessions[id]?.replays, self.sessions[id]?.connection == connection else { return }
             guard case .success(let noted) = result else {
                 return self.later { self.lookUp(id, connection, asked) }
             }
             for room in noted { _ = self.replay(room, of: id) }
-            self.sessions[id]?.isLookingUp = false
-            let replays = self.sessions[id]?.replays ?? [:]
-            self.sessions[id]?.waitingReplays = Array(replays.values)
+            replays.isLookingUp = false
+            replays.waiting = Array(replays.rooms.values)
             self.nextReplay(of: id, since: asked.since)
         }
     }
 
     private func nextReplay(of id: SessionID, since moment: Int64) {
-        guard let next = sessions[id]?.waitingReplays.popLast() else { return }
+        guard let next = sessions[id]?.replays?.waiting.popLast() else { return }
         next.whenLive = { self.nextReplay(of: id, since: moment) }
         if next.position != nil { proceed(next) } else { place(next, since: moment) }
     }
@@ -110,15 +56,16 @@ extension Hub {
     /// The replay of this room, if the session has to wait for one.
     private func replay(_ room: RoomName, of id: SessionID) -> DirectReplay? {
         guard let session = sessions[id], let replays = session.replays else { return nil }
-        if let known = replays[room] { return known }
-        guard session.isLookingUp else { return nil }
-        let new = DirectReplay(room: room, user: session.user, session: id, connection: session.connection)
-        sessions[id]?.replays?[room] = new
+        if let known = replays.rooms[room] { return known }
+        guard replays.isLookingUp else { return nil }
+        let new = DirectReplay(
+            room: room, user: session.user, session: id, connection: session.connection, budget: replays.budget)
+        replays.rooms[room] = new
         return new
     }
 
     private func isWanted(_ replay: DirectReplay) -> Bool {
-        sessions[replay.session]?.replays?[replay.room] === replay
+        sessions[replay.session]?.replays?.rooms[replay.room] === replay
     }
 
     private func later(_ body: @escaping () -> Void) {
@@ -146,38 +93,52 @@ extension Hub {
         // The client's own last message is read too, when its tag is to prove that both mean the same story.
         let proves = !replay.hasBegun && !position.tag.isEmpty && position.seq > 0
         let range = HistoryRange.range(proves ? position.seq : position.seq + 1, .max)
+        let number = replay.lastNumber
         readPaced(replay.room, range, limit: Self.replayPage) { result in
             guard self.isWanted(replay) else { return }
             switch result {
-            case .success(let page): self.received(page, replay, position)
+            case .success(let page): self.received(page, replay, position, readThrough: number)
             case .failure: self.later { self.proceed(replay) }
             }
         }
     }
 
-    private func received(_ page: HistoryPage, _ replay: DirectReplay, _ position: RoomPosition) {
+    /// - Parameter number: what came live up to it was published before the log was read.
+    private func received(
+        _ page: HistoryPage, _ replay: DirectReplay, _ position: RoomPosition, readThrough number: Int
+    ) {
+        replay.isRoomKnown = page.head != nil
         // Redis knows no such room: the next message opens another epoch.
-        guard let head = page.head else { return goLive(replay) }
+        guard let head = page.head else {
+            replay.readThrough = number
+            return goLive(replay)
+        }
         let isSameStory =
             position.epoch.isEmpty
             || head.epoch == position.epoch && head.seq >= position.seq
                 && (replay.hasBegun || isProven(position, page, head))
         guard isSameStory else { return refuse(replay, from: 1) }
         let missed = page.messages.filter { $0.seq > position.seq }
-        if missed.isEmpty, head.seq == position.seq { return goLive(replay) }
-        guard missed.first?.seq == position.seq + 1, replay.hasBegun || head.seq - position.seq <= Self.replayLimit
+        if missed.isEmpty, head.seq == position.seq {
+            replay.readThrough = number
+            return goLive(replay)
+        }
+        let limit = configuration.history.limits(of: replay.room).maxMessages
+        guard missed.first?.seq == position.seq + 1, replay.hasBegun || head.seq - position.seq <= limit
         else { return refuse(replay, from: position.seq + 1) }
         let texts = missed.map { message in
             replay.takeAck(of: message.seq, in: head.epoch)
-                // With its id an own message counts as acknowledged, and nothing here knows what the replicas have.
-                ?? text(of: message, in: replay.room, epoch: head.epoch, for: replicaWait == nil ? replay.user : nil)
+                ?? text(of: message, in: replay.room, epoch: head.epoch, for: acknowledged(replay.user))
         }
         replay.hasBegun = true
-        replay.hasLooked = false
         replay.position = missed.last.map { RoomPosition(epoch: head.epoch, seq: $0.seq, tag: $0.tag) }
         let isLast = missed.last?.seq == head.seq
+        if isLast { replay.readThrough = number }
         send(texts, replay) { if isLast { self.goLive(replay) } else { self.proceed(replay) } }
     }
+
+    /// With its id an own message counts as acknowledged, and nothing here knows what the replicas have.
+    private func acknowledged(_ user: UserName) -> UserName? { replicaWait == nil ? user : nil }
 
     /// - Parameter next: done when the client has taken them.
     private func send(_ texts: [[UInt8]], _ replay: DirectReplay, next: @escaping () -> Void) {
@@ -195,9 +156,12 @@ extension Hub {
 
     /// What is missing is said, and the newest page shown.
     private func refuse(_ replay: DirectReplay, from: Int64) {
+        let number = replay.lastNumber
         store.history(room: replay.room, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
             guard self.isWanted(replay) else { return }
             guard case .success(let page) = result else { return self.later { self.refuse(replay, from: from) } }
+            replay.readThrough = number
+            replay.isRoomKnown = page.head != nil
             guard let head = page.head else { return self.goLive(replay) }
             replay.position = RoomPosition(epoch: head.epoch, seq: head.seq, tag: head.tag)
             replay.hasBegun = true
@@ -207,7 +171,8 @@ extension Hub {
                 texts.append(
                     ServerMessage.history(
                         room: replay.room, id: nil, epoch: head.epoch,
-                        messages: page.messages.map { self.element(of: $0, for: replay.user) }, more: page.more))
+                        messages: page.messages.map { self.element(of: $0, for: self.acknowledged(replay.user)) },
+                        more: page.more))
             }
             self.send(texts, replay) { self.goLive(replay) }
         }
@@ -218,49 +183,51 @@ extension Hub {
         reply(replay.session, ServerMessage.gap(room: replay.room, epoch: epoch, from: from, to: to))
     }
 
-    /// All that the log had went out: behind it what came live, unless there is a hole between them.
+    /// All that the log had went out: behind it what came live, unless the log has to tell more.
     private func goLive(_ replay: DirectReplay) {
         replay.hasBegun = true
-        let isCut = replay.hasOverflowed
-        let held = replay.releaseHeld()
-        for (index, next) in held.enumerated() where !pass(next, of: replay) {
-            for rest in held[index...] { replay.hold(rest) }
-            replay.hasLooked = true
-            return proceed(replay)
-        }
-        if isCut { return proceed(replay) }
-        replay.isLive = true
-        for ack in replay.acks { reply(replay.session, ack) }
-        replay.acks = []
-        replay.whenLive()
+        guard replay.release(while: { pass($0, of: replay) }), !replay.hasOverflowed else { return proceed(replay) }
+        for ack in replay.takeAcks() { reply(replay.session, ack) }
+        replay.liveSince = .now()
+        dropIfHeard(replay)
+        let next = replay.whenLive
+        replay.whenLive = {}
+        next()
     }
 
-    /// - Returns: false when something is missing before it, that the log may have.
-    private func pass(_ held: DirectReplay.Held, of replay: DirectReplay) -> Bool {
+    /// - Returns: false when the log has to be read before it.
+    private func pass(_ entry: DirectReplay.Entry, of replay: DirectReplay) -> Bool {
+        let held = entry.held
+        if replay.hasPassed(held) {
+            if case .message(_, let ack, .some) = held { reply(replay.session, ack) }
+            return true
+        }
         let position = replay.position ?? RoomPosition(epoch: "", seq: 0, tag: "")
-        switch held {
-        case .message(let place, let text, let isAck):
-            if place.epoch == position.epoch {
-                if place.seq <= position.seq {
-                    if isAck { reply(replay.session, text) }
-                    return true
-                }
-                if place.seq > position.seq + 1 {
-                    guard replay.hasLooked else { return false }
-                    tell(replay, gap: place.epoch, from: position.seq + 1, to: place.seq - 1)
-                }
-            } else if !position.epoch.isEmpty {
-                tell(replay, gap: place.epoch, from: 1, to: place.seq - 1)
+        let isSameEpoch = held.epoch == position.epoch
+        if !replay.isNext(held), !isSameEpoch || held.seqs.from > position.seq + 1 {
+            guard entry.number <= replay.readThrough else { return false }
+            if !isSameEpoch, replay.isRoomKnown {
+                // The log, read since, goes on in the epoch of the replay: the other one was left behind.
+                if let publish = held.publish { deny(publish, replay) }
+                return true
             }
+        }
+        let first = isSameEpoch ? position.seq + 1 : 1
+        switch held {
+        case .message(let place, let text, _):
+            if !replay.isNext(held) { tell(replay, gap: place.epoch, from: first, to: place.seq - 1) }
             replay.position = place
-            replay.hasLooked = false
             reply(replay.session, text)
         case .gap(let epoch, let from, let to):
-            if epoch == position.epoch, to <= position.seq { return true }
             replay.position = RoomPosition(epoch: epoch, seq: to, tag: "")
-            tell(replay, gap: epoch, from: epoch == position.epoch ? max(from, position.seq + 1) : from, to: to)
+            tell(replay, gap: epoch, from: position.epoch.isEmpty ? from : first, to: to)
         }
         return true
+    }
+
+    private func deny(_ publish: DirectReplay.Publish, _ replay: DirectReplay) {
+        metrics.publishesRefused += 1
+        reply(replay.session, ServerMessage.error(unavailable(), id: publish.id, room: replay.room.string))
     }
 
     // MARK: What comes live
@@ -268,32 +235,92 @@ extension Hub {
     /// Whether something of this room has to wait for what the session missed, or went out with that.
     func isReplayed(_ held: @autoclosure () -> DirectReplay.Held, in room: RoomName, to id: SessionID) -> Bool {
         guard let replay = replay(room, of: id) else { return false }
-        guard replay.isLive else {
-            replay.hold(held())
+        let held = held()
+        if replay.hasPassed(held) {
+            // Its place has gone by.
+            if case .message(_, let ack, .some) = held { reply(id, ack) }
             return true
         }
-        // Once the relay is ahead it stays so.
-        sessions[id]?.replays?[room] = nil
-        guard let position = replay.position, !position.epoch.isEmpty else { return false }
-        switch held() {
-        case .message(let place, let text, let isAck):
-            guard place.epoch == position.epoch else {
-                tell(replay, gap: place.epoch, from: 1, to: place.seq - 1)
-                return false
-            }
-            guard place.seq <= position.seq else { return false }
-            if isAck { reply(id, text) }
-        case .gap(let epoch, _, let to):
-            guard epoch == position.epoch, to <= position.seq else { return false }
+        if replay.isLive, replay.isNext(held) {
+            // Once the relay is ahead it stays so.
+            drop(replay)
+            return false
         }
-        sessions[id]?.replays?[room] = replay
+        replay.hold(held)
+        if replay.isLive {
+            replay.liveSince = nil
+            proceed(replay)
+        }
         return true
     }
 
     /// Whether this ack of a private message has to wait.
-    func isReplayed(ack: [UInt8], in room: RoomName, to id: SessionID) -> Bool {
-        guard room.isDirect, let replay = replay(room, of: id), !replay.isLive else { return false }
-        replay.acks.append(ack)
+    func isReplayed(ack: [UInt8], of owed: HubRoom.OwedAck, _ seq: Int64, in room: RoomName) -> Bool {
+        guard room.isDirect, let replay = replay(room, of: owed.session), !replay.isLive,
+            !replay.hasPassed(seq, in: owed.epoch)
+        else { return false }
+        replay.hold(ack: ack, of: .init(id: owed.id, deadline: owed.deadline))
         return true
+    }
+
+    /// Who waits for the ack of an own message that the relay brought.
+    func waitingPublish(
+        _ tag: String, _ seq: Int64, in room: RoomName, _ owed: [(seq: Int64, publish: HubRoom.OwedAck)]
+    ) -> DirectReplay.Publish {
+        if let known = owed.first(where: { $0.seq == seq && $0.publish.tag == tag })?.publish {
+            return .init(id: known.id, deadline: known.deadline)
+        }
+        if let known = directs[room]?.queue.sent(where: { $0.publication.tag == tag }) {
+            return .init(id: known.element.id, deadline: known.deadline)
+        }
+        // Sent through another node: nobody here owes an answer.
+        return .init(id: nil, deadline: .max)
+    }
+
+    // MARK: The end
+
+    /// Answers the publishes whose time is over, and forgets what the relay cannot bring again.
+    func checkReplays(_ now: NIODeadline) {
+        for id in replaying {
+            guard let replays = sessions[id]?.replays else {
+                replaying.remove(id)
+                continue
+            }
+            for replay in replays.rooms.values {
+                for publish in replay.takeOverdue(now: now.uptimeNanoseconds) { deny(publish, replay) }
+                if let since = replay.liveSince, now - since > Self.replayMemory { end(replay, now) }
+            }
+            if replays.isOver {
+                sessions[id]?.replays = nil
+                replaying.remove(id)
+            }
+        }
+    }
+
+    private func drop(_ replay: DirectReplay) {
+        sessions[replay.session]?.replays?.rooms[replay.room] = nil
+    }
+
+    /// Whether its user's stream is as far: it brings nothing twice.
+    @discardableResult
+    private func dropIfHeard(_ replay: DirectReplay) -> Bool {
+        if let position = replay.position, !position.epoch.isEmpty {
+            let heard = users[replay.user]?.directs[replay.room]?.sequencer.position
+            guard let heard, heard.epoch == position.epoch, heard.seq >= position.seq else { return false }
+        }
+        drop(replay)
+        return true
+    }
+
+    /// The relay had its time.
+    private func end(_ replay: DirectReplay, _ now: NIODeadline) {
+        guard !dropIfHeard(replay), subscriber?.hears == true, let known = users[replay.user],
+            known.missedSince == nil
+        else { return }
+        let stream = known.directs[replay.room]
+        guard let stream, stream.hold != nil || stream.sequencer.position != nil else { return drop(replay) }
+        // It lost what the log has.
+        replay.liveSince = now
+        apply(stream.sequencer.verify(), to: stream)
     }
 }

@@ -101,7 +101,6 @@ extension Hub {
         let owed =
             directs[stream.room]?.owed.take(through: message.seq) { $0.user == stream.user } ?? []
         if replicaWait != nil, !Self.isOwed(message.tag, message.seq, owed) { origin = nil }
-        if origin != nil { noteRelayed(message.tag, inDirect: stream.room) }
         let ack = origin.map { _ in
             ServerMessage.ack(
                 room: stream.room, rawID: element.id, seq: message.seq, ts: element.ts, tag: message.tag,
@@ -111,9 +110,12 @@ extension Hub {
         let live = sessions.filter { id, _ in
             let own = id == origin ? ack : nil
             return !isReplayed(
-                .message(position, text: own ?? Array(element.text.readableBytesView), isAck: own != nil),
+                .message(
+                    position, text: own ?? Array(element.text.readableBytesView),
+                    publish: own.map { _ in waitingPublish(message.tag, message.seq, in: stream.room, owed) }),
                 in: stream.room, to: id)
         }
+        if origin != nil { noteRelayed(message.tag, inDirect: stream.room) }
         element.text.withUnsafeReadableBytes { text in
             for (shard, group) in Dictionary(grouping: live, by: \.value) {
                 let frame = frame(text, shard)
@@ -213,7 +215,7 @@ extension Hub {
 
     /// - Parameter moment: milliseconds of Redis's clock.
     func place(
-        in room: RoomName, before moment: Int64, back seq: Int64? = nil, pages: Int = 1,
+        in room: RoomName, before moment: Int64, back seq: Int64? = nil,
         _ completion: @escaping (Result<DirectPlace, any Error>) -> Void
     ) {
         readPaced(room, seq.map { .before($0) } ?? .latest, limit: 100) { result in
@@ -228,8 +230,8 @@ extension Hub {
                 return completion(.success(DirectPlace(position: position)))
             }
             let first = page.messages.first?.seq ?? seq ?? head.seq + 1
-            if page.more, pages < Self.catchUpPages {
-                return self.place(in: room, before: moment, back: first, pages: pages + 1, completion)
+            if page.more, head.seq - first < self.configuration.history.limits(of: room).maxMessages {
+                return self.place(in: room, before: moment, back: first, completion)
             }
             let position = RoomPosition(epoch: head.epoch, seq: first - 1, tag: "")
             completion(.success(DirectPlace(position: position, isWhole: first <= 1)))
@@ -256,8 +258,6 @@ extension Hub {
         }
         apply(stream.sequencer.verify(), to: stream)
     }
-
-    private static var catchUpPages: Int { 10 }
 
     func continueDirectRepair() {
         guard subscriber?.hears == true, redis.isConnected else { return }

@@ -357,7 +357,7 @@ extension Hub {
         let ack = ServerMessage.ack(
             room: room, id: owed.id, seq: seq, ts: owed.ts, tag: owed.tag, epoch: owed.epoch,
             duplicate: owed.isDuplicate)
-        if !isReplayed(ack: ack, in: room, to: owed.session) { reply(owed.session, ack) }
+        if !isReplayed(ack: ack, of: owed, seq, in: room) { reply(owed.session, ack) }
     }
 
     func deny(_ owed: HubRoom.OwedAck, room: RoomName) {

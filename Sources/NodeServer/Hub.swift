@@ -102,6 +102,8 @@ final class Hub: @unchecked Sendable {
     var unnotedDirects: [RoomName: [UserName]] = [:]
     var usersToLookUp: Set<UserName> = []
     var directCatchUps: [DirectCatchUp] = []
+    /// Sessions that still have to get something of private rooms.
+    var replaying: Set<SessionID> = []
     /// Numbers the commands about memberships and entries.
     var commandNumber: UInt64 = 0
     var recoveryReads = 0
@@ -264,6 +266,7 @@ final class Hub: @unchecked Sendable {
             closeIfUnused(room)
         }
         checkOwedDirects(now)
+        checkReplays(now)
         forgetNotedDirects(now)
         repeatNotes()
         continueRepair()

@@ -160,10 +160,7 @@ struct HubSession {
     /// Where its client stands in the private rooms of its user, until it is open.
     var directs: ClientMessage.Directs?
     /// What it still has to get of private rooms; `nil` for one that did not come back.
-    var replays: [RoomName: DirectReplay]?
-    var waitingReplays: [DirectReplay] = []
-    /// Which private rooms those are is not known yet.
-    var isLookingUp = false
+    var replays: DirectReplays?
 }
 
 /// What Redis is to hold of one session (`P:{s:S}`, the user's list, the index). It outlives the connection: for the grace,

@@ -152,6 +152,97 @@ struct DirectReplayTests {
             try await last(back, "and on")
         }
     }
+
+    @Test("G2: all that the namespace of private rooms keeps, in rooms known and new")
+    func namespace() async throws {
+        try await cluster(["MARTLET_HISTORY_NAMESPACES": "dm=3000"]) { cluster in
+            let (bob, carol) = (try await cluster.connect("bob", to: 1), try await cluster.connect("carol", to: 1))
+            let alice = try await cluster.connect("alice", to: 0)
+            try await direct("known", to: "alice", from: bob)
+            let known = try await alice.client.next("known") { $0["text"]?.string == "known" }
+            alice.client.abort()
+            for talker in [bob, carol] {
+                for number in 1...1300 {
+                    talker.client.send([
+                        "type": "direct", "to": "alice", "text": "x", "id": .string("\(number)"),
+                    ])
+                }
+                _ = try await talker.client.next("ack", id: "1300", within: .seconds(20))
+            }
+            let back = try await cluster.comeBack(alice, on: 1, directs: [known])
+            for talker in [bob, carol] {
+                try await direct("the last of \(talker.user)", to: "alice", from: talker)
+                try await last(back, "the last of \(talker.user)")
+            }
+            #expect(back.messages(in: "dm:alice:bob").compactMap { $0["seq"]?.int } == Array(2...1302))
+            #expect(back.messages(in: "dm:alice:carol").compactMap { $0["seq"]?.int } == Array(1...1301))
+            #expect(back.gaps.isEmpty)
+        }
+    }
+
+    @Test("G5: an ack that waits for what was missed is refused within 5 s, and comes when it is asked for again")
+    func overdue() async throws {
+        try await cluster { cluster in
+            let bob = try await cluster.connect("bob", to: 1)
+            let alice = try await cluster.connect("alice", to: 0)
+            alice.client.abort()
+            // More than the sockets take.
+            let text = String(repeating: "x", count: 40_000)
+            for number in 1...250 {
+                bob.client.send(["type": "direct", "to": "alice", "text": .string(text), "id": .string("\(number)")])
+                _ = try await bob.client.next("ack", id: "\(number)")
+            }
+            let back = try await cluster.comeBack(alice, on: 1)
+            back.client.setReads(false)
+            let sent = ContinuousClock.now
+            back.client.send(["type": "direct", "to": "bob", "text": "mine", "id": "mine"])
+            try await last(bob, "mine")
+            _ = try await poll(within: .seconds(5) - sent.duration(to: .now), "the answer") {
+                try await cluster.nodes[1].get("/metrics").text.contains("martlet_publishes_refused_total 1\n")
+                    ? true : nil
+            }
+            back.client.setReads(true)
+            let refused = try await back.client.next("the answer", within: .seconds(30)) {
+                $0["id"]?.string == "mine" && ["ack", "error"].contains($0["type"]?.string)
+            }
+            #expect(refused["reason"]?.string == "unavailable" && refused["retry_ms"]?.int != nil)
+            back.client.send(["type": "direct", "to": "bob", "text": "mine", "id": "mine"])
+            let ack = try await back.client.next("ack", id: "mine", within: .seconds(30))
+            #expect(ack["duplicate"]?.bool == true && ack["seq"]?.int == 251)
+            let heard = back.messages(in: "dm:alice:bob")
+            #expect(heard.compactMap { $0["seq"]?.int } == Array(1...251) && back.gaps.isEmpty)
+        }
+    }
+
+    @Test(
+        "G1 G2: a late message of an epoch that was left behind does not turn the client back",
+        arguments: [true, false])
+    func late(isKnown: Bool) async throws {
+        try await cluster { cluster in
+            let room = "dm:alice:bob"
+            let bob = try await cluster.connect("bob", to: 1)
+            let alice = try await cluster.connect("alice", to: 1)
+            for number in 1...8 { try await direct("\(number)", to: "alice", from: bob) }
+            try await last(alice, "8")
+            let known = try #require(alice.messages(in: room).last)
+            alice.client.abort()
+            try await direct("9", to: "alice", from: bob)
+            let (epoch, tag) = (known["epoch"]?.string ?? "", known["tag"]?.string ?? "")
+            try await cluster.redis.command("HSET", cluster.key("{r:\(room)}:meta"), "epoch", "turned")
+
+            let back = try await cluster.comeBack(alice, on: 0, directs: isKnown ? [known] : [])
+            _ =
+                try await isKnown
+                ? back.client.next("history", room: room) : back.client.next("the last") { $0["seq"]?.int == 9 }
+            let frame = #"{"type":"message","room":"\#(room)","seq":9,"epoch":"\#(epoch)","text":"late"}"#
+            try await cluster.redis.command(
+                "PUBLISH", cluster.key("{u:alice}"), "D9 late \(tag) \(epoch) \(room) 1 - 0\n\(frame)")
+            try await direct("10", to: "alice", from: bob)
+            try await last(back, "10")
+            #expect(texts(back, in: room) == (isKnown ? ["10"] : (1...10).map(String.init)))
+            #expect(back.gaps.map { $0["epoch"]?.string } == (isKnown ? ["turned"] : []))
+        }
+    }
 }
 
 extension Session {
