@@ -73,7 +73,7 @@ let package = Package(
         ),
         .target(
             name: "WebSocketTransport",
-            dependencies: ["COpenSSL", nioCore, nioPosix, nioHTTP1],
+            dependencies: ["COpenSSL", "CZlib", nioCore, nioPosix, nioHTTP1],
             swiftSettings: strict
         ),
         .target(
@@ -103,6 +103,7 @@ let package = Package(
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
         .target(
             name: "TestSupport",
             dependencies: [
@@ -148,7 +149,7 @@ let package = Package(
         ),
         .testTarget(
             name: "WebSocketTransportTests",
-            dependencies: ["WebSocketTransport", nioCore, nioEmbedded, nioHTTP1, nioPosix],
+            dependencies: ["WebSocketTransport", "CZlib", nioCore, nioEmbedded, nioHTTP1, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(

@@ -9,6 +9,9 @@ struct WebSocketFailure: Error, Equatable {
         WebSocketFailure(code: WebSocketCloseCode.protocolError, reason: reason)
     }
     static let tooBig = WebSocketFailure(code: WebSocketCloseCode.messageTooBig, reason: "message too big")
+    static let outOfMemory = WebSocketFailure(code: WebSocketCloseCode.internalError, reason: "out of memory")
+    static let invalidCompression = WebSocketFailure(
+        code: WebSocketCloseCode.invalidPayload, reason: "invalid compressed data")
     static let invalidUTF8 = WebSocketFailure(code: WebSocketCloseCode.invalidPayload, reason: "invalid UTF-8")
 
     static func == (left: WebSocketFailure, right: WebSocketFailure) -> Bool {
@@ -22,16 +25,18 @@ struct WebSocketFailure: Error, Equatable {
 /// 2. A whole unfragmented data frame inside one input is unmasked into the caller's scratch buffer: one pass, no
 ///    allocation, and nothing of it stays here.
 /// 3. Holds nothing between messages; within one, at most `maximumMessageBytes`.
+/// 4. A compressed message (RFC 7692) is handed out as it came: expanding it, its UTF-8 and the limit of what it expands to
+///    are the caller's.
 struct FrameDecoder {
     enum Role { case server, client }
 
     private enum Assembly: UInt8 { case none, text, binary }
 
-    /// A server's peer must mask, a client's must not (section 5.1).
-    private let expectsMask: Bool
+    private let rules: FrameHeader.Rules
     private var hasFailed = false
     private var inPayload = false
     private var assembly = Assembly.none
+    private var isCompressed = false
     private var utf8 = UTF8Validator()
     private var frame = FrameHeader()
     private let maximumMessageBytes: Int
@@ -43,8 +48,8 @@ struct FrameDecoder {
     /// The part of a control frame's payload that has arrived.
     private var control = ByteBuffer()
 
-    init(role: Role, maximumMessageBytes: Int) {
-        self.expectsMask = role == .server
+    init(role: Role, allowsCompression: Bool = false, maximumMessageBytes: Int) {
+        self.rules = FrameHeader.Rules(expectsMask: role == .server, allowsCompression: allowsCompression)
         self.maximumMessageBytes = maximumMessageBytes
     }
 
@@ -56,6 +61,8 @@ struct FrameDecoder {
         case needsMoreBytes
         case text(ByteBuffer)
         case binary(ByteBuffer)
+        /// `isText`: what it expands to has to be UTF-8.
+        case compressed(ByteBuffer, isText: Bool)
         case ping(ByteBuffer)
         case pong
         /// 1005 when the frame carried none. Nothing that follows it is to be decoded.
@@ -92,7 +99,7 @@ struct FrameDecoder {
 
     /// Whether a header was completed. Checks all that needs no payload.
     private mutating func readHeader(_ input: inout UnsafeRawBufferPointer) throws(WebSocketFailure) -> Bool {
-        guard let header = try partialHeader.take(&input, expectsMask: expectsMask) else { return false }
+        guard let header = try partialHeader.take(&input, rules: rules) else { return false }
         frame = header
         remaining = 0
         if !header.opcode.isControl {
@@ -125,12 +132,13 @@ struct FrameDecoder {
                 return try wholeMessage(arrived, scratch: &scratch)
             }
             assembly = frame.opcode == .text ? .text : .binary
+            isCompressed = frame.isCompressed
         }
         if message.writableBytes < remaining {
             message.reserveCapacity(minimumWritableBytes: remaining)
         }
         let isASCII = message.append(arrived, masking: frame.key)
-        if assembly == .text {
+        if assembly == .text, !isCompressed {
             try validate(message, last: arrived.count, isASCII: isASCII)
         }
         advance(by: arrived.count)
@@ -159,6 +167,7 @@ struct FrameDecoder {
     ) throws(WebSocketFailure) -> Action {
         scratch.clear()
         let isASCII = scratch.append(payload, masking: frame.key)
+        if frame.isCompressed { return .compressed(scratch, isText: frame.opcode == .text) }
         guard frame.opcode == .text else { return .binary(scratch) }
         try validate(scratch, last: payload.count, isASCII: isASCII)
         guard utf8.isAtBoundary else { throw .invalidUTF8 }
@@ -170,6 +179,7 @@ struct FrameDecoder {
         let kind = assembly
         message = ByteBuffer()
         assembly = .none
+        if isCompressed { return .compressed(whole, isText: kind == .text) }
         guard kind == .text else { return .binary(whole) }
         guard utf8.isAtBoundary else { throw .invalidUTF8 }
         return .text(whole)
@@ -208,9 +218,7 @@ struct FrameDecoder {
         guard payload.readableBytes > 0 else { return .close(code: WebSocketCloseCode.noStatus, reason: "") }
         guard let code = payload.readInteger(as: UInt16.self) else { throw .protocolError("close payload of one byte") }
         guard WebSocketCloseCode.isAllowedOnTheWire(code) else { throw .protocolError("invalid close code") }
-        var validator = UTF8Validator()
-        let valid = payload.withUnsafeReadableBytes { validator.accept($0) }
-        guard valid, validator.isAtBoundary else { throw .invalidUTF8 }
+        guard UTF8Validator.isValid(payload) else { throw .invalidUTF8 }
         return .close(code: code, reason: String(buffer: payload))
     }
 }

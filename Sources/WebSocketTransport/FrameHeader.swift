@@ -2,7 +2,16 @@ import NIOCore
 
 /// One frame's header (RFC 6455 section 5.2), checked by itself; what depends on earlier frames is the decoder's.
 struct FrameHeader: Equatable {
+    /// What the handshake and the roles make of a header.
+    struct Rules: Equatable {
+        /// A server's peer must mask, a client's must not (section 5.1).
+        var expectsMask: Bool
+        /// RSV1 of a message's first frame says that it is compressed (RFC 7692 section 6).
+        var allowsCompression = false
+    }
+
     var isFinal = false
+    var isCompressed = false
     var opcode = WebSocketFrame.Opcode.continuation
     var payloadBytes: UInt64 = 0
     var key = MaskingKey.none
@@ -11,23 +20,26 @@ struct FrameHeader: Equatable {
     /// are there can't become a legal header.
     static func parse(
         _ bytes: UnsafeRawBufferPointer,
-        expectsMask: Bool
+        rules: Rules
     ) throws(WebSocketFailure) -> (header: FrameHeader, length: Int)? {
         guard bytes.count >= 2 else { return nil }
         let first = bytes[0]
         let second = bytes[1]
-        guard first & 0x70 == 0 else { throw .protocolError("reserved bits set") }
+        guard first & (rules.allowsCompression ? 0x30 : 0x70) == 0 else { throw .protocolError("reserved bits set") }
         guard let opcode = WebSocketFrame.Opcode(rawValue: first & 0x0F) else {
             throw .protocolError("reserved opcode")
         }
-        var header = FrameHeader(isFinal: first & 0x80 != 0, opcode: opcode)
+        var header = FrameHeader(isFinal: first & 0x80 != 0, isCompressed: first & 0x40 != 0, opcode: opcode)
+        guard !header.isCompressed || opcode == .text || opcode == .binary else {
+            throw .protocolError("compression bit on a frame that does not begin a message")
+        }
         let short = second & 0x7F
         if opcode.isControl {
             guard header.isFinal else { throw .protocolError("fragmented control frame") }
             guard short <= 125 else { throw .protocolError("control frame over 125 bytes") }
         }
-        guard (second & 0x80 != 0) == expectsMask else {
-            throw .protocolError(expectsMask ? "unmasked frame" : "masked frame")
+        guard (second & 0x80 != 0) == rules.expectsMask else {
+            throw .protocolError(rules.expectsMask ? "unmasked frame" : "masked frame")
         }
         var length = 2
         switch short {
@@ -45,7 +57,7 @@ struct FrameHeader: Equatable {
         default:
             header.payloadBytes = UInt64(short)
         }
-        if expectsMask {
+        if rules.expectsMask {
             guard bytes.count >= length + 4 else { return nil }
             let word = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: length, as: UInt32.self))
             header.key = MaskingKey(word: word)
@@ -63,9 +75,9 @@ struct PartialHeader {
     /// A complete header taken off the front of `input`, or nil with all of `input` taken.
     mutating func take(
         _ input: inout UnsafeRawBufferPointer,
-        expectsMask: Bool
+        rules: FrameHeader.Rules
     ) throws(WebSocketFailure) -> FrameHeader? {
-        if count == 0, let whole = try FrameHeader.parse(input, expectsMask: expectsMask) {
+        if count == 0, let whole = try FrameHeader.parse(input, rules: rules) {
             input = UnsafeRawBufferPointer(rebasing: input.dropFirst(whole.length))
             return whole.header
         }
@@ -73,7 +85,7 @@ struct PartialHeader {
             input = UnsafeRawBufferPointer(rebasing: input.dropFirst())
             withUnsafeMutableBytes(of: &storage) { $0[count] = byte }
             count += 1
-            if let whole = try parse(expectsMask: expectsMask) {
+            if let whole = try parse(rules: rules) {
                 count = 0
                 return whole
             }
@@ -81,11 +93,11 @@ struct PartialHeader {
         return nil
     }
 
-    private func parse(expectsMask: Bool) throws(WebSocketFailure) -> FrameHeader? {
+    private func parse(rules: FrameHeader.Rules) throws(WebSocketFailure) -> FrameHeader? {
         let result: Result<FrameHeader?, WebSocketFailure> = withUnsafeBytes(of: storage) { bytes in
             do throws(WebSocketFailure) {
                 let part = UnsafeRawBufferPointer(rebasing: bytes.prefix(count))
-                return .success(try FrameHeader.parse(part, expectsMask: expectsMask)?.header)
+                return .success(try FrameHeader.parse(part, rules: rules)?.header)
             } catch {
                 return .failure(error)
             }

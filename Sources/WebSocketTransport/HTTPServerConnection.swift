@@ -142,12 +142,11 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             guard let accept = head.headers.first(name: "sec-websocket-key").flatMap(WebSocketHandshake.accept) else {
                 return write(.error(.internalServerError, reason: "internal", message: "SHA-1 failed."), head, context)
             }
+            let deflate =
+                limits.allowsCompression ? DeflateAgreement(offers: head.headers["sec-websocket-extensions"]) : nil
             let bytes = WebSocketHandshake.acceptance(
-                accept: accept,
-                subprotocol: subprotocol,
-                extraHeaders: extraHeaders
-            )
-            upgrade(bytes, subprotocol, delegate, context)
+                accept: accept, subprotocol: subprotocol, deflate: deflate, extraHeaders: extraHeaders)
+            upgrade(bytes, subprotocol, deflate, delegate, context)
         }
     }
 
@@ -229,6 +228,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     private func upgrade(
         _ acceptance: ByteBuffer,
         _ subprotocol: String?,
+        _ deflate: DeflateAgreement?,
         _ delegate: (WebSocketConnection) -> any WebSocketDelegate,
         _ context: ChannelHandlerContext
     ) {
@@ -238,7 +238,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             limits: server.settings.limits,
             server: server,
             remoteAddress: context.channel.remoteAddress?.peerName,
-            subprotocol: subprotocol
+            subprotocol: subprotocol,
+            deflate: deflate
         )
         let pipeline = context.pipeline.syncOperations
         guard (try? pipeline.addHandler(connection, position: .after(self))) != nil else {

@@ -8,6 +8,7 @@ import NIOPosix
 /// 3. Deadlines, counted in ticks of 250 ms that a loop really ran: a loop that stood still (SIGSTOP, a paused machine)
 ///    wakes with as much time left as it had.
 /// 4. Masking keys for clients.
+/// 5. What compresses and expands messages, once a connection has agreed on it.
 ///
 /// `@unchecked Sendable`: made on its loop, found only through that loop's thread or by connections of the loop, and
 /// every method is called on the loop.
@@ -17,6 +18,11 @@ final class LoopContext: @unchecked Sendable {
     let eventLoop: any EventLoop
     /// For `FrameDecoder.next`.
     var scratch = ByteBuffer()
+    /// For what a compressed message expands to.
+    var expanded = ByteBuffer()
+    /// `nil` where there is no memory: then messages go as they are, and what comes compressed cannot be read.
+    private(set) lazy var compressor = FrameCompressor()
+    private(set) lazy var inflater = MessageInflater()
     private var readBuffer: ByteBuffer?
     private var outputBuffers: [ByteBuffer] = []
     private var unflushed: [WebSocketConnection] = []

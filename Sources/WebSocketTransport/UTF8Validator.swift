@@ -1,3 +1,5 @@
+import NIOCore
+
 /// Checks UTF-8 that arrives in pieces, as early as a byte can be known to be wrong (RFC 3629, RFC 6455 section 8.1).
 struct UTF8Validator {
     /// Continuation bytes that the current character still needs.
@@ -8,6 +10,12 @@ struct UTF8Validator {
 
     /// No character is half received.
     var isAtBoundary: Bool { needed == 0 }
+
+    /// Whether a whole text is valid.
+    static func isValid(_ text: ByteBuffer) -> Bool {
+        var validator = UTF8Validator()
+        return text.withUnsafeReadableBytes { validator.accept($0) } && validator.isAtBoundary
+    }
 
     mutating func reset() { self = UTF8Validator() }
 

@@ -43,6 +43,8 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     package let remoteAddress: String?
     /// What the handshake agreed on.
     package let subprotocol: String?
+    /// Of the bytes that the peer keeps of a compressed message, the logarithm to base 2; 0: there is no compression.
+    private let windowBits: UInt8
     /// When bytes last came from the peer.
     package private(set) var lastReadTime = NIODeadline.now()
 
@@ -68,7 +70,8 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         limits: SharedLimits,
         server: ServerLoop?,
         remoteAddress: String?,
-        subprotocol: String?
+        subprotocol: String?,
+        deflate: DeflateAgreement? = nil
     ) {
         self.role = role
         self.loop = loop
@@ -76,7 +79,9 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         self.server = server
         self.remoteAddress = remoteAddress
         self.subprotocol = subprotocol
-        self.decoder = FrameDecoder(role: role, maximumMessageBytes: limits.values.maximumMessageBytes)
+        self.windowBits = deflate?.serverWindowBits ?? 0
+        self.decoder = FrameDecoder(
+            role: role, allowsCompression: deflate != nil, maximumMessageBytes: limits.values.maximumMessageBytes)
     }
 
     /// Gives the connection its delegate; should it have ended meanwhile, the delegate hears so at once.
@@ -147,6 +152,10 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         appendWaiting { buffer in
             payload.withUnsafeReadableBytes { bytes in
                 switch role {
+                case .server where bytes.count <= compressibleBytes && !opcode.isControl:
+                    if loop.compressor?.append(bytes, opcode: opcode, to: &buffer) != true {
+                        WebSocketFrame.append(bytes, opcode: opcode, to: &buffer)
+                    }
                 case .server: WebSocketFrame.append(bytes, opcode: opcode, to: &buffer)
                 case .client:
                     WebSocketFrame.append(bytes, opcode: opcode, masking: loop.nextMaskingKey(), to: &buffer)
@@ -154,6 +163,18 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
             }
         }
     }
+
+    /// What is longer does not fit into the peer's window, and goes as it is.
+    private var compressibleBytes: Int {
+        switch Int(windowBits) {
+        case 0: 0
+        case DeflateAgreement.maximumWindowBits...: .max
+        case let bits: 1 << bits
+        }
+    }
+
+    /// Frames of a ``FrameCompressor`` may be sent with ``sendFrames(_:)``, whatever their size.
+    package var takesCompressedFrames: Bool { compressibleBytes == .max }
 
     private func flushLater() {
         guard !queue.isListed else { return }
@@ -310,6 +331,8 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         case .binary(let bytes) where delivers:
             deliveredInBurst = true
             delegate?.webSocket(self, receivedBinary: bytes)
+        case .compressed(let payload, let isText) where delivers:
+            expand(payload, isText: isText)
         case .ping(let payload) where phase == .open:
             appendFrame(.pong, payload)
             if !isReading { flushLater() }
@@ -320,8 +343,22 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
             peerClosed(code: code, reason: reason)
         case .fail(let failure):
             fail(failure)
-        case .text, .binary, .ping, .pong, .needsMoreBytes: break
+        case .text, .binary, .compressed, .ping, .pong, .needsMoreBytes: break
         }
+    }
+
+    private func expand(_ payload: ByteBuffer, isText: Bool) {
+        guard let inflater = loop.inflater else { return fail(.outOfMemory) }
+        var message = ByteBuffer()
+        swap(&message, &loop.expanded)
+        do throws(WebSocketFailure) {
+            try inflater.expand(payload, limit: limits.values.maximumMessageBytes, into: &message)
+            if isText, !UTF8Validator.isValid(message) { throw .invalidUTF8 }
+        } catch {
+            return fail(error)
+        }
+        act(on: isText ? .text(message) : .binary(message))
+        if message.storageCapacity <= LoopContext.readBufferBytes { loop.expanded = message }
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {

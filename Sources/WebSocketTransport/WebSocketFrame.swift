@@ -32,8 +32,10 @@ package enum WebSocketFrame {
     }
 
     /// The header alone; exactly `payloadBytes` bytes must follow.
-    package static func appendHeader(opcode: Opcode, payloadBytes: Int, to buffer: inout ByteBuffer) {
-        appendHeader(opcode: opcode, payloadBytes: payloadBytes, maskBit: 0, to: &buffer)
+    package static func appendHeader(
+        opcode: Opcode, isCompressed: Bool = false, payloadBytes: Int, to buffer: inout ByteBuffer
+    ) {
+        appendHeader(first: opcode.rawValue | (isCompressed ? 0xC0 : 0x80), payloadBytes, maskBit: 0, to: &buffer)
     }
 
     /// A masked frame, as a client sends it (section 5.3).
@@ -43,18 +45,14 @@ package enum WebSocketFrame {
         masking key: MaskingKey,
         to buffer: inout ByteBuffer
     ) {
-        appendHeader(opcode: opcode, payloadBytes: payload.count, maskBit: 0x80, to: &buffer)
+        appendHeader(first: opcode.rawValue | 0x80, payload.count, maskBit: 0x80, to: &buffer)
         buffer.writeInteger(key.word, endianness: .little)
         _ = buffer.append(payload, masking: key)
     }
 
     private static func appendHeader(
-        opcode: Opcode,
-        payloadBytes: Int,
-        maskBit: UInt8,
-        to buffer: inout ByteBuffer
+        first: UInt8, _ payloadBytes: Int, maskBit: UInt8, to buffer: inout ByteBuffer
     ) {
-        let first = 0x80 | opcode.rawValue
         if payloadBytes < 126 {
             buffer.writeInteger(UInt16(first) << 8 | UInt16(maskBit | UInt8(payloadBytes)))
         } else if payloadBytes <= 0xFFFF {

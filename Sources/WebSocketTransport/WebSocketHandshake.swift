@@ -67,13 +67,16 @@ enum WebSocketHandshake {
     }
 
     /// The 101 answer.
-    static func acceptance(accept: String, subprotocol: String?, extraHeaders: HTTPHeaders) -> ByteBuffer {
+    static func acceptance(
+        accept: String, subprotocol: String?, deflate: DeflateAgreement? = nil, extraHeaders: HTTPHeaders
+    ) -> ByteBuffer {
         var buffer = ByteBufferAllocator().buffer(capacity: 256)
         buffer.writeStatusLine(.switchingProtocols)
         buffer.writeHeader("Upgrade", "websocket")
         buffer.writeHeader("Connection", "Upgrade")
         buffer.writeHeader("Sec-WebSocket-Accept", accept)
         if let subprotocol { buffer.writeHeader("Sec-WebSocket-Protocol", subprotocol) }
+        if let deflate { buffer.writeHeader("Sec-WebSocket-Extensions", deflate.header) }
         for header in extraHeaders { buffer.writeHeader(header.name, header.value) }
         buffer.writeString("\r\n")
         return buffer

@@ -14,6 +14,8 @@ package struct WebSocketLimits: Sendable {
     package var keepAliveTimeout: TimeAmount = .seconds(75)
     /// Client: from the start of `connect` to the verified handshake.
     package var connectTimeout: TimeAmount = .seconds(10)
+    /// Server: agree on permessage-deflate (RFC 7692) with clients that offer it.
+    package var allowsCompression = false
     /// Request line and headers. More is answered 431.
     package var maximumHeadBytes = 64 * 1024
     /// Body of one HTTP request. More is answered 413.
@@ -34,6 +36,7 @@ package enum WebSocketCloseCode {
     package static let abnormal: UInt16 = 1006
     package static let invalidPayload: UInt16 = 1007
     package static let messageTooBig: UInt16 = 1009
+    package static let internalError: UInt16 = 1011
     /// More bytes were queued than `WebSocketLimits.maximumQueuedBytes`: reconnect and resume.
     package static let slowConsumer: UInt16 = 4001
 

@@ -19,6 +19,7 @@ struct EchoServerTests {
         var limits = WebSocketLimits()
         limits.maximumMessageBytes = 16 << 20
         limits.maximumQueuedBytes = 64 << 20
+        limits.allowsCompression = true
         let server = try HTTPServer.start(
             host: "127.0.0.1",
             port: environment("MARTLET_TEST_ECHO_PORT") ?? 0,
