@@ -9,7 +9,7 @@ ONLY ?=
 MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
-PACKAGES := libhiredis-dev libssl-dev pkg-config
+PACKAGES := libhiredis-dev libssl-dev zlib1g-dev pkg-config
 # What the browser tests need besides.
 TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver

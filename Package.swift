@@ -107,7 +107,7 @@ let package = Package(
         .target(
             name: "TestSupport",
             dependencies: [
-                "ChatCore", "RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix,
+                "ChatCore", "CZlib", "RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix,
             ],
             path: "Tests/TestSupport",
             swiftSettings: strict
@@ -209,7 +209,7 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore,
+                "CZlib", "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore,
                 nioPosix,
             ],
             swiftSettings: strict

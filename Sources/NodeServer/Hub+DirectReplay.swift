@@ -142,7 +142,7 @@ extension Hub {
 
     /// - Parameter next: done when the client has taken them.
     private func send(_ texts: [[UInt8]], _ replay: DirectReplay, next: @escaping () -> Void) {
-        guard let shard = sessions[replay.session]?.shard else { return }
+        guard let shard = sessions[replay.session]?.lane.shard else { return }
         pageNumber += 1
         pagesUnderWay[pageNumber] = { if self.isWanted(replay) { next() } }
         emit(.page(replay.session, texts: texts, number: pageNumber), to: shard)

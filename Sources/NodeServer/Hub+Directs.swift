@@ -117,8 +117,13 @@ extension Hub {
         }
         if origin != nil { noteRelayed(message.tag, inDirect: stream.room) }
         element.text.withUnsafeReadableBytes { text in
-            for (shard, group) in Dictionary(grouping: live, by: \.value) {
-                let frame = frame(text, shard)
+            var framing = Framing(text)
+            for (lane, group) in Dictionary(grouping: live, by: \.value) {
+                let shard = lane.shard
+                let compressed =
+                    lane.format == .compressed
+                    ? framing.appendCompressed(to: &batches[shard].bytes, with: compressor) : nil
+                let frame = compressed ?? framing.appendPlain(to: &batches[shard].bytes)
                 let own = ack.map { self.frame($0, shard) } ?? frame.upperBound..<frame.upperBound
                 batches[shard].directs.append(
                     .init(sessions: group.map(\.key), frame: frame, origin: origin, own: own))

@@ -19,7 +19,7 @@ extension Hub {
             default: HubRoom.Member(
                 user: session.user, info: session.info, registration: Registration(wanting: stake))
         ].registration.want(stake, request)
-        room.members[id]?.shard = session.shard
+        room.members[id]?.lane = session.lane
         room.members[id]?.connection = session.connection
         settle(id, in: room)
     }
@@ -197,11 +197,11 @@ extension Hub {
     func deliver(
         _ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult, recovered: Bool?, texts: [[UInt8]]
     ) {
-        guard let member = room.member(of: request), let shard = member.shard, let position = room.sequencer.position
+        guard let member = room.member(of: request), let lane = member.lane, let position = room.sequencer.position
         else { return }
         if !member.isDelivered {
             room.members[request.session]?.isDelivered = true
-            room.interest[shard] += 1
+            room.interest[lane] += 1
         }
         noteRoom(room.name, echo: request.echo, of: request.session)
         let joined = ServerMessage.joined(
@@ -211,7 +211,7 @@ extension Hub {
             .joined(
                 room: room.name, handle: room.handle, session: request.session, echo: request.echo,
                 texts: [joined] + texts),
-            to: shard)
+            to: lane.shard)
         // Who came in between is not in this list, and its event was sent before this session could get it.
         if answer.head.pv < room.pv { answerPresence(room.name, request.session, nil) }
     }
@@ -221,9 +221,9 @@ extension Hub {
     func leave(_ name: RoomName, _ id: SessionID) {
         noteRoom(name, echo: nil, of: id)
         guard let room = rooms[name], let member = room.members[id] else { return }
-        if member.isDelivered, let shard = member.shard {
+        if member.isDelivered, let lane = member.lane {
             room.members[id]?.isDelivered = false
-            room.interest[shard] -= 1
+            room.interest[lane] -= 1
         }
         _ = room.members[id]?.registration.wantNothing()
         settle(id, in: room)
@@ -277,7 +277,7 @@ extension Hub {
             noteRoom(room.name, echo: nil, of: request.session)
             emit(
                 .joinFailed(room: room.name, session: request.session, id: request.id, error: error),
-                to: session.shard)
+                to: session.lane.shard)
         }
     }
 }

@@ -102,7 +102,7 @@ extension Hub {
     ) {
         let request = recovery.request
         var recovery = recovery
-        guard let member = room.member(of: request), let shard = member.shard,
+        guard let member = room.member(of: request), let lane = member.lane,
             let position = room.sequencer.position
         else { return }
         switch result {
@@ -134,7 +134,7 @@ extension Hub {
             recovery.seq = missed.last?.seq ?? recovery.seq
             pageNumber += 1
             pagesUnderWay[pageNumber] = { self.proceed(recovery, room) }
-            emit(.page(request.session, texts: frames, number: pageNumber), to: shard)
+            emit(.page(request.session, texts: frames, number: pageNumber), to: lane.shard)
         }
     }
 
@@ -148,17 +148,17 @@ extension Hub {
     /// All that was missed went out, and nothing came since: live from here.
     private func insert(_ recovery: Recovery, _ room: HubRoom, texts: [[UInt8]] = []) {
         let request = recovery.request
-        guard let member = room.member(of: request), let shard = member.shard
+        guard let member = room.member(of: request), let lane = member.lane
         else { return }
         if !member.isDelivered {
             room.members[request.session]?.isDelivered = true
-            room.interest[shard] += 1
+            room.interest[lane] += 1
         }
         noteRoom(room.name, echo: request.echo, of: request.session)
         emit(
             .joined(
                 room: room.name, handle: room.handle, session: request.session, echo: request.echo, texts: texts),
-            to: shard)
+            to: lane.shard)
         if recovery.answer.head.pv < room.pv { answerPresence(room.name, request.session, nil) }
     }
 
@@ -167,7 +167,7 @@ extension Hub {
         if room.members[request.session]?.isDelivered == true {
             return reply(request.session, ServerMessage.error(wireError(error), id: request.id, room: room.name.string))
         }
-        guard let shard = sessions[request.session]?.shard else { return }
+        guard let shard = sessions[request.session]?.lane.shard else { return }
         leave(room.name, request.session)
         emit(
             .joinFailed(room: room.name, session: request.session, id: request.id, error: wireError(error)), to: shard)

@@ -117,8 +117,8 @@ extension Hub: RedisSubscriberDelegate {
         case .message(let message):
             receiveDirect(message, for: user)
         case .kick(let room, let reason):
-            for (session, shard) in sessions {
-                emit(.kicked(session, room: room, reason: reason), to: shard)
+            for (session, lane) in sessions {
+                emit(.kicked(session, room: room, reason: reason), to: lane.shard)
             }
             kickDetached(user, from: room)
         case .moved(let session, let generation):
@@ -146,22 +146,20 @@ extension Hub: RedisSubscriberDelegate {
         defer { settleOwed(owed, by: origin, seq, tag: tag, room: room.name) }
         // Also when the sender has left the room since: its publish is answered.
         // One that comes back gets it in its place among what it missed.
-        var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.shard }
+        var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.lane.shard }
         if replicaWait != nil, !Self.isOwed(tag, seq, owed) { local = nil }
         if local != nil, !room.queue.isEmpty { noteRelayed(tag, in: room) }
-        for shard in room.interest.indices where room.interest[shard] > 0 || local == shard {
-            let frame = frame(text, shard)
-            var own = frame.upperBound..<frame.upperBound
-            if local == shard {
-                own = self.frame(
-                    ServerMessage.ack(
-                        room: room.name, rawID: id, seq: seq, ts: ts, tag: tag,
-                        epoch: room.sequencer.position?.epoch ?? ""), shard)
+        var framing = Framing(text)
+        for shard in batches.indices {
+            guard local == shard else {
+                append(&framing, to: room, shard, as: .message, except: nil)
+                continue
             }
-            batches[shard].entries.append(
-                .init(
-                    room: room.handle, frame: frame, origin: local == shard ? origin : nil, own: own,
-                    kind: .message))
+            let own = frame(
+                ServerMessage.ack(
+                    room: room.name, rawID: id, seq: seq, ts: ts, tag: tag,
+                    epoch: room.sequencer.position?.epoch ?? ""), shard)
+            append(&framing, to: room, shard, as: .message, except: origin, own)
         }
     }
 
@@ -173,13 +171,26 @@ extension Hub: RedisSubscriberDelegate {
     private func append(
         _ text: UnsafeRawBufferPointer, to room: HubRoom, as kind: FrameKind, except origin: SessionID?
     ) {
-        for shard in room.interest.indices where room.interest[shard] > 0 {
-            let frame = frame(text, shard)
-            batches[shard].entries.append(
-                .init(
-                    room: room.handle, frame: frame, origin: origin, own: frame.upperBound..<frame.upperBound,
-                    kind: kind))
-        }
+        var framing = Framing(text)
+        for shard in batches.indices { append(&framing, to: room, shard, as: kind, except: origin) }
+    }
+
+    /// - Parameter own: what `origin` gets instead, also when it has left the room.
+    private func append(
+        _ framing: inout Framing, to room: HubRoom, _ shard: Int, as kind: FrameKind, except origin: SessionID?,
+        _ own: Range<Int>? = nil
+    ) {
+        func isWanted(_ format: FrameFormat) -> Bool { room.interest[Lane(shard: shard, format: format)] > 0 }
+        guard own != nil || FrameFormat.allCases.contains(where: isWanted) else { return }
+        let compressed =
+            isWanted(.compressed) ? framing.appendCompressed(to: &batches[shard].bytes, with: compressor) : nil
+        let frame =
+            isWanted(.plain) || compressed == nil ? framing.appendPlain(to: &batches[shard].bytes) : compressed
+        guard let frame else { return }
+        batches[shard].entries.append(
+            .init(
+                room: room.handle, frame: frame, compressed: compressed ?? frame, origin: origin,
+                own: own ?? frame.upperBound..<frame.upperBound, kind: kind))
     }
 
     func frame(_ text: [UInt8], _ shard: Int) -> Range<Int> {
@@ -187,9 +198,7 @@ extension Hub: RedisSubscriberDelegate {
     }
 
     func frame(_ text: UnsafeRawBufferPointer, _ shard: Int) -> Range<Int> {
-        let start = batches[shard].bytes.writerIndex
-        WebSocketFrame.appendText(text, to: &batches[shard].bytes)
-        return start..<batches[shard].bytes.writerIndex
+        Framing(text).appendPlain(to: &batches[shard].bytes)
     }
 
     // MARK: Answers from the store
@@ -264,6 +273,41 @@ extension RelayMessage.Message {
         .init(
             epoch: epoch, seq: seq, tag: tag, previousTag: previousTag,
             element: .init(text: ByteBuffer(bytes: frame), origin: originSession, id: id, ts: ts))
+    }
+}
+
+/// One text on its way into the batches of the shards: compressed at most once, whoever takes it.
+struct Framing {
+    private enum Compressed {
+        case untried
+        case longer
+        case frame(ByteBuffer)
+    }
+
+    private let text: UnsafeRawBufferPointer
+    private var compressed = Compressed.untried
+
+    init(_ text: UnsafeRawBufferPointer) {
+        self.text = text
+    }
+
+    func appendPlain(to bytes: inout ByteBuffer) -> Range<Int> {
+        let start = bytes.writerIndex
+        WebSocketFrame.appendText(text, to: &bytes)
+        return start..<bytes.writerIndex
+    }
+
+    /// `nil`, with nothing appended, when that is not worth it.
+    mutating func appendCompressed(to bytes: inout ByteBuffer, with compressor: FrameCompressor?) -> Range<Int>? {
+        if case .untried = compressed {
+            var frame = ByteBuffer()
+            let isShorter = compressor?.append(text, opcode: .text, to: &frame) ?? false
+            compressed = isShorter ? .frame(frame) : .longer
+        }
+        guard case .frame(let frame) = compressed else { return nil }
+        let start = bytes.writerIndex
+        bytes.writeImmutableBuffer(frame)
+        return start..<bytes.writerIndex
     }
 }
 

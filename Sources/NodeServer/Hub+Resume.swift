@@ -53,10 +53,10 @@ extension Hub {
         let id = record.session
         if let known = directory[id], known.generation >= record.generation {
             // A later one was answered first.
-            return emit(.moved(id, connection: opening.connection), to: opening.shard)
+            return emit(.moved(id, connection: opening.connection), to: opening.lane.shard)
         }
         // The connection that had it here, if any, has it no more; the rooms stay.
-        if let former = sessions[id] { emit(.moved(id, connection: former.connection), to: former.shard) }
+        if let former = sessions[id] { emit(.moved(id, connection: former.connection), to: former.lane.shard) }
         unbind(id)
         detachedUntil[id] = nil
 
@@ -158,7 +158,7 @@ extension Hub {
         guard let entry = directory.removeValue(forKey: id) else { return }
         pendingEntries.remove(id)
         detachedUntil[id] = nil
-        if let session = sessions[id] { emit(.moved(id, connection: session.connection), to: session.shard) }
+        if let session = sessions[id] { emit(.moved(id, connection: session.connection), to: session.lane.shard) }
         unbind(id)
         stopHearing(entry.user, for: id)
         leaveRoomsLater(of: id)

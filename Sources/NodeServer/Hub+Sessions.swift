@@ -11,7 +11,7 @@ extension Hub {
     func open(_ opening: SessionOpening) {
         let id = opening.connection
         sessions[id] = HubSession(
-            user: opening.user, shard: opening.shard, connection: opening.connection, info: opening.info,
+            user: opening.user, lane: opening.lane, connection: opening.connection, info: opening.info,
             status: opening.status ?? .online, openDeadline: .now() + NodeConfiguration.joinDeadline,
             directs: opening.directs)
         openings.insert(id)
@@ -51,7 +51,7 @@ extension Hub {
             }
         }
         if let session = sessions[id] {
-            users[user]?.sessions[id] = session.shard
+            users[user]?.sessions[id] = session.lane
             users[user]?.detached.remove(id)
         } else {
             users[user]?.sessions[id] = nil
@@ -83,7 +83,7 @@ extension Hub {
                     session: id, secret: session.secret,
                     resumed: session.isResumed ? entry.record(id, owner: owner) : nil,
                     begunAt: session.isResumed ? nil : entry.begunAt)),
-            to: session.shard)
+            to: session.lane.shard)
         if let asked = session.directs { beginReplays(id, asked) }
     }
 
@@ -97,7 +97,7 @@ extension Hub {
 
     func refuse(_ id: SessionID, _ error: WireError) {
         guard let session = sessions[id], !session.isOpen else { return }
-        emit(.refused(connection: session.connection, error), to: session.shard)
+        emit(.refused(connection: session.connection, error), to: session.lane.shard)
         // One that goes on keeps its place: the client may try again.
         if session.isResumed { detach(id) } else { end(id) }
     }
@@ -134,9 +134,9 @@ extension Hub {
         stopHearing(session.user, for: id)
         for name in roomsOf[id] ?? [] {
             guard let room = rooms[name], let member = room.members[id] else { continue }
-            if member.isDelivered, let shard = member.shard { room.interest[shard] -= 1 }
+            if member.isDelivered, let lane = member.lane { room.interest[lane] -= 1 }
             room.members[id]?.isDelivered = false
-            room.members[id]?.shard = nil
+            room.members[id]?.lane = nil
             room.members[id]?.connection = nil
             // Who was still waiting for a first answer is in no room that could be kept.
             if !member.registration.isEstablished, directory[id]?.rooms[name] == nil { leave(name, id) }

@@ -3,6 +3,7 @@ import ClusterState
 import Logging
 import NIOCore
 import RedisClient
+import WebSocketTransport
 import WireProtocol
 
 /// The one place of a process where its sessions meet Redis. Confined to one event loop, that of the Redis connections.
@@ -80,6 +81,8 @@ final class Hub: @unchecked Sendable {
     private var nextHandle = 0
     private var outbox: [[ShardEvent]] = []
     var batches: [DeliveryBatch] = []
+    /// `nil` until a session takes compressed frames.
+    private(set) lazy var compressor = FrameCompressor()
     private var isTurnScheduled = false
     private var timer: RepeatedTask?
 
@@ -228,7 +231,7 @@ final class Hub: @unchecked Sendable {
 
     func reply(_ session: SessionID, _ text: [UInt8]) {
         guard let known = sessions[session] else { return }
-        emit(.reply(session, text: text), to: known.shard)
+        emit(.reply(session, text: text), to: known.lane.shard)
     }
 
     func unavailable(_ message: String? = nil) -> WireError {

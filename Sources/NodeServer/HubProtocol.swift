@@ -24,11 +24,24 @@ enum HubCommand: Sendable {
     case pageTaken(number: Int)
 }
 
+/// How a session takes what is sent to many: each format is made once for all of its sessions.
+enum FrameFormat: Int, CaseIterable, Sendable {
+    case plain
+    /// Of permessage-deflate, where that is shorter.
+    case compressed
+}
+
+/// The sessions of one shard that take one format.
+struct Lane: Hashable, Sendable {
+    let shard: Int
+    let format: FrameFormat
+}
+
 struct SessionOpening: Sendable {
     /// The session's id, unless one is resumed; until then and ever after the connection's name.
     let connection: SessionID
     let user: UserName
-    let shard: Int
+    let lane: Lane
     let client: String?
     let info: String?
     let status: PresenceStatus?
@@ -110,13 +123,21 @@ struct RoomHandle: Hashable, Sendable {
 struct DeliveryBatch: Sendable {
     struct Entry: Sendable {
         let room: RoomHandle
-        /// The frame for everybody else.
+        /// The frame for everybody else, in each format that somebody of the shard takes.
         let frame: Range<Int>
+        let compressed: Range<Int>
         /// The session that gets `own` in its place.
         let origin: SessionID?
         /// What the origin gets instead: its ack, or nothing.
         let own: Range<Int>
         let kind: FrameKind
+
+        func frame(_ format: FrameFormat) -> Range<Int> {
+            switch format {
+            case .plain: frame
+            case .compressed: compressed
+            }
+        }
     }
 
     /// A frame for sessions one by one: what was meant for a user.

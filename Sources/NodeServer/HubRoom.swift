@@ -19,7 +19,7 @@ final class HubRoom {
         let user: UserName
         let info: String?
         /// `nil` for one without a connection, and for an entry that Redis holds and that nobody here stands behind.
-        var shard: Int?
+        var lane: Lane?
         var connection: SessionID?
         /// What Redis is to hold of it, and the joins that wait for an answer.
         var registration: Registration<MemberStake, JoinRequest>
@@ -79,8 +79,7 @@ final class HubRoom {
     /// That of the last events, to see it turn.
     var epoch = ""
     var members: [SessionID: Member] = [:]
-    /// How many delivered members each shard has.
-    var interest: [Int]
+    var interest: Interest
     /// Members about whom something is due, or under way.
     var pending: Set<SessionID> = []
     var queue = PublishQueue<PendingPublish>()
@@ -107,7 +106,7 @@ final class HubRoom {
         self.name = name
         self.channel = channel
         self.handle = handle
-        self.interest = Array(repeating: 0, count: shardCount)
+        self.interest = Interest(shardCount: shardCount)
     }
 
     /// Who asked, if it still wants to be in and has the same connection.
@@ -128,12 +127,28 @@ final class HubRoom {
     }
 }
 
+/// How many delivered members a room has in each lane.
+struct Interest {
+    private var counts: [Int]
+
+    init(shardCount: Int) {
+        counts = Array(repeating: 0, count: shardCount * FrameFormat.allCases.count)
+    }
+
+    subscript(lane: Lane) -> Int {
+        get { counts[Self.index(lane)] }
+        set { counts[Self.index(lane)] = newValue }
+    }
+
+    private static func index(_ lane: Lane) -> Int { lane.shard * FrameFormat.allCases.count + lane.format.rawValue }
+}
+
 /// The sessions of one user in this process, and the subscription to what is meant for that user.
 struct HubUser {
     let channel: String
     var isHeard = false
-    /// Those with a connection, and its shard.
-    var sessions: [SessionID: Int] = [:]
+    /// Those with a connection, and where it is.
+    var sessions: [SessionID: Lane] = [:]
     /// Those that wait for their client to come back.
     var detached: Set<SessionID> = []
     /// The private rooms of which something was heard since the user came.
@@ -147,7 +162,7 @@ struct HubUser {
 /// A connection of this process that said who it is.
 struct HubSession {
     let user: UserName
-    let shard: Int
+    let lane: Lane
     let connection: SessionID
     var info: String?
     var status: PresenceStatus

@@ -38,6 +38,7 @@ package final class Node: Sendable {
         var limits = WebSocketLimits()
         limits.maximumMessageBytes = configuration.limits.messageBytes
         limits.maximumQueuedBytes = configuration.limits.outboundBytes
+        limits.allowsCompression = configuration.compression
         let server = try await HTTPServer.start(
             host: configuration.host, port: configuration.port, group: group, limits: limits,
             onRequest: { request, loop in routes.respond(to: request, on: loop) },

@@ -28,6 +28,8 @@ package struct NodeConfiguration: Sendable {
     package var history = HistoryRules()
     /// A publish is acknowledged when so many replicas have it.
     package var ackReplicas = 0
+    /// Agree on permessage-deflate with clients that offer it.
+    package var compression = false
 
     package struct Limits: Sendable {
         /// A session's frames a second; 0 lifts the limit.

@@ -224,7 +224,7 @@ extension Session {
             shard.send(
                 .open(
                     SessionOpening(
-                        connection: connectionID, user: user, shard: shard.index,
+                        connection: connectionID, user: user, lane: lane,
                         client: auth.client ?? claim.client, info: auth.info, status: auth.status, resume: resume,
                         directs: auth.directs)))
         case .acknowledge(let user):

@@ -15,6 +15,8 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     /// Names this connection alone.
     let connectionID: SessionID
     let shard: Shard
+    /// Where what is sent to many reaches it.
+    let lane: Lane
     /// Names the client instance that scopes publish ids; its own session unless the client gave one.
     var client: String
     /// What the upgrade request said.
@@ -51,6 +53,7 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
         self.connectionID = id
         self.claim = claim
         self.shard = shard
+        self.lane = Lane(shard: shard.index, format: connection.takesCompressedFrames ? .compressed : .plain)
         self.connection = connection
         self.requestID = requestID
         self.remoteAddress = remoteAddress

@@ -4,6 +4,12 @@ import NIOCore
 import WebSocketTransport
 import WireProtocol
 
+/// The members of one room who take one format.
+private struct Audience: Hashable {
+    let room: RoomHandle
+    let format: FrameFormat
+}
+
 /// The connections of one event loop, and the rooms that they are in. Confined to that loop.
 ///
 /// 1. Gives each session its commands' way to the hub: one hop a tick for all of them.
@@ -23,7 +29,9 @@ final class Shard: @unchecked Sendable {
     private(set) var isDraining = false
 
     private(set) var sessions: [SessionID: Session] = [:]
-    private var rooms: [RoomHandle: ShardRoom<Session>] = [:]
+    private var rooms: [Audience: ShardRoom<Session>] = [:]
+    /// Those in which sessions of this node can take what is sent to many.
+    private let formats: [FrameFormat]
     /// Rooms that got something in this turn of the loop.
     private var dirty: [ShardRoom<Session>] = []
     /// Rooms of which a tick is on its way in chunks.
@@ -45,6 +53,7 @@ final class Shard: @unchecked Sendable {
         self.configuration = configuration
         self.logger = logger
         self.random = FastRandom(seed: seed)
+        self.formats = configuration.compression ? FrameFormat.allCases : [.plain]
         self.wheel = HeartbeatWheel(
             interval: configuration.heartbeat.nanoseconds, timeout: configuration.heartbeatTimeout.nanoseconds,
             authenticationTimeout: configuration.authenticationTimeout.nanoseconds)
@@ -183,13 +192,14 @@ final class Shard: @unchecked Sendable {
         guard let session = sessions[id], session.joined(name) else { return }
         if let earlier = session.handles[name], earlier != handle { remove(session, from: earlier) }
         let room: ShardRoom<Session>
-        if let known = rooms[handle] {
+        let audience = Audience(room: handle, format: session.lane.format)
+        if let known = rooms[audience] {
             room = known
         } else {
             room = ShardRoom(
                 name: name, handle: handle, chunk: Self.chunk, maximumTick: configuration.limits.outboundBytes / 4,
                 pool: ticks)
-            rooms[handle] = room
+            rooms[audience] = room
         }
         // A join again: its answer speaks of a later moment than what this session is still to get.
         room.catchUp(session)
@@ -214,11 +224,12 @@ final class Shard: @unchecked Sendable {
     }
 
     private func remove(_ session: Session, from handle: RoomHandle) {
-        guard let room = rooms[handle] else { return }
+        let audience = Audience(room: handle, format: session.lane.format)
+        guard let room = rooms[audience] else { return }
         // Its own acks may be in it.
         room.catchUp(session)
         room.remove(session)
-        if room.isEmpty { rooms[handle] = nil }
+        if room.isEmpty { rooms[audience] = nil }
     }
 
     // MARK: Fan-out
@@ -226,18 +237,20 @@ final class Shard: @unchecked Sendable {
     private func deliver(_ batch: DeliveryBatch) {
         batch.bytes.withUnsafeReadableBytes { bytes in
             for entry in batch.entries {
-                if let origin = entry.origin, !entry.own.isEmpty,
-                    rooms[entry.room]?.contains(origin) != true
+                if let origin = entry.origin, !entry.own.isEmpty, let session = sessions[origin],
+                    rooms[Audience(room: entry.room, format: session.lane.format)]?.contains(origin) != true
                 {
                     // It left the room since; its answer comes all the same.
-                    sessions[origin]?.sendFrames(UnsafeRawBufferPointer(rebasing: bytes[entry.own]))
+                    session.sendFrames(UnsafeRawBufferPointer(rebasing: bytes[entry.own]))
                 }
-                guard let room = rooms[entry.room] else { continue }
-                if !room.isDirty {
-                    room.isDirty = true
-                    dirty.append(room)
+                for format in formats {
+                    guard let room = rooms[Audience(room: entry.room, format: format)] else { continue }
+                    if !room.isDirty {
+                        room.isDirty = true
+                        dirty.append(room)
+                    }
+                    room.append(entry, frame: entry.frame(format), in: bytes)
                 }
-                room.append(entry, in: bytes)
             }
             for direct in batch.directs {
                 for id in direct.sessions {
@@ -278,7 +291,9 @@ final class Shard: @unchecked Sendable {
     /// What is sent to one session next must not overtake what its rooms still owe it.
     private func catchUp(_ session: Session) {
         guard !dirty.isEmpty || sending > 0 else { return }
-        for handle in session.handles.values { rooms[handle]?.catchUp(session) }
+        for handle in session.handles.values {
+            rooms[Audience(room: handle, format: session.lane.format)]?.catchUp(session)
+        }
     }
 
     /// From any loop.

@@ -11,7 +11,7 @@ protocol FrameReceiver: AnyObject {
     func missedPresence(of room: RoomName)
 }
 
-/// The members that one shard has in one room, and what they are still to get. Confined to the shard's loop.
+/// The members that one shard has in one room, all of whom take the same format, and what they are still to get. Confined to the shard's loop.
 ///
 /// Members stand in a dense array, so that a fan-out walks memory in order; who leaves is replaced by the last one.
 ///
@@ -85,12 +85,13 @@ final class ShardRoom<Receiver: FrameReceiver> {
         indices[last.receiver.id] = index
     }
 
-    func append(_ entry: DeliveryBatch.Entry, in bytes: UnsafeRawBufferPointer) {
+    /// - Parameter frame: that of the entry in this room's format.
+    func append(_ entry: DeliveryBatch.Entry, frame: Range<Int>, in bytes: UnsafeRawBufferPointer) {
         if tick == nil { tick = pool.take() }
         if let origin = entry.origin, indices[origin] != nil {
-            tick?.append(bytes[entry.frame], kind: entry.kind, origin: origin, own: bytes[entry.own])
+            tick?.append(bytes[frame], kind: entry.kind, origin: origin, own: bytes[entry.own])
         } else {
-            tick?.append(bytes[entry.frame], kind: entry.kind)
+            tick?.append(bytes[frame], kind: entry.kind)
         }
         if end - tickStart >= maximumTick { sendEverything() }
     }

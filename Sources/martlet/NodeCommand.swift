@@ -109,6 +109,7 @@ extension NodeConfiguration {
         drainDeadline = settings.drain
         history = HistoryRules(settings)
         ackReplicas = settings.ackReplicas
+        compression = settings.compression == .on
     }
 
     /// Host name and port, with what a node name may not have replaced.

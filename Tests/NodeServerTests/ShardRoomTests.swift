@@ -42,9 +42,9 @@ struct ShardRoomTests {
         bytes.withUnsafeBytes {
             room.append(
                 .init(
-                    room: room.handle, frame: frame, origin: origin?.id, own: frame.upperBound..<bytes.count, kind: kind
-                ),
-                in: $0)
+                    room: room.handle, frame: frame, compressed: frame, origin: origin?.id,
+                    own: frame.upperBound..<bytes.count, kind: kind),
+                frame: frame, in: $0)
         }
     }
 

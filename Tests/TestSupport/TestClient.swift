@@ -30,6 +30,9 @@ package final class TestClient: Sendable, SocketHandler {
         package var violations: [String] = []
         fileprivate var head: HTTPHead?
         fileprivate var refused: HTTPAnswer?
+        /// What the server agreed on in `Sec-WebSocket-Extensions`.
+        package var extensions: String?
+        package var compressedMessages = 0
     }
 
     package struct Options: Sendable {
@@ -235,6 +238,7 @@ package final class TestClient: Sendable, SocketHandler {
         var head: HTTPHead?
         var refused: HTTPAnswer?
         var violations: [String] = []
+        var compressed = 0
         reading.withLock { reading in
             if reading.isUpgraded {
                 reading.frames.append(bytes)
@@ -254,6 +258,7 @@ package final class TestClient: Sendable, SocketHandler {
                     }
                     head = whole
                     reading.isUpgraded = true
+                    reading.frames.allowsCompression = whole["sec-websocket-extensions"] != nil
                     reading.head[whole.length...].withUnsafeBytes { reading.frames.append($0) }
                 } catch {
                     violations.append("\(error)")
@@ -265,15 +270,17 @@ package final class TestClient: Sendable, SocketHandler {
                 news.append(event)
             }
             violations += reading.frames.violations[known...]
+            compressed = reading.frames.compressedMessages
         }
-        digest(news, head: head, refused: refused, violations: violations)
+        digest(news, head: head, refused: refused, violations: violations, compressed: compressed)
     }
 
     private func digest(
         _ news: [ServerFrameParser.Event],
         head: HTTPHead?,
         refused: HTTPAnswer?,
-        violations: [String]
+        violations: [String],
+        compressed: Int
     ) {
         var violations = violations
         var messages: [JSON] = []
@@ -313,7 +320,11 @@ package final class TestClient: Sendable, SocketHandler {
             heard.pongs += pongs
             heard.binary += binary
             heard.violations += violations
-            if let head { heard.head = head }
+            heard.compressedMessages = compressed
+            if let head {
+                heard.head = head
+                heard.extensions = head["sec-websocket-extensions"]
+            }
             if let refused { heard.refused = refused }
         }
     }

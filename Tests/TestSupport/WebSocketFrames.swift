@@ -1,3 +1,5 @@
+import CZlib
+
 /// A frame as a client sends it (RFC 6455 section 5.2). Every field can be wrong, to see what a server does.
 package struct ClientFrame: Sendable {
     package enum Opcode {
@@ -84,6 +86,9 @@ struct ServerFrameParser {
     private var fragments: (opcode: UInt8, payload: [UInt8])?
     private(set) var violations: [String] = []
     private var hasClosed = false
+    /// The server may send compressed messages (RFC 7692); what it sends at all in one frame.
+    var allowsCompression = false
+    private(set) var compressedMessages = 0
 
     mutating func append(_ bytes: UnsafeRawBufferPointer) {
         buffer.append(contentsOf: bytes)
@@ -99,7 +104,7 @@ struct ServerFrameParser {
         return nil
     }
 
-    private typealias Frame = (isFinal: Bool, opcode: UInt8, payload: [UInt8])
+    private typealias Frame = (isFinal: Bool, isCompressed: Bool, opcode: UInt8, payload: [UInt8])
 
     private mutating func frame() -> Frame? {
         buffer.withUnsafeBufferPointer { bytes -> (Frame, Int, [String])? in
@@ -108,7 +113,8 @@ struct ServerFrameParser {
             var problems: [String] = []
             let first = bytes[start]
             let second = bytes[start + 1]
-            if first & 0x70 != 0 { problems.append("reserved bits \(first >> 4 & 7)") }
+            let isCompressed = allowsCompression && first & 0x40 != 0
+            if first & (isCompressed ? 0x30 : 0x70) != 0 { problems.append("reserved bits \(first >> 4 & 7)") }
             if second & 0x80 != 0 { problems.append("a masked frame") }
             var length = Int(second & 0x7F)
             var header = 2
@@ -127,7 +133,7 @@ struct ServerFrameParser {
             if second & 0x80 != 0 { header += 4 }
             guard available >= header + length else { return nil }
             let payload = Array(bytes[(start + header)..<(start + header + length)])
-            return ((first & 0x80 != 0, first & 0x0F, payload), header + length, problems)
+            return ((first & 0x80 != 0, isCompressed, first & 0x0F, payload), header + length, problems)
         }.map { frame, count, problems in
             start += count
             violations += problems
@@ -151,6 +157,7 @@ struct ServerFrameParser {
             return frame.isFinal ? whole(message.opcode, message.payload) : nil
         case 1, 2:
             if fragments != nil { violations.append("a new message inside another") }
+            if frame.isCompressed { return expanded(frame) }
             if frame.isFinal { return whole(frame.opcode, frame.payload) }
             fragments = (frame.opcode, frame.payload)
             return nil
@@ -175,6 +182,33 @@ struct ServerFrameParser {
             violations.append("the opcode \(frame.opcode)")
             return nil
         }
+    }
+
+    private mutating func expanded(_ frame: Frame) -> Event? {
+        guard frame.isFinal, let message = Self.inflated(frame.payload) else {
+            violations.append("a compressed message that cannot be read")
+            return nil
+        }
+        compressedMessages += 1
+        return whole(frame.opcode, message)
+    }
+
+    /// As a peer without context takeover reads it.
+    private static func inflated(_ payload: [UInt8]) -> [UInt8]? {
+        var stream = z_stream()
+        guard inflateInit2_(&stream, -15, ZLIB_VERSION, CInt(MemoryLayout<z_stream>.size)) == Z_OK else { return nil }
+        defer { inflateEnd(&stream) }
+        var input = payload + [0x00, 0x00, 0xFF, 0xFF]
+        var output = [UInt8](repeating: 0, count: 4 << 20)
+        let count = input.withUnsafeMutableBufferPointer { input in
+            output.withUnsafeMutableBufferPointer { output -> Int? in
+                (stream.next_in, stream.avail_in) = (input.baseAddress, CUnsignedInt(input.count))
+                (stream.next_out, stream.avail_out) = (output.baseAddress, CUnsignedInt(output.count))
+                guard inflate(&stream, Z_SYNC_FLUSH) == Z_OK, stream.avail_in == 0 else { return nil }
+                return output.count - Int(stream.avail_out)
+            }
+        }
+        return count.map { Array(output.prefix($0)) }
     }
 
     private func whole(_ opcode: UInt8, _ payload: [UInt8]) -> Event {
