@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Why a run of the load generator could not start or go on; one sentence for the terminal.
@@ -22,7 +23,7 @@ package struct Endpoint: Sendable, Equatable {
 
     package init(_ url: String) throws(LoadError) {
         guard let start = ["ws://", "http://"].first(where: url.hasPrefix) else {
-            throw LoadError("'\(url)' is no address of the form ws://host:port/ws (TLS is not spoken here yet)")
+            throw LoadError("'\(url)' is no address of the form ws://host:port/ws (wss:// is not spoken here yet)")
         }
         let rest = url.dropFirst(start.count)
         let authority = rest.prefix { $0 != "/" && $0 != "?" }
@@ -89,7 +90,7 @@ package struct Endpoint: Sendable, Equatable {
     }
 }
 
-/// Sends all bytes on a blocking socket.
+/// Sends all bytes; waits up to 5 s at a time while the socket takes none.
 func sendAll(_ bytes: [UInt8], to socket: Int32) throws(LoadError) {
     var sent = 0
     while sent < bytes.count {
@@ -97,36 +98,31 @@ func sendAll(_ bytes: [UInt8], to socket: Int32) throws(LoadError) {
             send(socket, $0.baseAddress.map { $0 + sent }, $0.count - sent, Int32(MSG_NOSIGNAL))
         }
         if n < 0 && errno == EINTR { continue }
+        if n < 0 && errno == EAGAIN {
+            var polled = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
+            if poll(&polled, 1, 5000) != 0 { continue }
+            errno = EAGAIN
+        }
         guard n > 0 else { throw .system("the server stopped reading") }
         sent += n
     }
 }
 
-/// Reads an HTTP response head on a blocking socket: its status, and the bytes after the head that came with it.
-func readResponseHead(from socket: Int32) throws(LoadError) -> (status: Int, rest: [UInt8]) {
-    var head: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 4096)
-    let end = Array("\r\n\r\n".utf8)
-    while head.count < 65536 {
-        let n = recv(socket, &chunk, chunk.count, 0)
-        if n < 0 && errno == EINTR { continue }
-        guard n >= 0 else { throw .system("no answer to the request") }
-        guard n > 0 else { throw LoadError("the server closed the connection before it answered") }
-        head.append(contentsOf: chunk[..<n])
-        guard let at = firstRange(of: end, in: head) else { continue }
-        let line = String(decoding: head.prefix { $0 != 13 }, as: UTF8.self)
-        let words = line.split(separator: " ")
-        guard words.count > 1, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]) else {
-            throw LoadError("the server answered '\(line.prefix(60))', which is no HTTP")
-        }
-        return (status, Array(head[(at + end.count)...]))
+/// The status of an HTTP response and the length of its head; nil when it is not whole yet.
+func responseHead(_ bytes: UnsafeRawBufferPointer) throws(LoadError) -> (status: Int, count: Int)? {
+    let end: StaticString = "\r\n\r\n"
+    guard let base = bytes.baseAddress,
+        let found = memmem(base, bytes.count, end.utf8Start, end.utf8CodeUnitCount)
+    else {
+        if bytes.count >= 65536 { throw LoadError("the server's response head is over 64 KiB") }
+        return nil
     }
-    throw LoadError("the server's response head is over 64 KiB")
-}
-
-private func firstRange(of needle: [UInt8], in bytes: [UInt8]) -> Int? {
-    guard bytes.count >= needle.count else { return nil }
-    return (0...(bytes.count - needle.count)).first { bytes[$0..<($0 + needle.count)].elementsEqual(needle) }
+    let line = String(decoding: bytes.prefix { $0 != 13 }, as: UTF8.self)
+    let words = line.split(separator: " ")
+    guard words.count > 1, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]) else {
+        throw LoadError("the server answered '\(line.prefix(60))', which is no HTTP")
+    }
+    return (status, UnsafeRawPointer(found) - base + end.utf8CodeUnitCount)
 }
 
 /// The status with which an endpoint answers a plain GET.
@@ -136,5 +132,17 @@ package func httpStatus(of endpoint: Endpoint, timeoutSeconds: Int) throws(LoadE
     defer { close(socket) }
     let request = "GET \(endpoint.target) HTTP/1.1\r\nHost: \(endpoint.authority)\r\nConnection: close\r\n\r\n"
     try sendAll(Array(request.utf8), to: socket)
-    return try readResponseHead(from: socket).status
+    var head: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 4096)
+    while true {
+        let n = recv(socket, &chunk, chunk.count, 0)
+        if n < 0 && errno == EINTR { continue }
+        guard n >= 0 else { throw .system("no answer to the request") }
+        guard n > 0 else { throw LoadError("the server closed the connection before it answered") }
+        head.append(contentsOf: chunk[..<n])
+        let answer = head.withUnsafeBytes { bytes in
+            Result { () throws(LoadError) in try responseHead(bytes) }
+        }
+        if let (status, _) = try answer.get() { return status }
+    }
 }

@@ -15,6 +15,7 @@ package struct Histogram: Sendable {
     }
 
     package mutating func add(_ other: Histogram) {
+        guard other.count > 0 else { return }
         for slot in counts.indices { counts[slot] += other.counts[slot] }
         count += other.count
         maximum = max(maximum, other.maximum)

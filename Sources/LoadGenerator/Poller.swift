@@ -2,45 +2,50 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// What a scenario does with what its connections receive. Lives on one poller's thread.
-protocol FrameSink: Sendable {
-    /// A text message. What `send` is given leaves on the same connection.
+/// What a scenario does with its connections. Lives on one poller's thread.
+protocol Driver: Sendable {
+    /// Called once, before anything else.
+    mutating func begin(_ wire: inout Wire)
+    /// A text message.
     /// - Parameter now: monotonic nanoseconds when its bytes were read.
-    mutating func received(_ message: Scan, on connection: Int, at now: UInt64, send: (_ text: [UInt8]) -> Void)
-    /// The connection ended without our asking.
-    mutating func lost(_ connection: Int, because reason: String)
-    /// All that was ready has been read.
-    mutating func finishedBurst()
+    mutating func received(_ message: Scan, on slot: Int, at now: UInt64, _ wire: inout Wire)
+    /// All messages of one read have been handed over.
+    mutating func finishedRead(on slot: Int, _ wire: inout Wire)
+    /// A connection that we closed has ended, with the server's close frame.
+    mutating func closed(_ slot: Int, _ wire: inout Wire)
+    /// A connection could not begin, or ended without our asking.
+    mutating func lost(_ slot: Int, because reason: String)
+    /// All that was ready has been read, or the poller was rung, or the time has come that was asked for.
+    /// - Returns: when to call this next at the latest, in monotonic nanoseconds.
+    mutating func finishedBurst(_ wire: inout Wire) -> UInt64?
 }
 
 /// One thread with an epoll set, reading WebSocket connections as cheaply as the kernel allows: one receive buffer for all, one
-/// `recv` a wake-up and connection. All that its connections and its sink know stays on that thread.
-final class Poller<Sink: FrameSink>: Sendable {
-    private struct Inbox {
-        var arrivals: [(socket: Int32, number: Int)] = []
+/// `recv` a wake-up and connection. All that its connections and its driver know stays on that thread.
+final class Poller<D: Driver>: Sendable {
+    private struct Box {
         var isStopping = false
-        var sink: Sink?
-    }
-
-    private struct Connection {
-        let socket: Int32
-        let number: Int
-        var reader = FrameReader()
+        var driver: D?
     }
 
     private let epoll: Int32
     private let wake: Int32
-    private let inbox: Mutex<Inbox>
+    private let targets: [Target]
+    private let box: Mutex<Box>
     private let thread: Mutex<pthread_t?>
 
     /// Starts the thread.
-    init(sink: Sink) throws(LoadError) {
+    init(_ driver: D, targets: [Target]) throws(LoadError) {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         wake = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         guard epoll >= 0 && wake >= 0 else { throw .system("no epoll set") }
-        inbox = Mutex(Inbox(sink: sink))
+        self.targets = targets
+        box = Mutex(Box(driver: driver))
         thread = Mutex(nil)
-        watch(wake, slot: Int.max)
+        var event = epoll_event()
+        event.events = UInt32(EPOLLIN.rawValue)
+        event.data.u64 = UInt64.max
+        epoll_ctl(epoll, EPOLL_CTL_ADD, wake, &event)
         var handle = pthread_t()
         let failure = pthread_create(
             &handle,
@@ -56,111 +61,116 @@ final class Poller<Sink: FrameSink>: Sendable {
         thread.withLock { $0 = handle }
     }
 
-    /// Hands over a connection after its `welcome`.
-    func adopt(_ socket: Int32, number: Int) {
-        inbox.withLock { $0.arrivals.append((socket, number)) }
-        ring(wake)
+    /// Has ``Driver/finishedBurst(_:)`` called.
+    func ring() {
+        LoadGenerator.ring(wake)
     }
 
-    /// Ends the thread, closes its connections and gives back the sink; nil if it was stopped before.
-    func stop() -> Sink? {
-        inbox.withLock { $0.isStopping = true }
-        ring(wake)
+    /// Ends the thread, closes its connections and gives back the driver; nil if it was stopped before.
+    func stop() -> D? {
         guard let handle = thread.withLock({ $0.take() }) else { return nil }
+        box.withLock { $0.isStopping = true }
+        ring()
         pthread_join(handle, nil)
         close(epoll)
         close(wake)
-        return inbox.withLock { $0.sink.take() }
-    }
-
-    private func watch(_ socket: Int32, slot: Int) {
-        var event = epoll_event()
-        event.events = UInt32(EPOLLIN.rawValue)
-        event.data.u64 = UInt64(slot)
-        epoll_ctl(epoll, EPOLL_CTL_ADD, socket, &event)
+        return box.withLock { $0.driver.take() }
     }
 
     private func run() {
-        guard var sink = inbox.withLock({ $0.sink.take() }) else { return }
-        var connections: [Connection] = []
-        var writer = FrameWriter()
+        guard var driver = box.withLock({ $0.driver.take() }) else { return }
+        var wire = Wire(epoll: epoll, targets: targets)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 17, alignment: 16)
-        defer { buffer.deallocate() }
-        var events = [epoll_event](repeating: epoll_event(), count: 1024)
-        var isRunning = true
-        while isRunning {
-            let ready = epoll_wait(epoll, &events, Int32(events.count), -1)
-            for event in events.prefix(Int(max(0, ready))) {
-                if event.data.u64 == UInt64(Int.max) {
-                    isRunning = takeIn(&connections)
-                    continue
-                }
-                let slot = Int(event.data.u64)
-                let n = recv(connections[slot].socket, buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
-                if n < 0 && (errno == EAGAIN || errno == EINTR) { continue }
-                guard n > 0 else {
-                    drop(connections[slot], &sink, because: n == 0 ? "end of stream" : String(cString: strerror(errno)))
-                    continue
-                }
-                handle(UnsafeRawBufferPointer(rebasing: buffer[..<n]), &connections[slot], &sink, &writer)
-            }
-            sink.finishedBurst()
+        let events = UnsafeMutableBufferPointer<epoll_event>.allocate(capacity: 1024)
+        defer {
+            buffer.deallocate()
+            events.deallocate()
         }
-        let goodbye = writer.close(1000)
-        for connection in connections {
-            _ = goodbye.withUnsafeBytes {
-                send(connection.socket, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
+        driver.begin(&wire)
+        var next = driver.finishedBurst(&wire)
+        while !box.withLock({ $0.isStopping }) {
+            let ready = wait(for: events, until: next)
+            for index in 0..<max(0, ready) {
+                if events[index].data.u64 == UInt64.max {
+                    var drained: UInt64 = 0
+                    read(wake, &drained, 8)
+                } else {
+                    handle(Int(events[index].data.u64), into: buffer, &driver, &wire)
+                }
             }
-            close(connection.socket)
+            next = driver.finishedBurst(&wire)
+            for failure in wire.takeFailures() {
+                wire.forget(failure.slot, resets: true)
+                driver.lost(failure.slot, because: failure.reason)
+            }
         }
-        inbox.withLock { [sink] in $0.sink = sink }
+        wire.closeAll()
+        box.withLock { [driver] in $0.driver = driver }
     }
 
-    private func takeIn(_ connections: inout [Connection]) -> Bool {
-        var drained: UInt64 = 0
-        read(wake, &drained, 8)
-        let (arrivals, isStopping) = inbox.withLock { inbox in
-            defer { inbox.arrivals.removeAll() }
-            return (inbox.arrivals, inbox.isStopping)
-        }
-        for arrival in arrivals {
-            connections.append(Connection(socket: arrival.socket, number: arrival.number))
-            watch(arrival.socket, slot: connections.count - 1)
-        }
-        return !isStopping
-    }
-
-    private func handle(
-        _ bytes: UnsafeRawBufferPointer,
-        _ connection: inout Connection,
-        _ sink: inout Sink,
-        _ writer: inout FrameWriter
-    ) {
+    /// `epoll_wait` counts in milliseconds, `ppoll` in nanoseconds.
+    private func wait(for events: UnsafeMutableBufferPointer<epoll_event>, until next: UInt64?) -> Int {
+        guard let next else { return Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), -1)) }
         let now = nanoseconds()
-        let socket = connection.socket
-        let number = connection.number
-        var end: String?
-        let fault = connection.reader.read(bytes) { frame in
+        if next > now {
+            var polled = pollfd(fd: epoll, events: Int16(POLLIN), revents: 0)
+            let left = Int(min(next - now, 1_000_000_000))
+            var bound = timespec(tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000)
+            if ppoll(&polled, 1, &bound, nil) <= 0 { return 0 }
+        }
+        return Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), 0))
+    }
+
+    private func handle(_ slot: Int, into buffer: UnsafeMutableRawBufferPointer, _ driver: inout D, _ wire: inout Wire)
+    {
+        let phase = wire.phase(of: slot)
+        switch phase {
+        case .unused: return
+        case .connecting: return wire.connected(slot)
+        case .upgrading, .open, .closing: break
+        }
+        let n = recv(wire.socket(of: slot), buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
+        if n < 0 && (errno == EAGAIN || errno == EINTR) { return }
+        guard n > 0 else {
+            let reason = n == 0 ? "end of stream" : String(cString: strerror(errno))
+            return end(slot, because: reason, &driver, &wire)
+        }
+        let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<n])
+        if wire.hasPartial(slot) {
+            wire.takePartial(slot, with: bytes).withUnsafeBytes { take($0, of: slot, &driver, &wire) }
+        } else {
+            take(bytes, of: slot, &driver, &wire)
+        }
+    }
+
+    private func take(_ bytes: UnsafeRawBufferPointer, of slot: Int, _ driver: inout D, _ wire: inout Wire) {
+        let now = nanoseconds()
+        var rest = bytes
+        if wire.phase(of: slot) == .upgrading {
+            guard let head = wire.upgraded(slot, by: bytes) else { return wire.keepPartial(slot, bytes[...]) }
+            rest = UnsafeRawBufferPointer(rebasing: bytes[head...])
+        }
+        var frames = FrameCursor(rest)
+        while let frame = frames.next() {
             switch frame.opcode {
-            case 1:
-                sink.received(Scan(payload: frame.payload), on: number, at: now) { text in
-                    try? sendAll(writer.text(text), to: socket)
-                }
-            case 9: try? sendAll(writer.pong(frame.payload), to: socket)
+            case 1: driver.received(Scan(payload: frame.payload), on: slot, at: now, &wire)
+            case 9: wire.pong(frame.payload, on: slot)
             case 8:
                 let code = frame.payload.prefix(2).reduce(0) { $0 << 8 | Int($1) }
-                end = "closed with \(code) \(String(decoding: frame.payload.dropFirst(2), as: UTF8.self))"
+                let reason = String(decoding: frame.payload.dropFirst(2), as: UTF8.self)
+                return end(slot, because: "closed with \(code) \(reason)", &driver, &wire)
             default: break
             }
         }
-        if let reason = end ?? fault { drop(connection, &sink, because: reason) }
+        if let fault = frames.fault { return end(slot, because: fault, &driver, &wire) }
+        wire.keepPartial(slot, rest[frames.position...])
+        driver.finishedRead(on: slot, &wire)
     }
 
-    /// The descriptor stays open until the end, so that its number cannot be another connection's.
-    private func drop(_ connection: Connection, _ sink: inout Sink, because reason: String) {
-        epoll_ctl(epoll, EPOLL_CTL_DEL, connection.socket, nil)
-        shutdown(connection.socket, Int32(SHUT_RDWR))
-        sink.lost(connection.number, because: reason)
+    private func end(_ slot: Int, because reason: String, _ driver: inout D, _ wire: inout Wire) {
+        let wasClosing = wire.phase(of: slot) == .closing
+        wire.forget(slot, resets: true)
+        if wasClosing { driver.closed(slot, &wire) } else { driver.lost(slot, because: reason) }
     }
 }
 

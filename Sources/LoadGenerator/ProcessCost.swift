@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// What the kernel says of a process at one moment.
@@ -22,35 +23,47 @@ package struct ProcessCost: Sendable {
     package let pid: Int32
     package let name: String
     package let cpuSeconds: Double
+    /// Bytes of resident memory: before the first connection, at the first of the two moments, at the second.
+    package let residentAtStart: Int
     package let residentBefore: Int
     package let residentAfter: Int
 }
 
-/// Samples processes at the start of a measurement and again at its end.
+/// Samples processes before a run, at the start of its measurement and at its end.
 struct ProcessWatch {
-    private let before: [(pid: Int32, sample: ProcessSample)]
+    private let pids: [Int32]
+    private let atStart: [ProcessSample]
+    private var before: [ProcessSample]
 
     init(_ pids: [Int32]) throws(LoadError) {
-        var samples: [(Int32, ProcessSample)] = []
-        for pid in pids { samples.append((pid, try ProcessSample(of: pid))) }
-        before = samples
+        self.pids = pids
+        atStart = try Self.samples(of: pids)
+        before = atStart
+    }
+
+    /// The measurement starts.
+    mutating func mark() throws(LoadError) {
+        before = try Self.samples(of: pids)
     }
 
     func finish() throws(LoadError) -> [ProcessCost] {
-        var costs: [ProcessCost] = []
-        for (pid, start) in before {
-            let end = try ProcessSample(of: pid)
-            costs.append(
-                ProcessCost(
-                    pid: pid,
-                    name: String(readText("/proc/\(pid)/comm").prefix { $0 != "\n" }),
-                    cpuSeconds: Double(end.cpuNanoseconds - start.cpuNanoseconds) / 1e9,
-                    residentBefore: start.resident,
-                    residentAfter: end.resident
-                )
+        let after = try Self.samples(of: pids)
+        return pids.indices.map { index in
+            ProcessCost(
+                pid: pids[index],
+                name: String(readText("/proc/\(pids[index])/comm").prefix { $0 != "\n" }),
+                cpuSeconds: Double(after[index].cpuNanoseconds - before[index].cpuNanoseconds) / 1e9,
+                residentAtStart: atStart[index].resident,
+                residentBefore: before[index].resident,
+                residentAfter: after[index].resident
             )
         }
-        return costs
+    }
+
+    private static func samples(of pids: [Int32]) throws(LoadError) -> [ProcessSample] {
+        var samples: [ProcessSample] = []
+        for pid in pids { samples.append(try ProcessSample(of: pid)) }
+        return samples
     }
 }
 

@@ -5,129 +5,105 @@ import Glibc
 struct FrameWriter {
     private var state = UInt64.random(in: 1 ... .max)
 
-    mutating func text(_ payload: some Collection<UInt8>) -> [UInt8] {
-        frame(opcode: 1, payload)
+    mutating func text(_ payload: [UInt8], to bytes: inout [UInt8]) {
+        payload.withUnsafeBytes { frame(opcode: 1, $0, to: &bytes) }
     }
 
-    mutating func pong(_ payload: some Collection<UInt8>) -> [UInt8] {
-        frame(opcode: 10, payload)
+    mutating func pong(_ payload: UnsafeRawBufferPointer) -> [UInt8] {
+        var bytes: [UInt8] = []
+        frame(opcode: 10, payload, to: &bytes)
+        return bytes
     }
 
     mutating func close(_ code: UInt16) -> [UInt8] {
-        frame(opcode: 8, [UInt8(code >> 8), UInt8(code & 0xFF)])
+        var bytes: [UInt8] = []
+        withUnsafeBytes(of: code.bigEndian) { frame(opcode: 8, $0, to: &bytes) }
+        return bytes
     }
 
-    private mutating func frame(opcode: UInt8, _ payload: some Collection<UInt8>) -> [UInt8] {
+    private mutating func frame(opcode: UInt8, _ payload: UnsafeRawBufferPointer, to bytes: inout [UInt8]) {
         let count = payload.count
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(count + 14)
         bytes.append(0x80 | opcode)
         if count < 126 {
             bytes.append(0x80 | UInt8(count))
         } else if count < 65536 {
-            bytes.append(contentsOf: [0x80 | 126, UInt8(count >> 8), UInt8(count & 0xFF)])
+            bytes.append(0x80 | 126)
+            withUnsafeBytes(of: UInt16(count).bigEndian) { bytes.append(contentsOf: $0) }
         } else {
             bytes.append(0x80 | 127)
-            bytes.append(contentsOf: (0..<8).map { UInt8(truncatingIfNeeded: count >> (56 - 8 * $0)) })
+            withUnsafeBytes(of: UInt64(count).bigEndian) { bytes.append(contentsOf: $0) }
         }
         state ^= state << 13
         state ^= state >> 7
         state ^= state << 17
-        let key = (0..<4).map { UInt8(truncatingIfNeeded: state >> (16 + 8 * $0)) }
-        bytes.append(contentsOf: key)
-        for (index, byte) in payload.enumerated() { bytes.append(byte ^ key[index & 3]) }
-        return bytes
+        let key = UInt32(truncatingIfNeeded: state >> 16)
+        withUnsafeBytes(of: key) { bytes.append(contentsOf: $0) }
+        let start = bytes.count
+        bytes.append(contentsOf: payload)
+        bytes.withUnsafeMutableBytes { Self.mask(UnsafeMutableRawBufferPointer(rebasing: $0[start...]), key) }
+    }
+
+    /// - Parameter key: its bytes in the order of memory.
+    private static func mask(_ bytes: UnsafeMutableRawBufferPointer, _ key: UInt32) {
+        let wide = UInt64(key) << 32 | UInt64(key)
+        var at = 0
+        while at + 8 <= bytes.count {
+            let word = bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self)
+            bytes.storeBytes(of: word ^ wide, toByteOffset: at, as: UInt64.self)
+            at += 8
+        }
+        withUnsafeBytes(of: key) { key in
+            for rest in at..<bytes.count { bytes[rest] ^= key[rest & 3] }
+        }
     }
 }
 
-/// Cuts a server's byte stream into frames, in place as long as a read ends where a frame ends.
-struct FrameReader {
+/// Walks through the frames that lie whole in what a server sent.
+struct FrameCursor {
     struct Frame {
         let opcode: UInt8
-        /// Valid only during the call that hands it over.
+        /// As long-lived as the bytes given to the cursor.
         let payload: UnsafeRawBufferPointer
     }
 
-    /// The start of a frame whose rest has not come yet.
-    private var partial: [UInt8] = []
+    private let bytes: UnsafeRawBufferPointer
+    /// Where the first frame begins that has not been handed over.
+    private(set) var position = 0
+    /// What a server must not send us: a masked, fragmented, compressed or huge frame. No frame comes after it.
+    private(set) var fault: String?
 
-    /// - Returns: what a server must not send us (a masked, fragmented, compressed or huge frame), or nil.
-    mutating func read(_ bytes: UnsafeRawBufferPointer, _ each: (Frame) -> Void) -> String? {
-        if partial.isEmpty {
-            let (used, fault) = Self.frames(in: bytes, each)
-            if fault == nil && used < bytes.count { partial.append(contentsOf: bytes[used...]) }
-            return fault
+    init(_ bytes: UnsafeRawBufferPointer) {
+        self.bytes = bytes
+    }
+
+    mutating func next() -> Frame? {
+        let left = bytes.count - position
+        guard left >= 2, fault == nil else { return nil }
+        let first = bytes[position]
+        let length7 = Int(bytes[position + 1])
+        if first & 0xF0 != 0x80 || first & 0x0F == 0 { return refuse("a fragmented or compressed frame") }
+        if length7 & 0x80 != 0 { return refuse("a masked frame") }
+        var head = 2
+        var length = length7
+        if length7 == 126 {
+            head = 4
+            guard left >= head else { return nil }
+            length = Int(bytes[position + 2]) << 8 | Int(bytes[position + 3])
+        } else if length7 == 127 {
+            head = 10
+            guard left >= head else { return nil }
+            let wide = bytes.loadUnaligned(fromByteOffset: position + 2, as: UInt64.self)
+            guard UInt64(bigEndian: wide) <= 16 << 20 else { return refuse("a frame over 16 MiB") }
+            length = Int(UInt64(bigEndian: wide))
         }
-        partial.append(contentsOf: bytes)
-        let (used, fault) = partial.withUnsafeBytes { Self.frames(in: $0, each) }
-        partial.removeSubrange(0..<used)
-        return fault
+        guard left >= head + length else { return nil }
+        let start = position + head
+        position = start + length
+        return Frame(opcode: first & 0x0F, payload: UnsafeRawBufferPointer(rebasing: bytes[start..<position]))
     }
 
-    private static func frames(in bytes: UnsafeRawBufferPointer, _ each: (Frame) -> Void) -> (used: Int, fault: String?)
-    {
-        var at = 0
-        while bytes.count - at >= 2 {
-            let first = bytes[at]
-            let length7 = Int(bytes[at + 1])
-            var head = 2
-            var length = length7
-            if first & 0xF0 != 0x80 || first & 0x0F == 0 { return (at, "a fragmented or compressed frame") }
-            if length7 & 0x80 != 0 { return (at, "a masked frame") }
-            if length7 >= 126 {
-                let width = length7 == 126 ? 2 : 8
-                head += width
-                guard bytes.count - at >= head else { break }
-                length = bytes[(at + 2)..<(at + head)].reduce(0) { ($0 & 0x7F_FFFF_FFFF_FFFF) << 8 | Int($1) }
-                if length > 16 << 20 { return (at, "a frame over 16 MiB") }
-            }
-            guard bytes.count - at - head >= length else { break }
-            let start = at + head
-            each(
-                Frame(opcode: first & 0x0F, payload: UnsafeRawBufferPointer(rebasing: bytes[start..<(start + length)]))
-            )
-            at = start + length
-        }
-        return (at, nil)
-    }
-}
-
-/// What the scenarios look at in a server's message, without parsing the rest of it.
-struct Scan {
-    let payload: UnsafeRawBufferPointer
-
-    /// Whether the message is of this type; Martlet writes `type` first.
-    func isType(_ type: StaticString) -> Bool {
-        let start: StaticString = "{\"type\":\""
-        let count = start.utf8CodeUnitCount + type.utf8CodeUnitCount
-        guard payload.count > count, let base = payload.baseAddress else { return false }
-        return memcmp(base, start.utf8Start, start.utf8CodeUnitCount) == 0
-            && memcmp(base + start.utf8CodeUnitCount, type.utf8Start, type.utf8CodeUnitCount) == 0
-            && payload[count] == UInt8(ascii: "\"")
-    }
-
-    /// The whole number after the first `"seq":`. A quote inside a JSON string is escaped, so no text can look like this key.
-    var seq: Int64? { number(after: "\"seq\":") }
-
-    private func number(after key: StaticString) -> Int64? {
-        guard let base = payload.baseAddress,
-            let found = memmem(base, payload.count, key.utf8Start, key.utf8CodeUnitCount)
-        else { return nil }
-        var at = UnsafeRawPointer(found) - base + key.utf8CodeUnitCount
-        var value: Int64 = 0
-        let first = at
-        while at < payload.count, case let digit = payload[at], digit >= 48 && digit <= 57, at - first < 18 {
-            value = value * 10 + Int64(digit - 48)
-            at += 1
-        }
-        return at > first ? value : nil
-    }
-
-    var text: String { String(decoding: payload, as: UTF8.self) }
-
-    /// What to say of an error.
-    var refusal: String {
-        let hint = text.contains("rate_limited") ? " (lift its limits with MARTLET_LIMIT_MESSAGES_PER_SECOND=0)" : ""
-        return "the server answered \(text)\(hint)"
+    private mutating func refuse(_ reason: String) -> Frame? {
+        fault = reason
+        return nil
     }
 }

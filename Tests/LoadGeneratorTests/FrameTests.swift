@@ -13,17 +13,19 @@ struct FrameTests {
         return [0x81] + length + payload
     }
 
+    /// Reads as a connection does: what is not whole is kept for the next piece.
     private func read(_ bytes: [UInt8], inPiecesOf size: Int) -> (texts: [String], fault: String?) {
-        var reader = FrameReader()
+        var kept: [UInt8] = []
         var texts: [String] = []
-        var at = 0
-        while at < bytes.count {
-            let piece = Array(bytes[at..<min(bytes.count, at + size)])
-            let fault = piece.withUnsafeBytes {
-                reader.read($0) { texts.append(String(decoding: $0.payload, as: UTF8.self)) }
+        for start in stride(from: 0, to: bytes.count, by: size) {
+            kept += bytes[start..<min(bytes.count, start + size)]
+            let (used, fault) = kept.withUnsafeBytes { piece in
+                var frames = FrameCursor(piece)
+                while let frame = frames.next() { texts.append(String(decoding: frame.payload, as: UTF8.self)) }
+                return (frames.position, frames.fault)
             }
             if let fault { return (texts, fault) }
-            at += size
+            kept.removeSubrange(..<used)
         }
         return (texts, nil)
     }
@@ -49,7 +51,8 @@ struct FrameTests {
         var writer = FrameWriter()
         for count in [0, 125, 126, 65535, 65536] {
             let payload = (0..<count).map { UInt8(truncatingIfNeeded: $0) }
-            let bytes = writer.text(payload)
+            var bytes: [UInt8] = []
+            writer.text(payload, to: &bytes)
             let extended = count < 126 ? 0 : count < 65536 ? 2 : 8
             #expect(bytes.count == 2 + extended + 4 + count)
             #expect(bytes[0] == 0x81 && bytes[1] & 0x80 != 0)
@@ -68,6 +71,33 @@ struct FrameTests {
             #expect(scan.seq == 42)
         }
         Array(#"{"type":"pong"}"#.utf8).withUnsafeBytes { #expect(Scan(payload: $0).seq == nil) }
+    }
+
+    @Test("a message carries when it was due and its number, and both are found in what a server makes of it")
+    func stamp() throws {
+        var text = Text(room: "a", bytes: 20)
+        for (due, id) in [(UInt64(0), 1), (1_234_567_890_123_456_789, 99_999_999), (.max, 100_000_001)] {
+            let message = text.message(due: due, id: id)
+            message.withUnsafeBytes {
+                #expect(Scan(payload: $0).stamp == due)
+                #expect(Text.isID(Scan(payload: $0).id, id))
+                #expect(!Text.isID(Scan(payload: $0).id, id + 1))
+                #expect(Scan(payload: $0).isType("message"))
+            }
+        }
+        Array(#"{"type":"message","text":"hello, 16 letters"}"#.utf8).withUnsafeBytes {
+            #expect(Scan(payload: $0).stamp == nil)
+        }
+    }
+
+    @Test("an HTTP head is found when it is whole, and what is none is refused")
+    func head() throws {
+        func head(_ text: String) throws -> Int? {
+            try Array(text.utf8).withUnsafeBytes { try responseHead($0)?.count }
+        }
+        #expect(try head("HTTP/1.1 101 Switching\r\nA: b\r\n\r\nrest") == 32)
+        #expect(try head("HTTP/1.1 101 Switching\r\n\r") == nil)
+        #expect(throws: LoadError.self) { try head("SSH-2.0\r\n\r\n") }
     }
 }
 

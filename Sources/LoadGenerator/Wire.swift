@@ -1,0 +1,178 @@
+import CLinux
+import Glibc
+
+/// The connections of one poller's thread, by slot: 0, 1, 2 … A slot can be used again once its connection has ended.
+struct Wire {
+    enum Phase {
+        case unused
+        /// TCP is not established yet.
+        case connecting
+        /// The request of the handshake is sent, its answer not whole.
+        case upgrading
+        case open
+        /// We sent a close frame.
+        case closing
+    }
+
+    struct Failure {
+        let slot: Int
+        let reason: String
+    }
+
+    private struct Connection {
+        var socket: Int32 = -1
+        var phase = Phase.unused
+        var user = ""
+        var target = 0
+        /// What came of a head or a frame whose rest has not come yet.
+        var partial: [UInt8] = []
+    }
+
+    private let epoll: Int32
+    private let targets: [Target]
+    private var connections: [Connection] = []
+    private var opened = Int.random(in: 0..<1024)
+    private var writer = FrameWriter()
+    private var failures: [Failure] = []
+
+    init(epoll: Int32, targets: [Target]) {
+        self.epoll = epoll
+        self.targets = targets
+    }
+
+    func phase(of slot: Int) -> Phase { connections[slot].phase }
+
+    func socket(of slot: Int) -> Int32 { connections[slot].socket }
+
+    /// Begins a handshake; how it ends the driver is told.
+    /// - Parameters:
+    ///   - target: which of the endpoints, over their count.
+    ///   - user: who connects, for servers that run without authentication.
+    mutating func open(_ slot: Int, to target: Int, user: String) {
+        while connections.count <= slot { connections.append(Connection()) }
+        let target = target % targets.count
+        opened += 1
+        let socket = targets[target].connect(opened)
+        guard socket >= 0 else { return failed(slot, "cannot connect") }
+        connections[slot] = Connection(socket: socket, phase: .connecting, user: user, target: target)
+        var event = epoll_event()
+        event.events = UInt32(EPOLLOUT.rawValue)
+        event.data.u64 = UInt64(slot)
+        epoll_ctl(epoll, EPOLL_CTL_ADD, socket, &event)
+    }
+
+    /// Sends one message or several, made with ``append(_:to:)``.
+    mutating func send(_ frames: [UInt8], on slot: Int) {
+        do {
+            try sendAll(frames, to: connections[slot].socket)
+        } catch {
+            failures.append(Failure(slot: slot, reason: error.description))
+        }
+    }
+
+    mutating func send(text: [UInt8], on slot: Int) {
+        var frame: [UInt8] = []
+        append(text, to: &frame)
+        send(frame, on: slot)
+    }
+
+    mutating func append(_ text: [UInt8], to frames: inout [UInt8]) {
+        writer.text(text, to: &frames)
+    }
+
+    /// Begins to close with 1000; the driver is told when the server has hung up too.
+    mutating func close(_ slot: Int) {
+        guard connections[slot].phase == .open else { return }
+        connections[slot].phase = .closing
+        send(writer.close(1000), on: slot)
+    }
+
+    /// Says goodbye on all that are open, and closes all.
+    mutating func closeAll() {
+        let goodbye = writer.close(1000)
+        for slot in connections.indices where connections[slot].socket >= 0 {
+            if connections[slot].phase == .open {
+                let socket = connections[slot].socket
+                _ = goodbye.withUnsafeBytes {
+                    Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
+                }
+            }
+            forget(slot, resets: false)
+        }
+    }
+
+    // MARK: What the poller calls.
+
+    mutating func takeFailures() -> [Failure] {
+        defer { failures.removeAll() }
+        return failures
+    }
+
+    mutating func pong(_ payload: UnsafeRawBufferPointer, on slot: Int) {
+        send(writer.pong(payload), on: slot)
+    }
+
+    /// TCP is established, or could not be.
+    mutating func connected(_ slot: Int) {
+        let socket = connections[slot].socket
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        var reason: Int32 = 0
+        getsockopt(socket, SOL_SOCKET, SO_ERROR, &reason, &length)
+        errno = reason
+        guard reason == 0 else { return failed(slot, "cannot connect") }
+        connections[slot].phase = .upgrading
+        send(targets[connections[slot].target].request(user: connections[slot].user), on: slot)
+        var event = epoll_event()
+        event.events = UInt32(EPOLLIN.rawValue)
+        event.data.u64 = UInt64(slot)
+        epoll_ctl(epoll, EPOLL_CTL_MOD, socket, &event)
+    }
+
+    /// - Returns: how many of these bytes are the head of the answer that opened the connection; nil when it is not whole,
+    ///   or not the one that was due.
+    mutating func upgraded(_ slot: Int, by bytes: UnsafeRawBufferPointer) -> Int? {
+        let endpoint = targets[connections[slot].target].endpoint
+        do throws(LoadError) {
+            guard let (status, count) = try responseHead(bytes) else { return nil }
+            guard status == 101 else {
+                let hint = status == 503 ? " (lift its limit with MARTLET_LIMIT_UPGRADES_PER_SECOND=0)" : ""
+                throw LoadError("\(endpoint.authority)\(endpoint.target) answered \(status) where 101 was due\(hint)")
+            }
+            connections[slot].phase = .open
+            return count
+        } catch {
+            failures.append(Failure(slot: slot, reason: error.description))
+            return nil
+        }
+    }
+
+    func hasPartial(_ slot: Int) -> Bool { !connections[slot].partial.isEmpty }
+
+    /// What was kept of this connection, with what came now behind it.
+    mutating func takePartial(_ slot: Int, with bytes: UnsafeRawBufferPointer) -> [UInt8] {
+        var whole = connections[slot].partial
+        connections[slot].partial = []
+        whole.append(contentsOf: bytes)
+        return whole
+    }
+
+    mutating func keepPartial(_ slot: Int, _ bytes: UnsafeRawBufferPointer.SubSequence) {
+        if !bytes.isEmpty { connections[slot].partial.append(contentsOf: bytes) }
+    }
+
+    /// - Parameter resets: leaves no TIME_WAIT behind, for when the server has hung up already.
+    mutating func forget(_ slot: Int, resets: Bool) {
+        guard connections[slot].socket >= 0 else { return }
+        if resets {
+            var option = linger(l_onoff: 1, l_linger: 0)
+            let size = socklen_t(MemoryLayout<linger>.size)
+            setsockopt(connections[slot].socket, SOL_SOCKET, SO_LINGER, &option, size)
+        }
+        Glibc.close(connections[slot].socket)
+        connections[slot] = Connection()
+    }
+
+    private mutating func failed(_ slot: Int, _ what: String) {
+        failures.append(Failure(slot: slot, reason: LoadError.system(what).description))
+    }
+}
