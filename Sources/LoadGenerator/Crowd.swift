@@ -66,6 +66,7 @@ struct Crowd: Driver {
     private var held: [Int] = []
     private var open = OpenPage()
     private var frames: [UInt8] = []
+    private var hint = Scan.Hint()
 
     init(
         members: [Member],
@@ -99,7 +100,9 @@ struct Crowd: Driver {
             let room = members[slot].room
             if rooms[room].burst == 0 { touched.append(room) }
             rooms[room].burst += 1
-            guard let due = message.stamp else { return control.fail("somebody else publishes to \(roomName(slot))") }
+            guard let due = message.stamp(&hint) else {
+                return control.fail("somebody else publishes to \(roomName(slot))")
+            }
             open.page.deliveryLatency.record(now > due ? now - due : 0)
         } else if message.isType("ack") {
             acknowledged(message, on: slot, at: now)
@@ -132,7 +135,7 @@ struct Crowd: Driver {
     /// Whether this is the next message of the room.
     private mutating func takes(_ message: Scan, on slot: Int) -> Bool {
         let due = members[slot].lastSeq + 1
-        guard message.seq == due else {
+        guard message.seq(&hint) == due else {
             control.fail("member \(members[slot].number) expected seq \(due) and got \(message.text.prefix(120))")
             return false
         }

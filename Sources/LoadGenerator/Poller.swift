@@ -95,7 +95,7 @@ final class Poller<D: Driver>: Sendable {
                     var drained: UInt64 = 0
                     read(wake, &drained, 8)
                 } else {
-                    handle(Int(events[index].data.u64), into: buffer, &driver, &wire)
+                    handle(events[index], into: buffer, &driver, &wire)
                 }
             }
             next = driver.finishedBurst(&wire)
@@ -121,19 +121,33 @@ final class Poller<D: Driver>: Sendable {
         return Int(epoll_wait(epoll, events.baseAddress, Int32(events.count), 0))
     }
 
-    private func handle(_ slot: Int, into buffer: UnsafeMutableRawBufferPointer, _ driver: inout D, _ wire: inout Wire)
-    {
-        let phase = wire.phase(of: slot)
-        switch phase {
+    private func handle(
+        _ event: epoll_event, into buffer: UnsafeMutableRawBufferPointer, _ driver: inout D, _ wire: inout Wire
+    ) {
+        let slot = Int(event.data.u64)
+        switch wire.phase(of: slot) {
         case .unused: return
         case .connecting: return wire.connected(slot)
         case .upgrading, .open, .closing: break
         }
+        // What is left after a short read is the end of the stream alone, and that is said in the event.
+        let isEnding = event.events & (EPOLLRDHUP.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0
+        while true {
+            let n = readOnce(slot, into: buffer, &driver, &wire)
+            guard n == buffer.count || n > 0 && isEnding, wire.phase(of: slot) != .unused else { return }
+        }
+    }
+
+    /// - Returns: how many bytes came; 0 when there were none, or the connection has ended.
+    private func readOnce(
+        _ slot: Int, into buffer: UnsafeMutableRawBufferPointer, _ driver: inout D, _ wire: inout Wire
+    ) -> Int {
         let n = recv(wire.socket(of: slot), buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
-        if n < 0 && (errno == EAGAIN || errno == EINTR) { return }
+        if n < 0 && errno == EAGAIN { return 0 }
         guard n > 0 else {
             let reason = n == 0 ? "end of stream" : String(cString: strerror(errno))
-            return end(slot, because: reason, &driver, &wire)
+            end(slot, because: reason, &driver, &wire)
+            return 0
         }
         let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<n])
         if wire.hasPartial(slot) {
@@ -141,6 +155,7 @@ final class Poller<D: Driver>: Sendable {
         } else {
             take(bytes, of: slot, &driver, &wire)
         }
+        return n
     }
 
     private func take(_ bytes: UnsafeRawBufferPointer, of slot: Int, _ driver: inout D, _ wire: inout Wire) {

@@ -22,9 +22,21 @@ struct Scan {
     /// The number that we gave as an `id`.
     var id: Int64? { number(after: "\"id\":\"") }
 
+    /// Where a key was found in the message before: most likely it stands there again, which saves the search.
+    struct Hint {
+        fileprivate var seq = 0
+        fileprivate var text = 0
+    }
+
+    func seq(_ hint: inout Hint) -> Int64? {
+        end(of: "\"seq\":", near: &hint.seq).flatMap(number(at:))
+    }
+
     /// What ``Text`` put at the start of the text.
-    var stamp: UInt64? {
-        guard let start = end(of: "\"text\":\""), payload.count >= start + Text.stampBytes else { return nil }
+    func stamp(_ hint: inout Hint) -> UInt64? {
+        guard let start = end(of: "\"text\":\"", near: &hint.text), payload.count >= start + Text.stampBytes else {
+            return nil
+        }
         var value: UInt64 = 0
         for at in start..<(start + Text.stampBytes) {
             let digit = payload[at] &- UInt8(ascii: "a")
@@ -58,6 +70,17 @@ struct Scan {
             let found = memmem(base + start, payload.count - start, key.utf8Start, key.utf8CodeUnitCount)
         else { return nil }
         return UnsafeRawPointer(found) - base + key.utf8CodeUnitCount
+    }
+
+    private func end(of key: StaticString, near hint: inout Int) -> Int? {
+        let count = key.utf8CodeUnitCount
+        if let base = payload.baseAddress, payload.count >= hint + count, memcmp(base + hint, key.utf8Start, count) == 0
+        {
+            return hint + count
+        }
+        let found = end(of: key)
+        hint = found.map { $0 - count } ?? 0
+        return found
     }
 
     private func number(at start: Int) -> Int64? {

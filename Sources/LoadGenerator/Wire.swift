@@ -123,7 +123,8 @@ struct Wire {
         connections[slot].phase = .upgrading
         send(targets[connections[slot].target].request(user: connections[slot].user), on: slot)
         var event = epoll_event()
-        event.events = UInt32(EPOLLIN.rawValue)
+        // Edge-triggered: the kernel need not ask the socket again after it has been read to its end.
+        event.events = EPOLLIN.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
         event.data.u64 = UInt64(slot)
         epoll_ctl(epoll, EPOLL_CTL_MOD, socket, &event)
     }
