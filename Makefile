@@ -137,8 +137,9 @@ docs: build ## Write what comes from the code: .env.example, the settings in ope
 client: ## Write the martlet.js that nodes serve out of its source (needs esbuild).
 	@.ci/client.py
 
-bench: build ## Load a node of its own, in turns with the socket floor; takes three minutes.
-	@Tests/Peers/bench.sh $(MARTLET)
+bench: build ## Measure against the socket floor and a ws + redis server, write docs/performance.md; takes eight minutes.
+	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }
+	@Tests/Peers/bench.py $(MARTLET) $(ARGS)
 
 docker-check: ## Build the image, run a cluster of containers, send messages through it (docker, or podman and buildah).
 	@docker/check.sh
