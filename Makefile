@@ -137,7 +137,7 @@ docs: build ## Write what comes from the code: .env.example, the settings in ope
 client: ## Write the martlet.js that nodes serve out of its source (needs esbuild).
 	@.ci/client.py
 
-bench: build ## Measure against the socket floor and a ws + redis server, write docs/performance.md; takes eight minutes.
+bench: build ## Measure against the socket floor and a ws + redis server, write docs/performance.md; takes seven minutes.
 	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }
 	@Tests/Peers/bench.py $(MARTLET) $(ARGS)
 

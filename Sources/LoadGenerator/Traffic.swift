@@ -9,8 +9,8 @@ package struct LoadOptions: Sendable {
     package var warmUpSeconds = 1.0
     /// Processes of this machine whose CPU and memory are counted.
     package var pids: [Int32] = []
-    /// Threads that read, besides the one that publishes.
-    package var threads = 2
+    /// Threads that receive, besides the one that publishes. Each wake-up of one more costs the server, too.
+    package var threads = 1
     /// Seconds after which the figures so far are told; 0 tells none.
     package var interval = 0.0
 

@@ -40,8 +40,8 @@ struct BenchOptions: ParsableArguments {
     @Option(name: .customLong("pid"), help: "A process whose CPU and memory count; give it again for several.")
     var pids: [Int32] = []
 
-    @Option(help: "Threads that receive.")
-    var threads = 2
+    @Option(help: "Threads that receive, besides the one that publishes (default: one for two cores).")
+    var threads: Int?
 
     @Flag(help: "Print one JSON object instead of a table.")
     var json = false
@@ -50,7 +50,7 @@ struct BenchOptions: ParsableArguments {
         guard (0.1...1_000_000).contains(seconds ?? 1), (0...600).contains(warmUp) else {
             throw ValidationError("--seconds is 0.1 to 1000000 and --warm-up 0 to 600.")
         }
-        guard (1...64).contains(threads) else { throw ValidationError("--threads is 1 to 64.") }
+        guard (1...64).contains(threads ?? 1) else { throw ValidationError("--threads is 1 to 64.") }
     }
 
     func load(seconds usual: Double = 5) throws(LoadError) -> LoadOptions {
@@ -61,7 +61,7 @@ struct BenchOptions: ParsableArguments {
         options.seconds = seconds ?? usual
         options.warmUpSeconds = warmUp
         options.pids = pids
-        options.threads = threads
+        options.threads = threads ?? max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)) / 2)
         return options
     }
 

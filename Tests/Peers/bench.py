@@ -3,7 +3,7 @@
 publishing. Prints the figures as they come, and the four targets with how far they were met; a whole run also writes them
 into docs/performance.md.
 
-  Tests/Peers/bench.py MARTLET [--quick] [SECTION…]     sections: fanout rooms idle publish others (make bench)
+  Tests/Peers/bench.py MARTLET [--quick] [SECTION…]     sections: fanout rooms idle publish soak others (make bench)
 
 Nodes, Redis and the peers are its own, in a temporary folder, and end with it. A quick run or one of some sections writes
 nothing. The peer's libraries are Debian's node-ws and node-redis: those that are installed, else unpacked from the packages
@@ -267,6 +267,21 @@ class Bench:
         self.target("acked round trip of one client: p50", report["latency_ms"]["p50"], 1, " ms")
         self.processes.end(since)
 
+    def soak(self):
+        since = len(self.processes.running)
+        nodes, redis, urls = self.processes.cluster(1)
+        report = self.run(["soak", "--rooms", "300", "--members", "10", "--rate", "2000", "--interval", str(self.seconds)], urls,
+                          [*nodes, redis], seconds=6 * self.seconds)
+        for part in report["intervals"]:
+            node, store = part["processes"]
+            self.row("soak", f"{part['second']:.0f}", thousands(part["messages_per_second"]), f"{part['p50']:.2f}",
+                     f"{part['p99']:.2f}", f"{part['p99_9']:.2f}", f"{part['max']:.2f}", f"{node['cpu_percent']:.0f}",
+                     f"{node['resident_after'] / 2**20:.2f}", f"{store['resident_after'] / 2**20:.1f}")
+        # The first stretch fills what is allocated once: buffers of sockets that had no traffic yet.
+        grown = report["intervals"][-1]["processes"][0]["resident_after"] - report["intervals"][0]["processes"][0]["resident_after"]
+        self.target("memory that traffic adds, a connection", max(0, grown) / 1024 / report["connections"], 0.1, " KiB")
+        self.processes.end(since)
+
     def others(self):
         since = len(self.processes.running)
         nodes, redis, urls = self.processes.cluster(2)
@@ -303,6 +318,8 @@ TABLES = {
                 "martlet bench publish --publishers 256 --rooms N` and `martlet bench echo",
                 ["publishers", "acks a second", "p50 ms", "p99 ms", "p99.9 ms", "node, µs an ack", "Redis, µs, median of 3", "spread",
                  "bench, µs", "busiest"]),
+    "soak": ("Traffic for a while: 300 rooms of 10 on one node", "martlet bench soak --rooms 300 --members 10 --rate 2000 --interval 4",
+             ["second", "messages a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "node, % of a core", "node, MiB", "Redis, MiB"]),
     "others": ("Coming and going, on two nodes", "martlet bench connect` and `martlet bench presence [--rate 500]",
                ["what", "a second", "p50 ms", "p99 ms", "p99.9 ms", "nodes, µs each", "Redis, µs each", "bench, µs"]),
 }
