@@ -100,7 +100,10 @@ private struct Churners: Driver {
         var joins = 0
         var due: UInt64 = 0
         var roster = Roster()
+        /// Whether the answer to a request for the whole list is due.
         var isAsking = false
+        /// Whether a hole was seen since that request, so that its answer may be too old.
+        var asksAgain = false
         var agrees = false
     }
 
@@ -178,11 +181,16 @@ private struct Churners: Driver {
 
     private mutating func perceived(_ event: Scan, on slot: Int, _ wire: inout Wire) {
         guard clients[slot].turn == nil else { return }
-        if event.users(in: "\"members\":[") != nil { clients[slot].isAsking = false }
-        if clients[slot].roster.take(event) && !clients[slot].isAsking {
-            clients[slot].isAsking = true
-            wire.send(text: roomText("presence", names[clients[slot].room]), on: slot)
+        let hasHole = clients[slot].roster.take(event)
+        var mustAsk = hasHole
+        if event.users(in: "\"members\":[") != nil {
+            mustAsk = clients[slot].asksAgain
+            clients[slot].isAsking = false
         }
+        clients[slot].asksAgain = clients[slot].isAsking && (clients[slot].asksAgain || hasHole)
+        guard mustAsk, !clients[slot].isAsking else { return }
+        clients[slot].isAsking = true
+        wire.send(text: roomText("presence", names[clients[slot].room]), on: slot)
     }
 
     /// The next step of one who comes and goes; at the end those of even number stay.
