@@ -66,7 +66,8 @@ struct Roster {
     mutating func take(_ event: Scan) -> Bool {
         guard let version = event.presenceVersion else { return false }
         if let all = event.users(in: "\"members\":[") {
-            // An answer may be older than an event that came before it; the list is whole all the same.
+            // Read before an event that is known already: of no use.
+            guard version >= self.version else { return true }
             users = Set(all)
             self.version = version
             return false
@@ -184,7 +185,7 @@ private struct Churners: Driver {
         let hasHole = clients[slot].roster.take(event)
         var mustAsk = hasHole
         if event.users(in: "\"members\":[") != nil {
-            mustAsk = clients[slot].asksAgain
+            mustAsk = hasHole || clients[slot].asksAgain
             clients[slot].isAsking = false
         }
         clients[slot].asksAgain = clients[slot].isAsking && (clients[slot].asksAgain || hasHole)
