@@ -209,8 +209,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "CZlib", "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore,
-                nioPosix,
+                "CZlib", "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol", "RedisClient", logging,
+                nioCore, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -20,7 +20,7 @@ ALLOWED = {
     "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",
     "LoadGenerator": "WireProtocol Affinity CLinux",
     "MartletClient": f"WebSocketTransport WireProtocol {HTTP}",
-    "WebSocketTransport": f"COpenSSL {HTTP}",
+    "WebSocketTransport": f"COpenSSL CZlib {HTTP}",
     "ClusterState": "RedisClient ChatCore WireProtocol NIOCore",
     "ChatCore": "WireProtocol",
     "RedisClient": f"HiredisShim Logging {NIO}",
@@ -32,6 +32,7 @@ ALLOWED = {
     "HiredisShim": "CHiredis",
     "CHiredis": "",
     "COpenSSL": "",
+    "CZlib": "",
     "CLinux": "",
 }
 # The system's modules that any target may import.

@@ -141,7 +141,8 @@ struct RosterTests {
         #expect(take(&roster, #"{"type":"presence","joined":[],"left":[{"user":"u3"}],"count":1,"pv":11}"#))
         #expect(!take(&roster, #"{"type":"presence","members":[{"user":"u5"}],"count":1,"pv":11}"#))
         #expect(roster.users == [5])
-        #expect(take(&roster, #"{"type":"presence","members":[{"user":"u6"}],"count":1,"pv":10}"#), "too old: ask again")
+        #expect(
+            take(&roster, #"{"type":"presence","members":[{"user":"u6"}],"count":1,"pv":10}"#), "too old: ask again")
         #expect(roster.users == [5])
     }
 }
