@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MARTLET = os.environ.get("MARTLET_BIN") or str(ROOT / ".build/debug/martlet")
+MARTLET = os.environ.get("TEST_PROGRAM") or str(ROOT / ".build/debug/martlet")
 
 
 def clean_environment():

@@ -2,10 +2,10 @@ import Foundation
 import Glibc
 import Synchronization
 
-/// The program under test: beside the test bundle, or what MARTLET_BIN names.
+/// The program under test: beside the test bundle, or what TEST_PROGRAM names.
 package enum MartletProgram {
     package static let path: String = {
-        if let path = ProcessInfo.processInfo.environment["MARTLET_BIN"] { return path }
+        if let path = ProcessInfo.processInfo.environment["TEST_PROGRAM"] { return path }
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         return URL(fileURLWithPath: own).deletingLastPathComponent().appendingPathComponent("martlet").path
     }()
