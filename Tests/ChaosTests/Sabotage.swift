@@ -130,13 +130,16 @@ extension Sabotage {
         ) { $0.gaps > 0 && $0.has(.unsaid) },
         Sabotage(
             scenario: "FLUSHALL",
-            shows: "Leases and presence come back as they were",
-            protection: "a node whose lease Redis does not know enters all it has anew",
-            lines: [
-                "if node[1] ~= 'live' or node[2] ~= ARGV[2] then return { 0, 0, '0' } end":
-                    "if node[1] == 'dead' then return { 0, 0, '0' } end"
-            ], change: neverAgrees
-        ) { $0.has(.presence) },
+            shows: "Everybody is told that Redis forgot, and numbers of the two stories are not compared",
+            protection: "a room that begins anew has another epoch",
+            lines: noProof.merging(
+                [
+                    "if not epoch then epoch, seq, tag, last, swap = ARGV[2], 0, '-', 0, false end":
+                        "if not epoch then epoch, seq, tag, last, swap = 'same', 0, '-', 0, false end",
+                    "head = { epoch = ARGV[2], seq = 0,": "head = { epoch = 'same', seq = 0,",
+                ]
+            ) { $1 }, change: neverAgrees
+        ) { $0.gaps == 0 && $0.has(.unsaid) },
     ]
 
     private static let links = [
