@@ -197,12 +197,8 @@ extension Hub {
     func deliver(
         _ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult, recovered: Bool?, texts: [[UInt8]]
     ) {
-        guard let member = room.member(of: request), let lane = member.lane, let position = room.sequencer.position
-        else { return }
-        if !member.isDelivered {
-            room.members[request.session]?.isDelivered = true
-            room.interest[lane] += 1
-        }
+        guard let lane = room.member(of: request)?.lane, let position = room.sequencer.position else { return }
+        room.setDelivered(true, request.session)
         noteRoom(room.name, echo: request.echo, of: request.session)
         let joined = ServerMessage.joined(
             room: room.name, id: request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
@@ -220,11 +216,8 @@ extension Hub {
 
     func leave(_ name: RoomName, _ id: SessionID) {
         noteRoom(name, echo: nil, of: id)
-        guard let room = rooms[name], let member = room.members[id] else { return }
-        if member.isDelivered, let lane = member.lane {
-            room.members[id]?.isDelivered = false
-            room.interest[lane] -= 1
-        }
+        guard let room = rooms[name], room.members[id] != nil else { return }
+        room.setDelivered(false, id)
         _ = room.members[id]?.registration.wantNothing()
         settle(id, in: room)
     }

@@ -209,22 +209,19 @@ extension Hub {
         forget(entries)
         for (entry, outcome) in zip(entries, outcomes) {
             let pending = entry.element
+            func owed(_ ts: Int64, _ tag: String, _ epoch: String, isDuplicate: Bool) -> HubRoom.OwedAck {
+                HubRoom.OwedAck(
+                    session: pending.session, user: pending.publication.from, id: pending.id, ts: ts, epoch: epoch,
+                    tag: tag, isDuplicate: isDuplicate, deadline: entry.deadline)
+            }
             switch outcome {
             case .stored(let seq, let ts, let epoch),
                 // Stored by an earlier try, whose answer was lost.
                 .duplicate(let seq, let ts, pending.publication.tag, let epoch):
-                let owed = HubRoom.OwedAck(
-                    session: pending.session, user: pending.publication.from, id: pending.id, ts: ts, epoch: epoch,
-                    tag: pending.publication.tag,
-                    deadline: entry.deadline)
-                if !owe(seq, owed), replicaWait != nil {
-                    acknowledge(owed, seq, room: room)
-                }
+                let owed = owed(ts, pending.publication.tag, epoch, isDuplicate: false)
+                if !owe(seq, owed), replicaWait != nil { acknowledge(owed, seq, room: room) }
             case .duplicate(let seq, let ts, let tag, let epoch):
-                let owed = HubRoom.OwedAck(
-                    session: pending.session, user: pending.publication.from, id: pending.id, ts: ts, epoch: epoch,
-                    tag: tag, isDuplicate: true,
-                    deadline: entry.deadline)
+                let owed = owed(ts, tag, epoch, isDuplicate: true)
                 if !owe(seq, owed) { acknowledge(owed, seq, room: room) }
             case .idReused:
                 reply(pending.session, ServerMessage.error(WireError(.idReused), id: pending.id, room: room.string))

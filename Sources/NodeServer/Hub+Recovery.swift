@@ -148,12 +148,8 @@ extension Hub {
     /// All that was missed went out, and nothing came since: live from here.
     private func insert(_ recovery: Recovery, _ room: HubRoom, texts: [[UInt8]] = []) {
         let request = recovery.request
-        guard let member = room.member(of: request), let lane = member.lane
-        else { return }
-        if !member.isDelivered {
-            room.members[request.session]?.isDelivered = true
-            room.interest[lane] += 1
-        }
+        guard let lane = room.member(of: request)?.lane else { return }
+        room.setDelivered(true, request.session)
         noteRoom(room.name, echo: request.echo, of: request.session)
         emit(
             .joined(

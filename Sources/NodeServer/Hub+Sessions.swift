@@ -134,8 +134,7 @@ extension Hub {
         stopHearing(session.user, for: id)
         for name in roomsOf[id] ?? [] {
             guard let room = rooms[name], let member = room.members[id] else { continue }
-            if member.isDelivered, let lane = member.lane { room.interest[lane] -= 1 }
-            room.members[id]?.isDelivered = false
+            room.setDelivered(false, id)
             room.members[id]?.lane = nil
             room.members[id]?.connection = nil
             // Who was still waiting for a first answer is in no room that could be kept.

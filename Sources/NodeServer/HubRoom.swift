@@ -117,6 +117,13 @@ final class HubRoom {
         return member
     }
 
+    /// Whether the shard delivers to this member; the interest of its lane counts it.
+    func setDelivered(_ isDelivered: Bool, _ session: SessionID) {
+        guard let member = members[session], member.isDelivered != isDelivered, let lane = member.lane else { return }
+        members[session]?.isDelivered = isDelivered
+        interest[lane] += isDelivered ? 1 : -1
+    }
+
     /// Its join is under way, or what it missed is.
     func isComingIn(_ session: SessionID) -> Bool {
         members[session].map { $0.registration.wanted != nil && !$0.isDelivered } ?? false
