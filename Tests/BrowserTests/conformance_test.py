@@ -44,6 +44,9 @@ class Conformance(unittest.TestCase):
                 play.step(step)
             play.lines["bob"].silent = True
             self.window.script(online)
+            # What was on its way is no sign of life.
+            play.say_direct("alice" + play.suffix, "bob" + play.suffix, ["on its way"])
+            play.step({"client": "bob", "expect": "messages", "room": "dm", "texts": ["on its way"]})
             self.window.wait("the dead connection is given up", f"{state} === 'connecting'", 5)
             attempts = len(play.record("bob")["states"])
             time.sleep(1.5)  # so long the attempt hangs

@@ -9,7 +9,7 @@ class Line:
     def __init__(self, target):
         self.target = target
         self.blocked = False
-        self.silent = False  # what comes is swallowed, and all that follows on the same connection
+        self.silent = False  # what the client says is swallowed, and all that it says later on the same connection
         self._open = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -49,20 +49,19 @@ class Line:
                 server.settimeout(None)
                 with self._lock:
                     self._open |= {client, server}
-                dead = threading.Event()
-                back = threading.Thread(target=self._pump, args=(server, client, dead), daemon=True)
+                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
                 back.start()
-                self._pump(client, server, dead)
+                self._pump(client, server, lambda: self.silent)
                 back.join()
                 with self._lock:
                     self._open -= {client, server}
 
-    def _pump(self, source, target, dead):
+    def _pump(self, source, target, silent=lambda: False):
+        dead = False
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if self.silent:
-                    dead.set()
-                if not dead.is_set():
+                dead = dead or silent()
+                if not dead:
                     target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):

@@ -139,10 +139,12 @@ run({
     equal([client.chat.state, Socket.all.length], ["connecting", 4]);
     client.chat.close();
   },
-  "a connection that does not answer within two seconds when the line is back is replaced": async () => {
+  "a connection that does not answer within two seconds when the line is back is replaced, whatever lay in its socket": async () => {
     const client = enter(0);
-    client.socket().say({ type: "pong", id: "ping" });
+    const earlier = client.socket().of("ping")[0];
+    await tick(5);
     dispatchEvent(new Event("online"));
+    client.socket().say({ type: "pong", id: earlier.id }, { type: "presence", room: "r", diff: {} });
     equal([client.chat.state, client.socket().of("ping").length], ["online", 2]);
     await tick(2100);
     equal([client.chat.state, Socket.all.map(({ readyState }) => readyState)], ["connecting", [3, 1]]);
@@ -151,7 +153,7 @@ run({
   "a connection that answers when the line is back stays": async () => {
     const client = enter(0);
     dispatchEvent(new Event("online"));
-    client.socket().say({ type: "pong", id: "ping" });
+    pong(client);
     await tick(2100);
     equal([client.chat.state, Socket.all.length, client.socket().of("ping").length], ["online", 1, 2]);
     client.chat.close();
@@ -211,7 +213,7 @@ run({
         const { socket } = client;
         const known = socket().of("ping").length;
         const from = time;
-        client.socket().say({ type: "pong", id: "ping" });
+        pong(client);
         while (socket().of("ping").length === known && time - from < 200_000) {
           time += 1000;
           tick();
@@ -220,7 +222,7 @@ run({
       };
       equal(Array.from({ length: 4 }, silence), [21, 41, 61, 61]);
       time += 40;
-      client.socket().say({ type: "pong", id: "ping" });
+      pong(client);
       equal(client.chat.rtt, 40);
       client.socket().onclose({ code: 1006, reason: "" });
       client.chat.retryNow();

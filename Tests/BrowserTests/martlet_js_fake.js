@@ -50,6 +50,11 @@ async function back(client, code = 1006) {
   client.socket().say(welcome);
 }
 
+/** Answers the last ping. */
+function pong({ socket }) {
+  socket().say({ type: "pong", id: socket().of("ping").at(-1).id });
+}
+
 /** Calls back with [name, failure][]. */
 async function run(scenarios) {
   ({ Martlet, isRoomName } = await import("/martlet.js"));

@@ -75,7 +75,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	function wake() {
 		if (chat.state === "waiting" || (chat.state === "connecting" && now() - openedAt > 1e3)) return open();
-		pinged = false; // what came meanwhile was not looked at
+		pinged = ""; // what came meanwhile was not looked at, and frames that lie in the socket are no sign of life
 		ping();
 		clearTimeout(retry);
 		retry = setTimeout(() => (pinged || !online()) && lost(1006, "", true), after.wake);
@@ -98,7 +98,6 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		mine.onclose = on(({ code, reason }) => lost(code, reason));
 		mine.onmessage = on(({ data }) => {
 			heardAt = now();
-			pinged = false;
 			receive(JSON.parse(data));
 		});
 	}
@@ -175,7 +174,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		flush();
 		if (chat.state === "connecting" && time - openedAt > after.answer) return lost(1006, "no answer");
 		if (!online()) return;
-		if (pinged && !hidden() && time - pingAt > after.answer) return lost(1006, "no answer to ping");
+		if (pinged && !hidden() && time - Math.max(heardAt, pingAt) > after.answer) return lost(1006, "no answer to ping");
 		if (!hidden() && time - Math.max(heardAt, pingAt) > quiet) ping();
 		join([...rooms.values()].filter(({ retryAt }) => retryAt && time >= retryAt));
 		let asked = 0;
@@ -193,9 +192,8 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	function ping() {
 		if (pinged || !online()) return;
-		pinged = true;
-		pingAt = now();
-		say({ type: "ping", id: "ping" });
+		pinged = `${(pingAt = now())}`;
+		say({ type: "ping", id: pinged });
 	}
 
 	/** The server counts every frame, so each pays. */
@@ -412,8 +410,9 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		else if (type === "ack") acked(room, frame);
 		else if (type === "error") refused(frame);
 		else if (type === "reconnect") told = true; // once the node closes; until then all goes on
-		else if (type === "pong" && id === "ping") {
-			chat.rtt = now() - pingAt;
+		else if (type === "pong") {
+			chat.rtt = heardAt - id;
+			if (id === pinged) pinged = "";
 			quiet = Math.min(6e4, quiet * 2);
 		} else if (id !== undefined && answer(frame)) return;
 		else if (type === "joined" && room?.wanted) joined(room, frame);
