@@ -95,7 +95,7 @@ let package = Package(
         .target(
             name: "WebAssets",
             exclude: ["Client"],  // the source of Assets/martlet.js, which `make client` writes
-            resources: [.embedInCode("Assets")],
+            resources: [.embedInCode("Assets"), .embedInCode("Protocol")],
             swiftSettings: strict
         ),
         .target(name: "HiredisShim", dependencies: ["CHiredis"], linkerSettings: [.linkedLibrary("hiredis")]),

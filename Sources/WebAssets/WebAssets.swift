@@ -1,4 +1,4 @@
-/// One file of the chat page, embedded in the executable: a node reads nothing from disk.
+/// One file that nodes serve, embedded in the executable: a node reads nothing from disk.
 package struct WebAsset: Sendable {
     /// The path under which a node serves it, from its root.
     package let path: String
@@ -27,7 +27,7 @@ package struct WebAsset: Sendable {
     }
 }
 
-/// The chat page and the JavaScript client.
+/// The chat page, the JavaScript client, and what describes the protocol to programs.
 package enum WebAssets {
     /// What a node sends with every one of these files. The page has no inline script or style and asks no other
     /// host; `'self'` includes the WebSocket of the same origin (CSP level 3).
@@ -51,6 +51,9 @@ package enum WebAssets {
             WebAsset(
                 path: "/martlet.d.ts", contentType: "text/plain; charset=utf-8", bytes: PackageResources.martlet_d_ts),
             WebAsset(path: "/favicon.svg", contentType: "image/svg+xml", bytes: PackageResources.favicon_svg),
+            WebAsset(
+                path: "/protocol/schema.json", contentType: "application/schema+json; charset=utf-8",
+                bytes: PackageResources.schema_json),
         ]
     }()
 

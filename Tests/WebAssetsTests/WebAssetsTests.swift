@@ -65,6 +65,19 @@ struct WebAssetsTests {
         let expected = WireError.Code.allCases.map { "  \($0.rawValue): \"\($0.reason)\";" }
         #expect(types[start..<end] == expected.joined(separator: "\n"))
     }
+
+    @Test("The schema of the protocol names every numbered error as the servers do")
+    func schemaErrors() throws {
+        let schema = String(decoding: try #require(WebAssets.find(path: "/protocol/schema.json")).bytes, as: UTF8.self)
+        let start = try #require(schema.firstRange(of: "\"numberedError\": {\n")).upperBound
+        let end = try #require(schema[start...].firstRange(of: "]")).lowerBound
+        let rows = schema[start..<end].split(separator: "\n").dropFirst()
+            .map { $0.trimmingPrefix { $0 == " " } }.filter { !$0.isEmpty }
+        let expected = WireError.Code.allCases.map {
+            "{\"properties\": {\"code\": {\"const\": \($0.rawValue)}, \"reason\": {\"const\": \"\($0.reason)\"}}}"
+        }
+        #expect(rows.joined(separator: "\n") == expected.joined(separator: ",\n"))
+    }
 }
 
 extension String {
