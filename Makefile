@@ -10,15 +10,15 @@ MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
 PACKAGES := libhiredis-dev libssl-dev zlib1g-dev pkg-config
-# What the browser tests need besides.
+# What the browser and conformance tests need besides.
 TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser chaos lint format docs client bench docker-check clean
+.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos lint format docs client bench docker-check clean
 
 help: ## List the targets.
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: swift-there ## Install the apt packages that are missing (says which; asks sudo unless root).
 	@missing=""; \
@@ -28,7 +28,9 @@ deps: swift-there ## Install the apt packages that are missing (says which; asks
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	$(install_missing)
 
-deps-test: deps browser-there ## Install what the browser tests need: Chromium, its driver, Python.
+deps-test: deps deps-python browser-there ## Install what the browser and conformance tests need: Chromium, its driver, Python.
+
+deps-python:
 	@missing=""; \
 	for package in $(TEST_PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
@@ -90,9 +92,9 @@ down: ## End the cluster that `make up` started in this checkout, from another t
 	@if [ -x $(MARTLET) ]; then $(MARTLET) dev --down; else echo "No cluster runs here."; fi
 
 # One build for all tests; each group then runs even when one before it failed, and the end says which did.
-test: deps-test test-build ## Run all tests: unit, Redis, cluster, chaos, browser.
+test: deps-test test-build ## Run all tests: unit, Redis, cluster, chaos, browser, conformance.
 	@failed=""; \
-	for group in unit redis cluster chaos browser; do \
+	for group in unit redis cluster chaos browser conformance; do \
 		echo "== test-$$group"; \
 		$(MAKE) --no-print-directory SKIP_BUILD=1 test-$$group || failed="$$failed test-$$group"; \
 	done; \
@@ -122,6 +124,14 @@ chaos: build test-build ## Harm clusters under load for long, print what became 
 
 test-browser: test-build ## Run the chat page in headless Chromium.
 	@Tests/BrowserTests/run
+
+test-conformance: test-build ## Run a selection of the Autobahn test suite, half of its cases, in seconds.
+	@ECHO_SERVER=$(abspath .build/debug/EchoServer) Tests/Autobahn/run --short $(ARGS)
+
+# The suite is downloaded the first time (docs/conformance.md).
+conformance: deps deps-python ## Run all 517 cases of the Autobahn test suite; takes ten minutes (make conformance ARGS="--cases 7.*").
+	$(SWIFT) build -c release --product EchoServer
+	@ECHO_SERVER=$(abspath .build/release/EchoServer) Tests/Autobahn/run $(ARGS)
 
 lint: swift-there ## Check format, arrows between targets, docs, settings, docker files, Lua heads.
 	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }

@@ -112,9 +112,15 @@ let package = Package(
             path: "Tests/TestSupport",
             swiftSettings: strict
         ),
+        .executableTarget(
+            name: "EchoServer",
+            dependencies: ["WebSocketTransport", nioCore, nioHTTP1, nioPosix],
+            path: "Tests/EchoServer",
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "WireProtocolTests",
-            dependencies: ["WireProtocol"],
+            dependencies: ["TestSupport", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(

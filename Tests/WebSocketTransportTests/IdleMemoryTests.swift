@@ -11,27 +11,7 @@ private func environment(_ name: String) -> Int? {
 
 /// No tests of their own: what a person runs beside a tool.
 @Suite("By hand")
-struct EchoServerTests {
-    /// For the Autobahn suite and its like: `MARTLET_TEST_ECHO_PORT=9001 swift test --filter echoServer` serves echo on that
-    /// port for `MARTLET_TEST_ECHO_SECONDS` (300) seconds.
-    @Test("echo server", .enabled(if: environment("MARTLET_TEST_ECHO_PORT") != nil))
-    func echoServer() throws {
-        var limits = WebSocketLimits()
-        limits.maximumMessageBytes = 16 << 20
-        limits.maximumQueuedBytes = 64 << 20
-        limits.allowsCompression = true
-        let server = try HTTPServer.start(
-            host: "127.0.0.1",
-            port: environment("MARTLET_TEST_ECHO_PORT") ?? 0,
-            group: TestServer.group,
-            limits: limits,
-            onRequest: { _, loop in loop.makeSucceededFuture(HTTPResponse(status: .notFound)) },
-            onUpgrade: { _, _ in .accept { _ in Echo() } }
-        ).wait()
-        sleep(UInt32(environment("MARTLET_TEST_ECHO_SECONDS") ?? 300))
-        try server.close().wait()
-    }
-
+struct IdleMemoryTests {
     /// Resident memory that an idle connection costs the server's process, after each has sent and got one message.
     /// `MARTLET_TEST_IDLE=2000 swift test --filter idleMemory`; the clients are plain sockets of this process,
     /// which cost the kernel, not its heap.
