@@ -28,6 +28,14 @@ struct BadFrameTests {
     static let rows: [Row] = [
         Row("an unmasked frame", 1002, ClientFrame(Opcode.text, text: ping)) { $0.isMasked = false },
         Row("an unmasked empty frame", 1002, ClientFrame(Opcode.text)) { $0.isMasked = false },
+        Row("an unmasked ping", 1002, ClientFrame(Opcode.ping)) { $0.isMasked = false },
+        Row("an unmasked Close", 1002, ClientFrame.close(code: 1000)) { $0.isMasked = false },
+        Row(
+            "an unmasked continuation of a masked message",
+            1002,
+            ClientFrame(Opcode.text, text: "{", isFinal: false),
+            ClientFrame(Opcode.continuation, text: "}")
+        ) { $0.isMasked = false },
         Row("a continuation of nothing", 1002, ClientFrame(Opcode.continuation, text: ping)),
         Row(
             "a new message inside another",

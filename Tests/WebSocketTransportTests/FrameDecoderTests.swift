@@ -90,6 +90,12 @@ struct FrameDecoderTests {
         "refuses what RFC 6455 forbids, whole and byte by byte",
         arguments: [
             ([0x81, 0x05] + Array("hello".utf8), fails(1002, "unmasked frame")),
+            ([0x82, 0x00], fails(1002, "unmasked frame")),
+            ([0x88, 0x02, 0x03, 0xE8], fails(1002, "unmasked frame")),
+            ([0x89, 0x00], fails(1002, "unmasked frame")),
+            ([0x8A, 0x00], fails(1002, "unmasked frame")),
+            (clientFrame(0x01, [65]) + [0x80, 0x01, 0x42], fails(1002, "unmasked frame")),
+            (clientFrame(0x01, [65]) + [0x89, 0x00], fails(1002, "unmasked frame")),
             (clientFrame(0xC1, [65]), fails(1002, "reserved bits set")),
             (clientFrame(0xA1, [65]), fails(1002, "reserved bits set")),
             (clientFrame(0x91, [65]), fails(1002, "reserved bits set")),
