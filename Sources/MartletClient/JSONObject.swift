@@ -2,6 +2,8 @@ import WireProtocol
 
 /// A parsed JSON object whose members are read by name. Unknown ones cost nothing but their scan.
 struct JSONObject {
+    private static let maximumDepth = JSONScanner.maximumServerDepth
+
     private let bytes: [UInt8]
     private let range: Range<Int>
     private var members: [String: JSONValue] = [:]
@@ -17,7 +19,8 @@ struct JSONObject {
         var members: [String: JSONValue] = [:]
         let isObject = bytes.withUnsafeBytes { buffer in
             do {
-                try JSONScanner.scanObject(buffer, in: range) { (key, value) throws(JSONError) in
+                try JSONScanner.scanObject(buffer, in: range, maximumDepth: Self.maximumDepth) {
+                    (key, value) throws(JSONError) in
                     if let name = JSONText.string(key, in: buffer) { members[name] = value }
                 }
                 return true
@@ -65,7 +68,9 @@ struct JSONObject {
         guard let value = members[name], value.kind == .array else { return nil }
         var ranges: [Range<Int>] = []
         bytes.withUnsafeBytes { buffer in
-            try? JSONScanner.scanArray(buffer, in: value.range) { (element) throws(JSONError) in
+            try? JSONScanner.scanArray(
+                buffer, in: value.range, maximumDepth: Self.maximumDepth
+            ) { (element) throws(JSONError) in
                 if element.kind == .object { ranges.append(element.range) }
             }
         }

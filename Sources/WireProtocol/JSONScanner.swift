@@ -26,25 +26,33 @@ package enum JSONError: Error, Equatable {
 
 /// Walks RFC 8259 text once, without building anything: grammar is checked in full, values are handed out as ranges.
 ///
-/// The bytes are valid UTF-8 already (the transport has seen to that). Nesting is limited to ``maximumDepth``; of
-/// equal keys the last one counts, as in `JSON.parse`. A lone surrogate in an escape is grammar, and passes as it is.
+/// The bytes are valid UTF-8 already (the transport has seen to that). Nesting is limited; of equal keys the last one
+/// counts, as in `JSON.parse`. A lone surrogate in an escape is grammar, and passes as it is.
 package struct JSONScanner {
+    /// Levels in what a client may send.
     package static let maximumDepth = 64
+    /// Levels in what a server may send: a value of a client's message stands two levels deeper in a list of messages
+    /// or members.
+    package static let maximumServerDepth = maximumDepth + 2
 
     private let bytes: UnsafeRawBufferPointer
+    private let maximumDepth: Int
     private var index = 0
 
-    package init(_ bytes: UnsafeRawBufferPointer) {
+    package init(_ bytes: UnsafeRawBufferPointer, maximumDepth: Int = JSONScanner.maximumDepth) {
         self.bytes = bytes
+        self.maximumDepth = maximumDepth
     }
 
     /// Calls `body` for each member of the single object that the text must be.
     package static func scanObject(
         _ bytes: UnsafeRawBufferPointer,
         in range: Range<Int>? = nil,
+        maximumDepth: Int = JSONScanner.maximumDepth,
         _ body: (_ key: JSONValue, _ value: JSONValue) throws(JSONError) -> Void
     ) throws(JSONError) {
-        var scanner = JSONScanner(UnsafeRawBufferPointer(rebasing: bytes[0..<(range?.upperBound ?? bytes.count)]))
+        var scanner = JSONScanner(
+            UnsafeRawBufferPointer(rebasing: bytes[0..<(range?.upperBound ?? bytes.count)]), maximumDepth: maximumDepth)
         scanner.index = range?.lowerBound ?? 0
         scanner.skipWhitespace()
         try scanner.scanObject(depth: 1, body)
@@ -56,9 +64,11 @@ package struct JSONScanner {
     package static func scanArray(
         _ bytes: UnsafeRawBufferPointer,
         in range: Range<Int>,
+        maximumDepth: Int = JSONScanner.maximumDepth,
         _ body: (JSONValue) throws(JSONError) -> Void
     ) throws(JSONError) {
-        var scanner = JSONScanner(UnsafeRawBufferPointer(rebasing: bytes[0..<range.upperBound]))
+        var scanner = JSONScanner(
+            UnsafeRawBufferPointer(rebasing: bytes[0..<range.upperBound]), maximumDepth: maximumDepth)
         scanner.index = range.lowerBound
         try scanner.scanArray(depth: 1, body)
     }
@@ -104,7 +114,7 @@ package struct JSONScanner {
         depth: Int,
         _ body: (_ key: JSONValue, _ value: JSONValue) throws(JSONError) -> Void
     ) throws(JSONError) {
-        guard depth <= Self.maximumDepth else { throw .tooDeep }
+        guard depth <= maximumDepth else { throw .tooDeep }
         try expect(UInt8(ascii: "{"))
         skipWhitespace()
         if try peek() == UInt8(ascii: "}") {
@@ -137,7 +147,7 @@ package struct JSONScanner {
         depth: Int,
         _ body: (JSONValue) throws(JSONError) -> Void
     ) throws(JSONError) {
-        guard depth <= Self.maximumDepth else { throw .tooDeep }
+        guard depth <= maximumDepth else { throw .tooDeep }
         try expect(UInt8(ascii: "["))
         skipWhitespace()
         if try peek() == UInt8(ascii: "]") {

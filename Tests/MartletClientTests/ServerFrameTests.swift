@@ -128,6 +128,29 @@ struct ServerFrameTests {
         #expect(decode(#"{"type":"reconnect","delay_ms":9223372036854775807}"#) == .reconnect)
     }
 
+    @Test("Data and info nested as deep as a client may send them are read, also in lists")
+    func deepest() throws {
+        let brackets = JSONScanner.maximumDepth - 1
+        let deep = String(repeating: "[", count: brackets) + String(repeating: "]", count: brackets)
+        let sent = Array(#"{"type":"message","room":"general","data":\#(deep)}"#.utf8)
+        let body = try sent.withUnsafeBytes { bytes in
+            guard case .message(_, let payload) = try ClientMessage(decoding: bytes).body else { return [UInt8]() }
+            return MessageText.body(from: try UserName(validating: "bob"), payload: payload, in: bytes)
+        }
+        let room = try RoomName(validating: "general")
+        let element = MessageText.element(seq: 7, tag: "t", body: body, ts: 8, rawID: "")
+        let history = ServerMessage.history(room: room, id: nil, epoch: "e", messages: [element], more: false)
+        guard case .history(_, let read)? = ServerFrame(decoding: history) else { Issue.record("no history"); return }
+        #expect(read.messages.map(\.data) == [deep])
+
+        let info = #"{"a":\#(deep.dropFirst().dropLast())}"#
+        let auth = Array(#"{"type":"auth","info":\#(info)}"#.utf8)
+        _ = try auth.withUnsafeBytes { try ClientMessage(decoding: $0) }
+        let presence = ServerMessage.presence(
+            room: room, id: nil, members: [#"{"user":"bob","info":\#(info)}"#], count: 1, pv: 1)
+        #expect(ServerFrame(decoding: presence) != nil)
+    }
+
     @Test("A lone surrogate becomes a replacement character and harms nothing else")
     func loneSurrogate() {
         let text =
