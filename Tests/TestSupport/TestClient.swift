@@ -44,6 +44,8 @@ package final class TestClient: Sendable, SocketHandler {
         package var timeout: Duration = .seconds(10)
         /// Sees each message first, on the reactor's thread; true: it is not collected.
         package var tap: (@Sendable (TestClient, JSON) -> Bool)?
+        /// Sees the text of each message before that; true: it is neither parsed nor collected.
+        package var tapText: (@Sendable ([UInt8]) -> Bool)?
 
         package init() {}
     }
@@ -289,6 +291,7 @@ package final class TestClient: Sendable, SocketHandler {
         var binary: [[UInt8]] = []
         for event in news {
             switch event {
+            case .text(let text) where options.tapText?(text) == true: break
             case .text(let text):
                 do {
                     let message = try JSON(parsing: text[...])
