@@ -3,15 +3,17 @@
 ///
 /// Each element is pinged once an interval, at a slot of its own, which spreads the pings over the interval. When the
 /// clock jumped (the process stood still) nothing is found dead by that jump: the deadlines move with it.
-package struct HeartbeatWheel<Element: AnyObject & Hashable> {
+///
+/// An element is in one wheel at most, and knows its place there: the wheel has one reference to it and no table.
+package struct HeartbeatWheel<Element: WheelElement> {
     package static var tick: Int64 { 1_000_000_000 }
 
     private let timeout: UInt64
     private let authenticationTimeout: UInt64
-    private var slots: [Set<Element>]
-    private var slotOf: [Element: Int] = [:]
+    private var slots: [[Element]]
     private var current = 0
-    private var pinged: [(element: Element, at: UInt64, deadline: UInt64)] = []
+    /// Slots whose pings may still be answered.
+    private var pinged: [(elements: [Element], at: UInt64, deadline: UInt64)] = []
     private var unauthenticated: [Element: UInt64] = [:]
     private var advancedAt: UInt64?
 
@@ -31,8 +33,8 @@ package struct HeartbeatWheel<Element: AnyObject & Hashable> {
     /// - Parameter slot: a random number; it chooses the moment within the interval.
     package mutating func add(_ element: Element, now: UInt64, slot: UInt64) {
         let index = Int(slot % UInt64(slots.count))
-        slots[index].insert(element)
-        slotOf[element] = index
+        element.wheelPlace = WheelPlace(slot: Int32(index), row: Int32(slots[index].count))
+        slots[index].append(element)
         unauthenticated[element] = now + authenticationTimeout
     }
 
@@ -41,8 +43,15 @@ package struct HeartbeatWheel<Element: AnyObject & Hashable> {
     }
 
     package mutating func remove(_ element: Element) {
-        if let index = slotOf.removeValue(forKey: element) { slots[index].remove(element) }
         unauthenticated[element] = nil
+        let place = element.wheelPlace
+        guard place.isTaken else { return }
+        element.wheelPlace = WheelPlace()
+        let (slot, row) = (Int(place.slot), Int(place.row))
+        let last = slots[slot].removeLast()
+        guard row < slots[slot].count else { return }
+        slots[slot][row] = last
+        last.wheelPlace = place
     }
 
     package mutating func advance(now: UInt64) -> Actions {
@@ -54,14 +63,32 @@ package struct HeartbeatWheel<Element: AnyObject & Hashable> {
             for (element, deadline) in unauthenticated { unauthenticated[element] = deadline + elapsed }
         }
         let expired = pinged.prefix { $0.deadline <= now }
-        actions.check = expired.filter { slotOf[$0.element] != nil }.map { ($0.element, $0.at) }
+        for round in expired {
+            actions.check += round.elements.filter(\.wheelPlace.isTaken).map { ($0, round.at) }
+        }
         pinged.removeFirst(expired.count)
         current = (current + 1) % slots.count
-        actions.ping = Array(slots[current])
-        for element in actions.ping { pinged.append((element, now, now + timeout)) }
+        actions.ping = slots[current]
+        if !actions.ping.isEmpty { pinged.append((actions.ping, now, now + timeout)) }
         if !unauthenticated.isEmpty {
             actions.unauthenticated = unauthenticated.filter { $0.value <= now }.map(\.key)
         }
         return actions
     }
+}
+
+package protocol WheelElement: AnyObject, Hashable {
+    /// The wheel's own.
+    var wheelPlace: WheelPlace { get set }
+}
+
+package struct WheelPlace: Sendable {
+    fileprivate var slot: Int32 = -1
+    fileprivate var row: Int32 = -1
+
+    package init() {}
+
+    fileprivate init(slot: Int32, row: Int32) { (self.slot, self.row) = (slot, row) }
+
+    fileprivate var isTaken: Bool { slot >= 0 }
 }

@@ -7,16 +7,17 @@ package import WireProtocol
 package struct HeldMessages: Sendable {
     package typealias Held = (message: ClientMessage, bytes: [UInt8])
 
-    private let maximumCount: Int
-    private let maximumBytes: Int
-    private var messages: [Held] = []
-    private var byteCount = 0
-    private var rooms: Set<RoomName> = []
+    /// The same for all sessions of a node.
+    package struct Bounds: Sendable {
+        package let count: Int
+        package let bytes: Int
 
-    package init(maximumCount: Int, maximumBytes: Int) {
-        self.maximumCount = maximumCount
-        self.maximumBytes = maximumBytes
+        package init(count: Int, bytes: Int) { (self.count, self.bytes) = (count, bytes) }
     }
+
+    private var messages: [Held] = []
+
+    package init() {}
 
     package var isEmpty: Bool { messages.isEmpty }
 
@@ -29,20 +30,25 @@ package struct HeldMessages: Sendable {
 
     /// - Parameter bytes: the text of the message.
     package mutating func offer(
-        _ message: ClientMessage, _ bytes: UnsafeRawBufferPointer, to state: SessionState
+        _ message: ClientMessage, _ bytes: UnsafeRawBufferPointer, to state: SessionState, within bounds: Bounds
     ) -> OfferAction {
-        guard state.mustWait(message) || message.rooms.contains(where: rooms.contains) else { return .perform }
-        guard messages.count < maximumCount, byteCount + bytes.count <= maximumBytes else { return .refuse }
+        guard state.mustWait(message) || waits(forAnyOf: message) else { return .perform }
+        let held = messages.reduce(0) { $0 + $1.bytes.count }
+        guard messages.count < bounds.count, held + bytes.count <= bounds.bytes else { return .refuse }
         messages.append((message, Array(bytes)))
-        byteCount += bytes.count
-        rooms.formUnion(message.rooms)
         return .held
+    }
+
+    private func waits(forAnyOf message: ClientMessage) -> Bool {
+        guard !messages.isEmpty else { return false }
+        let rooms = Set(message.rooms)
+        return messages.contains { $0.message.rooms.contains(where: rooms.contains) }
     }
 
     /// Everything, to be offered again in this order: what still has to wait comes back.
     package mutating func release() -> [Held] {
         let released = messages
-        self = HeldMessages(maximumCount: maximumCount, maximumBytes: maximumBytes)
+        messages = []
         return released
     }
 }

@@ -14,11 +14,19 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         case content(Content)
     }
 
+    /// As ``Written``, without a second copy of what is wanted: most are settled.
+    private enum Store {
+        case nothing
+        case unknown
+        case wanted
+        indirect case other(Content)
+    }
+
     private enum Flight {
         case none
         /// `carried`: how many of the requests, from the first, this command answers.
-        case write(Content, carried: Int)
-        case update(Content)
+        indirect case write(Content, carried: Int)
+        indirect case update(Content)
         case remove
     }
 
@@ -35,33 +43,55 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         case forget
     }
 
-    package private(set) var wanted: Content?
+    package private(set) var wanted: Content? {
+        willSet {
+            if case .wanted = store, let wanted, newValue != wanted { store = .other(wanted) }
+        }
+    }
     /// Whether somebody relies on it: a first write was answered.
     package private(set) var isEstablished = false
-    package private(set) var requests: [Request] = []
-    private var written: Written
-    private var flight: Flight = .none
-    private var attempt = 0
     /// What the command under way finds may be old.
     private var isDoubted = false
+    package private(set) var requests: [Request] = []
+    private var store: Store
+    private var flight: Flight = .none
+    private var attempt = 0
+
+    private var written: Written {
+        get {
+            switch store {
+            case .nothing: .nothing
+            case .unknown: .unknown
+            case .wanted: wanted.map { .content($0) } ?? .unknown
+            case .other(let content): .content(content)
+            }
+        }
+        set {
+            switch newValue {
+            case .nothing: store = .nothing
+            case .unknown: store = .unknown
+            case .content(let content): store = content == wanted ? .wanted : .other(content)
+            }
+        }
+    }
 
     /// Nothing is held yet.
     package init(wanting content: Content) {
         self.wanted = content
-        self.written = .nothing
+        self.store = .nothing
     }
 
     /// The store holds it, and somebody relies on it.
     package init(standing content: Content) {
         self.wanted = content
-        self.written = .content(content)
+        self.store = .wanted
         self.isEstablished = true
     }
 
     /// Found in the store though nobody here wants it.
     package init(stray: Void) {
         self.wanted = nil
-        self.written = .unknown
+        self.store = .unknown
     }
 
     package var isUnderWay: Bool {
@@ -141,8 +171,7 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         switch flight {
         case .write(let content, let carried):
             stands(content)
-            let answered = Array(requests[..<carried])
-            requests.removeFirst(carried)
+            let answered = takeRequests(carried)
             if wanted != nil { isEstablished = true }
             return answered
         case .update(let content):
@@ -173,8 +202,7 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
             return []
         }
         land()
-        let failed = Array(requests[..<carried])
-        requests.removeFirst(carried)
+        let failed = takeRequests(carried)
         if !failed.isEmpty { endWishIfUnmet() }
         return failed
     }
@@ -225,6 +253,13 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         } else if case .content = written {
             written = .unknown
         }
+    }
+
+    /// The first ones; leaves no memory behind when those were all.
+    private mutating func takeRequests(_ count: Int) -> [Request] {
+        let taken = Array(requests[..<count])
+        requests = Array(requests[count...])
+        return taken
     }
 
     private mutating func endWishIfUnmet() {

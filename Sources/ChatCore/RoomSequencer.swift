@@ -68,8 +68,10 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
     private var heldOverflowed = false
     /// An epoch that was left behind: late copies of its messages are dropped.
     private var formerEpoch: String?
-    /// The tag of `seq` stands at `seq % remembered`, for the last messages of this epoch.
+    /// A ring of the tags of the last messages of this epoch; it grows as they come, since most rooms see few.
     private var tags: [String] = []
+    /// The `seq` of the first tag that was remembered.
+    private var ringStart: Int64 = 0
     /// The first `seq` of which ``tags`` tells.
     private var firstRemembered: Int64 = 0
 
@@ -210,15 +212,18 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
         if position.tag.isEmpty { firstRemembered += 1 } else { remember(position.tag, of: position.seq) }
     }
 
+    /// Of the message behind the last one, or of the first after ``move(to:)``.
     private mutating func remember(_ tag: String, of seq: Int64) {
-        if tags.isEmpty { tags = Array(repeating: "", count: Self.remembered) }
-        tags[Int(seq % Int64(Self.remembered))] = tag
+        if tags.isEmpty { ringStart = seq }
+        if tags.count < Self.remembered { tags.append(tag) } else { tags[place(of: seq)] = tag }
         firstRemembered = max(firstRemembered, seq - Int64(Self.remembered) + 1)
     }
 
     private func tag(of seq: Int64) -> String? {
-        tags.isEmpty ? nil : tags[Int(seq % Int64(Self.remembered))]
+        tags.isEmpty ? nil : tags[place(of: seq)]
     }
+
+    private func place(of seq: Int64) -> Int { Int((seq - ringStart) % Int64(Self.remembered)) }
 
     private mutating func hold(_ message: Message) {
         if held.count < Self.maximumHeld { held.append(message) } else { heldOverflowed = true }

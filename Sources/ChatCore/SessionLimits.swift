@@ -9,25 +9,38 @@ package struct SessionLimits: Sendable {
     package static let refusalWindow: UInt64 = 10_000_000_000
     package static let unnamedAnswersPerSecond = 10
 
-    private var frames: TokenBucket
-    private var joins: TokenBucket
-    private var unnamedAnswers: TokenBucket
-    private let maximumRefusals: Int
-    private var refusals = 0
-    private var windowStartedAt: UInt64
+    /// What all sessions of a node are held to.
+    package final class Rates: Sendable {
+        fileprivate let frames: TokenRate
+        fileprivate let joins: TokenRate
+        fileprivate let unnamedAnswers: TokenRate
+        fileprivate let maximumRefusals: Int
 
-    /// `nil` when `ratePerSecond` is 0: no limit.
-    package init?(ratePerSecond: Int, burst: Int, roomLimit: Int, now: UInt64) {
-        guard let frames = TokenBucket(ratePerSecond: ratePerSecond, burst: burst, now: now),
-            let joins = TokenBucket(ratePerSecond: ratePerSecond, burst: max(burst, roomLimit), now: now),
-            let unnamedAnswers = TokenBucket(
-                ratePerSecond: Self.unnamedAnswersPerSecond, burst: Self.unnamedAnswersPerSecond, now: now)
-        else { return nil }
-        self.frames = frames
-        self.joins = joins
-        self.unnamedAnswers = unnamedAnswers
-        self.maximumRefusals = Self.refusalsPerBurst * burst
-        self.windowStartedAt = now
+        /// `nil` when `ratePerSecond` is 0: no limit.
+        package init?(ratePerSecond: Int, burst: Int, roomLimit: Int) {
+            guard let frames = TokenRate(ratePerSecond: ratePerSecond, burst: burst),
+                let joins = TokenRate(ratePerSecond: ratePerSecond, burst: max(burst, roomLimit)),
+                let unnamedAnswers = TokenRate(
+                    ratePerSecond: unnamedAnswersPerSecond, burst: unnamedAnswersPerSecond)
+            else { return nil }
+            self.frames = frames
+            self.joins = joins
+            self.unnamedAnswers = unnamedAnswers
+            self.maximumRefusals = refusalsPerBurst * burst
+        }
+    }
+
+    private let rates: Rates
+    /// Each: when that bucket is full again.
+    private var frames: UInt64
+    private var joins: UInt64
+    private var unnamedAnswers: UInt64
+    private var windowStartedAt: UInt64
+    private var refusals = 0
+
+    package init(_ rates: Rates, now: UInt64) {
+        self.rates = rates
+        (frames, joins, unnamedAnswers, windowStartedAt) = (now, now, now, now)
     }
 
     package enum TakeAction: Sendable, Equatable {
@@ -39,16 +52,16 @@ package struct SessionLimits: Sendable {
     }
 
     package mutating func takeFrame(now: UInt64) -> TakeAction {
-        action(frames.take(now: now), now: now)
+        action(rates.frames.take(fullAt: &frames, now: now), now: now)
     }
 
     /// - Parameter count: distinct rooms of one frame, at most the room limit.
     package mutating func takeJoins(_ count: Int, now: UInt64) -> TakeAction {
-        action(joins.take(count, now: now), now: now)
+        action(rates.joins.take(count, fullAt: &joins, now: now), now: now)
     }
 
     package mutating func mayAnswerUnnamed(now: UInt64) -> Bool {
-        unnamedAnswers.take(now: now) == .pass
+        rates.unnamedAnswers.take(fullAt: &unnamedAnswers, now: now) == .pass
     }
 
     private mutating func action(_ taken: TokenBucket.TakeAction, now: UInt64) -> TakeAction {
@@ -58,6 +71,6 @@ package struct SessionLimits: Sendable {
             refusals = 0
         }
         refusals += 1
-        return refusals > maximumRefusals ? .close : .refuse(retryAfterMilliseconds: milliseconds)
+        return refusals > rates.maximumRefusals ? .close : .refuse(retryAfterMilliseconds: milliseconds)
     }
 }

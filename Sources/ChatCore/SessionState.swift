@@ -18,22 +18,32 @@ package struct SessionState: Sendable {
         case joined
     }
 
-    package private(set) var phase: Phase = .anonymous
-    package private(set) var rooms: [RoomName: Membership] = [:]
+    private enum Step: Sendable {
+        case anonymous, opening, open, closed
+    }
+
+    /// Who it is, or was: outlives the session.
+    package private(set) var knownUser: UserName?
+    package private(set) var rooms = FewMap<RoomName, Membership>()
     package private(set) var status: PresenceStatus = .online
-    private let roomLimit: Int
+    private var step = Step.anonymous
+    private let roomLimit: Int32
     private var typing: [RoomName: (isTyping: Bool, at: UInt64)] = [:]
 
     package init(roomLimit: Int) {
-        self.roomLimit = roomLimit
+        self.roomLimit = Int32(clamping: roomLimit)
     }
 
-    package var user: UserName? {
-        switch phase {
-        case .opening(let user), .open(let user): user
-        case .anonymous, .closed: nil
+    package var phase: Phase {
+        switch (step, knownUser) {
+        case (.opening, let user?): .opening(user)
+        case (.open, let user?): .open(user)
+        case (.closed, _): .closed
+        case (.anonymous, _), (.opening, nil), (.open, nil): .anonymous
         }
     }
+
+    package var user: UserName? { step == .closed ? nil : knownUser }
 
     package enum AuthAction: Sendable, Equatable {
         case open(UserName)
@@ -45,7 +55,8 @@ package struct SessionState: Sendable {
     package mutating func authenticate(as user: UserName, status: PresenceStatus?) -> AuthAction {
         switch phase {
         case .anonymous:
-            phase = .opening(user)
+            step = .opening
+            knownUser = user
             if let status { self.status = status }
             return .open(user)
         case .opening(let current), .open(let current):
@@ -61,8 +72,8 @@ package struct SessionState: Sendable {
     ///   - rooms: of a session that goes on: it is in them, and their joins are under way.
     ///   - status: of a session that goes on.
     package mutating func opened(rooms: some Sequence<RoomName> = [], status: PresenceStatus? = nil) -> Bool {
-        guard case .opening(let user) = phase else { return false }
-        phase = .open(user)
+        guard step == .opening else { return false }
+        step = .open
         for room in rooms { self.rooms[room] = .joining }
         if let status { self.status = status }
         return true
@@ -132,7 +143,7 @@ package struct SessionState: Sendable {
 
     /// Whether anything but the answers to `auth` may be sent to it.
     package var isOpen: Bool {
-        if case .open = phase { true } else { false }
+        step == .open
     }
 
     /// Whether a message came before its turn: a client need not wait for `welcome` before it joins, nor for `joined`
@@ -179,9 +190,9 @@ package struct SessionState: Sendable {
 
     /// Ends the session; what it was in, to be left.
     package mutating func close() -> [RoomName] {
-        phase = .closed
+        step = .closed
         let left = Array(rooms.keys)
-        rooms = [:]
+        rooms = FewMap()
         typing = [:]
         return left
     }

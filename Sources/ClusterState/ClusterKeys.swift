@@ -63,5 +63,11 @@ package struct ClusterKeys: Sendable, Hashable {
 
     package func roomChannel(_ room: RoomName) -> String { "\(prefix):{r:\(room.string)}" }
     package func userChannel(_ user: UserName) -> String { "\(prefix):{u:\(user.percentEncoded)}" }
+    /// The inverse of ``userChannel(_:)``.
+    package func user(ofChannel channel: String) -> UserName? {
+        let start = "\(prefix):{u:"
+        guard channel.hasPrefix(start), channel.hasSuffix("}") else { return nil }
+        return UserName(percentEncoded: channel.dropFirst(start.count).dropLast())
+    }
     package var controlChannel: String { "\(prefix):control" }
 }

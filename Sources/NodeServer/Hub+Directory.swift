@@ -3,6 +3,7 @@ import ClusterState
 import Logging
 import NIOCore
 import RedisClient
+import TokenAuth
 import WireProtocol
 
 /// What Redis holds of each session of this node: `P:{s:S}`, the line in its user's list, and the index of the incarnation.
@@ -95,11 +96,12 @@ extension Hub {
     }
 
     private func reclaim(
-        _ entry: DirectoryEntry, _ secret: String, _ content: SessionContent, _ attempt: Int, _ command: EntryCommand
+        _ entry: DirectoryEntry, _ secret: SessionSecret.Digest, _ content: SessionContent, _ attempt: Int,
+        _ command: EntryCommand
     ) {
         let id = command.id
         resumesUnderWay[id, default: 0] += 1
-        sessionStore.resume(id, by: command.incarnation, presented: secret, next: secret, user: entry.user)
+        sessionStore.resume(id, by: command.incarnation, presented: secret.hex, next: secret.hex, user: entry.user)
             .assumeIsolated().whenComplete { result in
                 self.endedResume(of: id)
                 guard self.isCurrent(command) else { return }
@@ -110,7 +112,8 @@ extension Hub {
                     self.directory[id]?.mustReclaim = false
                     // What has changed here meanwhile, also that the connection is gone, is written behind it.
                     self.entryWritten(
-                        SessionContent(generation: record.generation, status: record.status, rooms: record.rooms),
+                        SessionContent(
+                            generation: record.generation, status: record.status, rooms: FewMap(record.rooms)),
                         attempt, command)
                     self.rejoinRooms(of: id)
                 case .success(.refused(.unknown)):
@@ -136,14 +139,14 @@ extension Hub {
         guard !entry.isDetached else { return abandon(id) }
         var record = entry.record(id, owner: command.incarnation)
         record.status = content.status
-        record.rooms = content.rooms
-        sessionStore.open(record, secret: entry.secret).assumeIsolated().whenComplete { result in
+        record.rooms = content.rooms.dictionary
+        sessionStore.open(record, secret: entry.secret?.hex).assumeIsolated().whenComplete { result in
             guard self.isCurrent(command) else { return }
             switch result {
             case .success(let moment?):
                 self.directory[id]?.owner = command.incarnation
                 self.directory[id]?.mustReclaim = false
-                if entry.begunAt == nil { self.directory[id]?.begunAt = moment }
+                if let opening = self.sessions[id]?.opening, opening.begunAt == nil { opening.begunAt = moment }
                 var written = content
                 written.generation = record.generation
                 self.entryWritten(written, attempt, command)
@@ -251,7 +254,7 @@ extension Hub {
     /// Under the generation that the session has now.
     private func rejoinRooms(of id: SessionID) {
         guard let entry = directory[id] else { return }
-        for room in (roomsOf[id] ?? []).compactMap({ rooms[$0] }) {
+        for room in rooms(of: id) {
             guard room.members[id]?.registration.wanted != nil else { continue }
             room.members[id]?.registration.want(stake(of: id, entry.status))
             settle(id, in: room)
@@ -261,12 +264,18 @@ extension Hub {
     /// The session is ended, and was ours to end.
     private func leaveRooms(of id: SessionID) {
         guard directory[id] == nil else { return }
-        for room in roomsOf[id] ?? [] { leave(room, id) }
+        for room in rooms(of: id) { leave(room.name, id) }
     }
 
     /// Another has the session and takes its memberships over. Which it did not take after a while nobody stands behind.
     func leaveRoomsLater(of id: SessionID) {
         guard roomsOf[id] != nil else { return }
-        eventLoop.assumeIsolated().scheduleTask(in: NodeConfiguration.takeoverPatience) { self.leaveRooms(of: id) }
+        leaving.append((id, .now() + NodeConfiguration.takeoverPatience))
+    }
+
+    func expireLeaving(_ now: NIODeadline) {
+        let due = leaving.prefix { $0.at <= now }
+        leaving.removeFirst(due.count)
+        for (id, _) in due { leaveRooms(of: id) }
     }
 }

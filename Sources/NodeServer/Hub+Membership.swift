@@ -13,16 +13,25 @@ extension Hub {
         guard let session = sessions[id], session.connection == request.connection else { return }
         let room = rooms[request.room] ?? openRoom(request.room)
         let stake = stake(of: id, session.status)
-        roomsOf[id, default: []].insert(room.name)
+        note(room, of: id)
         room.members[
             id,
             default: HubRoom.Member(
-                user: session.user, info: session.info, registration: Registration(wanting: stake))
+                user: session.user, registration: Registration(wanting: stake))
         ].registration.want(stake, request)
         room.members[id]?.lane = session.lane
         room.members[id]?.connection = session.connection
         settle(id, in: room)
     }
+
+    /// It has a member for the session.
+    func note(_ room: HubRoom, of id: SessionID) {
+        if roomsOf[id] == nil { roomsOf[id] = FewSet() }
+        roomsOf[id]?.insert(room.name)
+    }
+
+    /// Those that have one.
+    func rooms(of id: SessionID) -> [HubRoom] { roomsOf[id]?.keys.compactMap { rooms[$0] } ?? [] }
 
     @discardableResult
     func openRoom(_ name: RoomName) -> HubRoom {
@@ -130,7 +139,7 @@ extension Hub {
     ) -> Membership {
         Membership(
             room: room.name, session: id, user: member.user, incarnation: incarnation, generation: stake.generation,
-            joinedAt: 0, status: stake.status, info: member.info)
+            joinedAt: 0, status: stake.status, info: directory[id]?.info)
     }
 
     /// What failed is tried again, so many a tick; joins that waited too long are answered.

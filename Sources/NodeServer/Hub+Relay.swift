@@ -16,7 +16,7 @@ extension Hub: RedisSubscriberDelegate {
         if let room = roomsByChannel[name] {
             guard let message = RelayMessage.parse(payload) else { return malformed(name) }
             receive(message, in: room)
-        } else if let user = usersByChannel[name] {
+        } else if let user = keys.user(ofChannel: name), users[user] != nil {
             guard let message = RelayMessage.parse(payload) else { return malformed(name) }
             receive(message, for: user)
         } else if name == keys.controlChannel, case .drain(let incarnation) = ControlMessage.parse(payload) {

@@ -200,8 +200,8 @@ extension Hub {
     private func addStray(_ id: SessionID, to room: HubRoom) {
         guard let nobody = try? UserName(validating: "-") else { return }
         room.members[id] = HubRoom.Member(
-            user: nobody, info: nil, registration: Registration(stray: ()))
-        roomsOf[id, default: []].insert(room.name)
+            user: nobody, registration: Registration(stray: ()))
+        note(room, of: id)
         room.pending.insert(id)
     }
 

@@ -23,7 +23,7 @@ extension Hub {
         resumesUnderWay[id, default: 0] += 1
         resumingConnections.insert(opening.connection)
         sessionStore.resume(
-            id, by: incarnation, presented: asked.secret.digest, next: next.digest, user: opening.user
+            id, by: incarnation, presented: asked.secret.digest.hex, next: next.digest.hex, user: opening.user
         ).assumeIsolated().whenComplete { result in
             self.endedResume(of: id)
             self.resumingConnections.remove(opening.connection)
@@ -71,8 +71,7 @@ extension Hub {
         }
         openings.remove(opening.connection)
         session.status = entry.status
-        session.info = entry.info
-        session.secret = secret
+        session.opening?.secret = secret
         session.isResumed = true
         sessions[id] = session
         openings.insert(id)
@@ -127,7 +126,7 @@ extension Hub {
         pendingEntries.remove(id)
         guard let entry = directory.removeValue(forKey: id) else { return }
         stopHearing(entry.user, for: id)
-        for room in (roomsOf[id] ?? []).compactMap({ rooms[$0] }) {
+        for room in rooms(of: id) {
             room.members[id]?.registration.beginAnew()
             _ = room.members[id]?.registration.wantNothing()
             settle(id, in: room)
@@ -205,11 +204,11 @@ extension Hub {
         for name in record.rooms.keys {
             let room = rooms[name] ?? openRoom(name)
             let stake = stake(of: id, record.status)
-            roomsOf[id, default: []].insert(name)
+            note(room, of: id)
             room.members[
                 id,
                 default: HubRoom.Member(
-                    user: record.user, info: record.info, registration: Registration(wanting: stake))
+                    user: record.user, registration: Registration(wanting: stake))
             ].registration.want(stake)
             settle(id, in: room)
         }

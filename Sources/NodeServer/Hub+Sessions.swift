@@ -11,9 +11,8 @@ extension Hub {
     func open(_ opening: SessionOpening) {
         let id = opening.connection
         sessions[id] = HubSession(
-            user: opening.user, lane: opening.lane, connection: opening.connection, info: opening.info,
-            status: opening.status ?? .online, openDeadline: .now() + NodeConfiguration.joinDeadline,
-            directs: opening.directs)
+            user: opening.user, connection: opening.connection, lane: opening.lane, status: opening.status ?? .online,
+            opening: .init(deadline: .now() + NodeConfiguration.joinDeadline, directs: opening.directs))
         openings.insert(id)
         hear(opening.user, for: id)
         if let asked = opening.resume, mayResume {
@@ -28,7 +27,7 @@ extension Hub {
         let id = opening.connection
         guard let session = sessions[id] else { return }
         let secret = mayResume ? SessionSecret() : nil
-        sessions[id]?.secret = secret
+        sessions[id]?.opening?.secret = secret
         directory[id] = DirectoryEntry(
             user: opening.user, client: opening.client ?? "", info: opening.info, status: session.status,
             secret: secret?.digest)
@@ -38,10 +37,8 @@ extension Hub {
     /// Messages for the user are wanted for this session, and orders.
     func hear(_ user: UserName, for id: SessionID) {
         if users[user] == nil {
-            let channel = keys.userChannel(user)
-            users[user] = HubUser(channel: channel)
-            usersByChannel[channel] = user
-            subscriber?.subscribe(channel).assumeIsolated().whenSuccess {
+            users[user] = HubUser()
+            subscriber?.subscribe(keys.userChannel(user)).assumeIsolated().whenSuccess {
                 guard self.users[user] != nil else { return }
                 self.users[user]?.isHeard = true
                 for id in self.users[user]?.sessions.keys.map({ $0 }) ?? [] {
@@ -64,33 +61,31 @@ extension Hub {
         users[user]?.detached.remove(id)
         guard let known = users[user], known.sessions.isEmpty, known.detached.isEmpty else { return }
         users[user] = nil
-        usersByChannel[known.channel] = nil
-        subscriber?.unsubscribe(known.channel)
+        subscriber?.unsubscribe(keys.userChannel(user))
     }
 
     /// The session is open once its user's channel is heard and its entries are written.
     func openIfReady(_ id: SessionID) {
-        guard let session = sessions[id], !session.isOpen, users[session.user]?.isHeard == true,
+        guard let session = sessions[id], let opening = session.opening, users[session.user]?.isHeard == true,
             let entry = directory[id], let owner = entry.owner, entry.registration.isEstablished
         else { return }
-        sessions[id]?.isOpen = true
-        sessions[id]?.secret = nil
+        sessions[id]?.opening = nil
         openings.remove(id)
         emit(
             .opened(
                 connection: session.connection,
                 SessionOpened(
-                    session: id, secret: session.secret,
+                    session: id, secret: opening.secret,
                     resumed: session.isResumed ? entry.record(id, owner: owner) : nil,
-                    begunAt: session.isResumed ? nil : entry.begunAt)),
+                    begunAt: session.isResumed ? nil : opening.begunAt)),
             to: session.lane.shard)
-        if let asked = session.directs { beginReplays(id, asked) }
+        if let asked = opening.directs { beginReplays(id, asked) }
     }
 
     /// Sessions that could not be opened by their deadline are refused.
     func expireOpenings(_ now: NIODeadline) {
         for id in openings {
-            guard let session = sessions[id], session.openDeadline <= now else { continue }
+            guard let opening = sessions[id]?.opening, opening.deadline <= now else { continue }
             refuse(id, unavailable("the cluster's store cannot be reached; reconnect later"))
         }
     }
@@ -132,13 +127,13 @@ extension Hub {
         openings.remove(id)
         resumedBy[session.connection] = nil
         stopHearing(session.user, for: id)
-        for name in roomsOf[id] ?? [] {
-            guard let room = rooms[name], let member = room.members[id] else { continue }
+        for room in rooms(of: id) {
+            guard let member = room.members[id] else { continue }
             room.setDelivered(false, id)
             room.members[id]?.lane = nil
             room.members[id]?.connection = nil
             // Who was still waiting for a first answer is in no room that could be kept.
-            if !member.registration.isEstablished, directory[id]?.rooms[name] == nil { leave(name, id) }
+            if !member.registration.isEstablished, directory[id]?.rooms[room.name] == nil { leave(room.name, id) }
         }
     }
 
@@ -156,8 +151,8 @@ extension Hub {
         sessions[id]?.status = status
         directory[id]?.status = status
         wantEntry(id)
-        for name in roomsOf[id] ?? [] {
-            guard let room = rooms[name], room.members[id]?.registration.wanted != nil else { continue }
+        for room in rooms(of: id) {
+            guard room.members[id]?.registration.wanted != nil else { continue }
             room.members[id]?.registration.want(stake(of: id, status))
             settle(id, in: room)
         }

@@ -42,24 +42,25 @@ final class Hub: @unchecked Sendable {
 
     var rooms: [RoomName: HubRoom] = [:]
     var roomsByChannel: [String: HubRoom] = [:]
-    var sessions: [SessionID: HubSession] = [:]
+    var sessions = PackedMap<SessionID, HubSession>()
     /// Sessions whose opening is not confirmed yet.
     var openings: Set<SessionID> = []
-    var directory: [SessionID: DirectoryEntry] = [:]
+    var directory = PackedMap<SessionID, DirectoryEntry>()
     /// Entries of the directory about which something is due, or under way.
     var pendingEntries: Set<SessionID> = []
-    var users: [UserName: HubUser] = [:]
-    var usersByChannel: [String: UserName] = [:]
+    var users = PackedMap<UserName, HubUser>()
     /// Queues of private rooms; a private room has no members here, only publishes.
     var directs: [RoomName: DirectQueue] = [:]
     /// The rooms of each session that have a member for it.
-    var roomsOf: [SessionID: Set<RoomName>] = [:]
+    var roomsOf = PackedMap<SessionID, FewSet<RoomName>>()
     /// Which session a connection goes on with.
     var resumedBy: [SessionID: SessionID] = [:]
     /// Sessions that this node is taking over at the moment.
     var resumesUnderWay: [SessionID: Int] = [:]
     /// Sessions without a connection, and when they end.
     var detachedUntil: [SessionID: NIODeadline] = [:]
+    /// Sessions that another has, and when their rooms are left if they are still here; in this order.
+    var leaving: [(id: SessionID, at: NIODeadline)] = []
     var adoptions: [Adoption] = []
     /// Connections that were closed for good while Redis was asked which session they go on with.
     var goodbyes: Set<SessionID> = []
@@ -258,6 +259,7 @@ final class Hub: @unchecked Sendable {
         replicaWait?.countIfDue()
         expireOpenings(now)
         expireDetached(now)
+        expireLeaving(now)
         settleEntries()
         checkAdoptions(now)
         for room in Array(rooms.values) {

@@ -25,7 +25,7 @@ enum HubCommand: Sendable {
 }
 
 /// How a session takes what is sent to many: each format is made once for all of its sessions.
-enum FrameFormat: Int, CaseIterable, Sendable {
+enum FrameFormat: UInt8, CaseIterable, Sendable {
     case plain
     /// Of permessage-deflate, where that is shorter.
     case compressed
@@ -33,8 +33,15 @@ enum FrameFormat: Int, CaseIterable, Sendable {
 
 /// The sessions of one shard that take one format.
 struct Lane: Hashable, Sendable {
-    let shard: Int
+    private let number: UInt32
     let format: FrameFormat
+
+    init(shard: Int, format: FrameFormat) {
+        number = UInt32(shard)
+        self.format = format
+    }
+
+    var shard: Int { Int(number) }
 }
 
 struct SessionOpening: Sendable {

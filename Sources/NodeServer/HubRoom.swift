@@ -17,7 +17,6 @@ final class HubRoom {
 
     struct Member {
         let user: UserName
-        let info: String?
         /// `nil` for one without a connection, and for an entry that Redis holds and that nobody here stands behind.
         var lane: Lane?
         var connection: SessionID?
@@ -147,42 +146,56 @@ struct Interest {
         set { counts[Self.index(lane)] = newValue }
     }
 
-    private static func index(_ lane: Lane) -> Int { lane.shard * FrameFormat.allCases.count + lane.format.rawValue }
+    private static func index(_ lane: Lane) -> Int {
+        lane.shard * FrameFormat.allCases.count + Int(lane.format.rawValue)
+    }
 }
 
 /// The sessions of one user in this process, and the subscription to what is meant for that user.
 struct HubUser {
-    let channel: String
-    var isHeard = false
     /// Those with a connection, and where it is.
-    var sessions: [SessionID: Lane] = [:]
+    var sessions = FewMap<SessionID, Lane>()
+    var isHeard = false
     /// Those that wait for their client to come back.
     var detached: Set<SessionID> = []
     /// The private rooms of which something was heard since the user came.
     var directs: [RoomName: DirectStream] = [:]
+    /// Rooms in which missed private messages are looked for.
+    var catchUps: Set<RoomName> = []
     /// From then on private messages may have been missed, and have not been looked for yet.
     var missedSince: NIODeadline?
-    /// Rooms in which they are looked for.
-    var catchUps: Set<RoomName> = []
 }
 
 /// A connection of this process that said who it is.
 struct HubSession {
     let user: UserName
-    let lane: Lane
     let connection: SessionID
-    var info: String?
+    let lane: Lane
     var status: PresenceStatus
-    var isOpen = false
     /// It goes on with an earlier session.
     var isResumed = false
-    /// On its way to the client.
-    var secret: SessionSecret?
-    let openDeadline: NIODeadline
-    /// Where its client stands in the private rooms of its user, until it is open.
-    var directs: ClientMessage.Directs?
+    /// `nil`: it is open.
+    var opening: Opening?
     /// What it still has to get of private rooms; `nil` for one that did not come back.
     var replays: DirectReplays?
+
+    var isOpen: Bool { opening == nil }
+
+    /// What counts until then.
+    final class Opening {
+        let deadline: NIODeadline
+        /// Where its client stands in the private rooms of its user.
+        let directs: ClientMessage.Directs?
+        /// On its way to the client.
+        var secret: SessionSecret?
+        /// When the session was first written, by Redis's clock, if it begins here.
+        var begunAt: Int64?
+
+        init(deadline: NIODeadline, directs: ClientMessage.Directs?) {
+            self.deadline = deadline
+            self.directs = directs
+        }
+    }
 }
 
 /// What Redis is to hold of one session (`P:{s:S}`, the user's list, the index). It outlives the connection: for the grace,
@@ -191,29 +204,51 @@ struct DirectoryEntry {
     let user: UserName
     var client: String
     var info: String?
-    var status: PresenceStatus
     /// The rooms that a resume will find.
-    var rooms: [RoomName: Bool] = [:]
-    var generation: Int64
-    /// The incarnation under which it was last written.
-    var owner: Incarnation?
-    /// SHA-256 of its secret; `nil`: it cannot be resumed, or another node gave the secret.
-    let secret: String?
+    var rooms = FewMap<RoomName, Bool>()
+    var status: PresenceStatus
     /// Without a connection here.
     var isDetached = false
     /// An earlier incarnation of this node had it, and others may have taken it since.
     var mustReclaim = false
-    /// What Redis certainly holds of it.
-    var written: SessionContent?
+    var generation: Int64
+    /// The incarnation under which it was last written.
+    var owner: Incarnation?
+    /// `nil`: it cannot be resumed, or another node gave the secret.
+    let secret: SessionSecret.Digest?
     /// Rooms that Redis may hold, of writes whose outcome is not known.
     var uncertainRooms: Set<RoomName> = []
-    var registration: Registration<SessionContent, Never>
+    var registration: Registration<SessionContent, Never> {
+        willSet {
+            if case .wanted = known, let wanted = registration.wanted, newValue.wanted != wanted {
+                known = .other(wanted)
+            }
+        }
+    }
+    private var known = Known.nothing
     var touched: UInt64 = 0
-    /// When a session that begins here was first written, by Redis's clock.
-    var begunAt: Int64?
+
+    /// What Redis certainly holds is mostly what is wanted: no second copy of that.
+    private enum Known {
+        case nothing
+        case wanted
+        indirect case other(SessionContent)
+    }
+
+    /// What Redis certainly holds of it.
+    var written: SessionContent? {
+        get {
+            switch known {
+            case .nothing: nil
+            case .wanted: registration.wanted
+            case .other(let content): content
+            }
+        }
+        set { known = newValue.map { $0 == registration.wanted ? .wanted : .other($0) } ?? .nothing }
+    }
 
     /// A session that begins.
-    init(user: UserName, client: String, info: String?, status: PresenceStatus, secret: String?) {
+    init(user: UserName, client: String, info: String?, status: PresenceStatus, secret: SessionSecret.Digest?) {
         (self.user, self.client, self.info, self.status) = (user, client, info, status)
         (self.generation, self.secret) = (1, secret)
         let isKept = secret != nil
@@ -221,14 +256,14 @@ struct DirectoryEntry {
     }
 
     /// A session that Redis holds as ours.
-    init(_ record: SessionRecord, secret: String?, isDetached: Bool) {
+    init(_ record: SessionRecord, secret: SessionSecret.Digest?, isDetached: Bool) {
         (user, client, info, status) = (record.user, record.client, record.info, record.status)
-        (rooms, generation, owner) = (record.rooms, record.generation, record.owner)
+        (rooms, generation, owner) = (FewMap(record.rooms), record.generation, record.owner)
         (self.secret, self.isDetached) = (secret, isDetached)
         let content = SessionContent(
             generation: generation, status: status, rooms: rooms, isDetached: isDetached)
-        written = content
         registration = Registration(standing: content)
+        known = .wanted
     }
 
     /// Found in the index, though nobody here stands behind it.
@@ -245,15 +280,21 @@ struct DirectoryEntry {
     func record(_ session: SessionID, owner: Incarnation) -> SessionRecord {
         SessionRecord(
             session: session, user: user, owner: owner, generation: generation, client: client, info: info,
-            status: status, rooms: rooms)
+            status: status, rooms: rooms.dictionary)
     }
 }
 
 struct SessionContent: Equatable {
     var generation: Int64
+    var rooms = FewMap<RoomName, Bool>()
     var status: PresenceStatus
-    var rooms: [RoomName: Bool] = [:]
     var isDetached = false
+
+    init(
+        generation: Int64, status: PresenceStatus, rooms: FewMap<RoomName, Bool> = FewMap(), isDetached: Bool = false
+    ) {
+        (self.generation, self.status, self.rooms, self.isDetached) = (generation, status, rooms, isDetached)
+    }
 }
 
 /// What Redis is to hold of a session in a room.

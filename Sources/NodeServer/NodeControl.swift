@@ -1,3 +1,4 @@
+import ChatCore
 import ClusterState
 import Logging
 import NIOCore

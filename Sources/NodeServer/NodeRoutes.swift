@@ -1,3 +1,4 @@
+import ChatCore
 import ClusterState
 import NIOCore
 import NIOHTTP1
@@ -78,8 +79,7 @@ final class NodeRoutes: Sendable {
         let subprotocol = request.offeredSubprotocols.contains(Self.subprotocol) ? Self.subprotocol : nil
         return .accept(subprotocol: subprotocol) { connection in
             let session = Session(
-                id: SessionID(), shard: shard, connection: connection,
-                requestID: request.requestID, remoteAddress: request.remoteAddress ?? "", claim: claim)
+                id: SessionID(), shard: shard, connection: connection, requestID: request.requestID, claim: claim)
             shard.add(session)
             session.begin()
             return session

@@ -75,7 +75,7 @@ extension Session {
     private func perform(
         inTurn message: ClientMessage, _ bytes: UnsafeRawBufferPointer
     ) throws(ClientMessageError) {
-        switch held.offer(message, bytes, to: state) {
+        switch held.offer(message, bytes, to: state, within: shard.heldBounds) {
         case .perform: try perform(message, bytes)
         case .held: return
         case .refuse:
@@ -185,14 +185,14 @@ extension Session {
         let user: UserName
         switch shard.configuration.authentication {
         case .none:
-            guard let named = auth.user ?? claim.user else {
+            guard let named = auth.user ?? claimedUser else {
                 throw WireError(.invalidField, "user is missing; it names you")
             }
             user = named
         case .token(let verifier):
             if let token = auth.token {
                 user = try Identity.user(of: token, verifier)
-            } else if let claimed = claim.user {
+            } else if let claimed = claimedUser {
                 user = claimed
             } else {
                 throw WireError(.authenticationFailed, "token is missing")
@@ -213,9 +213,8 @@ extension Session {
         switch state.authenticate(as: user, status: auth.status) {
         case .open(let user):
             if let client = auth.client { self.client = client }
-            self.user = user
-            welcomeID = requestID
-            firstJoins = joins
+            opening?.welcomeID = requestID
+            opening?.firstJoins = joins
             shard.authenticated(self)
             // What is no secret resumes nothing: the client hears so by the welcome to a new session.
             let resume = auth.resume.flatMap { asked in
@@ -225,10 +224,11 @@ extension Session {
                 .open(
                     SessionOpening(
                         connection: connectionID, user: user, lane: lane,
-                        client: auth.client ?? claim.client, info: auth.info, status: auth.status, resume: resume,
+                        client: auth.client ?? opening?.claim.client, info: auth.info, status: auth.status,
+                        resume: resume,
                         directs: auth.directs)))
         case .acknowledge(let user):
-            if case .open = state.phase { welcome(user, requestID, nil) } else { welcomeID = requestID }
+            if case .open = state.phase { welcome(user, requestID, nil) } else { opening?.welcomeID = requestID }
         case .refuse(let error):
             throw error
         }
@@ -252,13 +252,12 @@ extension Session {
 
     /// The rooms of a session that goes on, and those that `auth` named: behind `welcome`, before all that was held.
     func enterFirstRooms(of record: SessionRecord?) {
-        let named = firstJoins
-        firstJoins = []
+        let (named, requestID) = endOpening()
         for (room, echo) in record?.rooms ?? [:] {
             let join = named.first { $0.room == room }
             send(join ?? ClientMessage.Join(room: room, echo: echo), id: nil)
         }
-        for join in named where record?.rooms[join.room] == nil { self.join(join, welcomeID) }
+        for join in named where record?.rooms[join.room] == nil { self.join(join, requestID) }
     }
 
     private func send(_ join: ClientMessage.Join, id requestID: String?) {

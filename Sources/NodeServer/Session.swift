@@ -9,7 +9,7 @@ import WireProtocol
 
 /// One connection's conversation: decodes what the client asks, lets ``SessionState`` decide, and acts. Confined to the
 /// loop of its connection.
-final class Session: WebSocketDelegate, FrameReceiver, Hashable {
+final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     /// Its connection's, until it turns out to go on with an earlier one.
     private(set) var id: SessionID
     /// Names this connection alone.
@@ -17,54 +17,82 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     let shard: Shard
     /// Where what is sent to many reaches it.
     let lane: Lane
-    /// Names the client instance that scopes publish ids; its own session unless the client gave one.
-    var client: String
-    /// What the upgrade request said.
-    let claim: Identity.Claim
-    /// Rooms that `auth` named.
-    var firstJoins: [ClientMessage.Join] = []
     /// It goes on with a new secret, of which the client has not yet shown that it has it.
     private var isUnconfirmed = false
+    /// It is who the upgrade request said.
+    private var isClaimed = false
+    var wheelPlace = WheelPlace()
+    /// Of the client instance, which scopes publish ids; `nil`: the session's own id.
+    private var givenClient: String?
     private let requestID: String
-    private let remoteAddress: String
+    /// `nil` once the rooms that `auth` named were asked for.
+    var opening: Opening?
     var state: SessionState
     var limits: SessionLimits?
-    /// As the log knows it: it outlives ``SessionState/user``.
-    var user: UserName?
-    var welcomeID: String?
     private var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
     var publishes: UInt64 = 0
-    private(set) var ended: (code: CloseCode, reason: String)?
-    private var drained: EventLoopPromise<Void>?
-    var held: HeldMessages
-    /// Pages that are still to be answered.
-    private var pages: [Int] = []
-    /// Rooms of which it was not sent every presence event, because too much waited for it.
-    private var missedPresence: Set<RoomName> = []
+    private var ending: Ending?
+    var held = HeldMessages()
+    private var backlog: Backlog?
     /// The rooms in which the shard delivers to this session.
-    var handles: [RoomName: RoomHandle] = [:]
+    var handles = FewMap<RoomName, RoomHandle>()
 
-    init(
-        id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, remoteAddress: String,
-        claim: Identity.Claim
-    ) {
+    /// What nobody needs of an open session, so that those who are idle do not own it.
+    final class Opening {
+        /// What the upgrade request said.
+        let claim: Identity.Claim
+        /// Rooms that `auth` named.
+        var firstJoins: [ClientMessage.Join] = []
+        var welcomeID: String?
+
+        init(claim: Identity.Claim) { self.claim = claim }
+    }
+
+    /// Of one for which much waits.
+    private final class Backlog {
+        /// Pages that are still to be answered.
+        var pages: [Int] = []
+        /// Rooms of which it was not sent every presence event.
+        var missedPresence: Set<RoomName> = []
+    }
+
+    private final class Ending {
+        var end: (code: CloseCode, reason: String, rooms: Int)?
+        var drained: EventLoopPromise<Void>?
+    }
+
+    init(id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, claim: Identity.Claim) {
         self.id = id
         self.connectionID = id
-        self.claim = claim
+        self.opening = Opening(claim: claim)
         self.shard = shard
         self.lane = Lane(shard: shard.index, format: connection.takesCompressedFrames ? .compressed : .plain)
         self.connection = connection
         self.requestID = requestID
-        self.remoteAddress = remoteAddress
-        self.client = claim.client ?? id.string
-        let limits = shard.configuration.limits
-        self.state = SessionState(roomLimit: limits.roomsPerSession)
-        self.limits = SessionLimits(
-            ratePerSecond: limits.messagesPerSecond, burst: limits.messageBurst, roomLimit: limits.roomsPerSession,
-            now: NIODeadline.now().uptimeNanoseconds)
-        self.held = HeldMessages(
-            maximumCount: NodeConfiguration.heldMessages, maximumBytes: 4 * limits.messageBytes)
+        self.givenClient = claim.client
+        self.state = SessionState(roomLimit: shard.configuration.limits.roomsPerSession)
+        self.limits = shard.rates.map { SessionLimits($0, now: NIODeadline.now().uptimeNanoseconds) }
+    }
+
+    /// Names the client instance that scopes publish ids; its own session unless the client gave one.
+    var client: String {
+        get { givenClient ?? id.string }
+        set { givenClient = newValue }
+    }
+
+    /// Who the upgrade request said it is, if it said so.
+    var claimedUser: UserName? { opening?.claim.user ?? (isClaimed ? state.knownUser : nil) }
+
+    /// The rooms that `auth` named, to be asked for now, and the id of its request.
+    func endOpening() -> (joins: [ClientMessage.Join], id: String?) {
+        guard let opening else { return ([], nil) }
+        let ended = (opening.firstJoins, opening.welcomeID)
+        opening.firstJoins = []
+        isClaimed = opening.claim.user == state.user
+        // Where `auth` named another than the upgrade request, that claim still stands for an `auth` without a name.
+        if isClaimed || opening.claim.user == nil { self.opening = nil }
+        return ended
     }
 
     static func == (left: Session, right: Session) -> Bool { left === right }
@@ -75,10 +103,10 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
         shard.logger.info(
             "connect",
             metadata: [
-                "session": "\(id)", "user": "\(claim.user?.string ?? "")", "node": "\(shard.configuration.name)",
-                "rooms": "0", "address": "\(remoteAddress)", "request_id": "\(requestID)",
+                "session": "\(id)", "user": "\(claimedUser?.string ?? "")", "node": "\(shard.configuration.name)",
+                "rooms": "0", "address": "\(connection?.remoteAddress ?? "")", "request_id": "\(requestID)",
             ])
-        guard let user = claim.user, !claim.resumes else { return }
+        guard let claim = opening?.claim, let user = claim.user, !claim.resumes else { return }
         do throws(WireError) {
             try authenticate(as: user, ClientMessage.Auth(), nil)
         } catch {
@@ -89,7 +117,7 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     // MARK: From the connection
 
     func webSocket(_ connection: WebSocketConnection, receivedText text: ByteBuffer) {
-        guard ended == nil else { return }
+        guard !isEnding else { return }
         shard.metrics.received += 1
         if isUnconfirmed {
             isUnconfirmed = false
@@ -99,7 +127,7 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     }
 
     func webSocket(_ connection: WebSocketConnection, receivedBinary: ByteBuffer) {
-        guard ended == nil else { return }
+        guard !isEnding else { return }
         shard.metrics.received += 1
         receiveBinary()
     }
@@ -110,8 +138,8 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
 
     /// Who missed presence events gets the lists as they are now (G6).
     func webSocketCaughtUp(_ connection: WebSocketConnection) {
-        let missed = missedPresence
-        missedPresence = []
+        let missed = backlog?.missedPresence ?? []
+        backlog?.missedPresence = []
         for room in missed where state.rooms[room] == .joined {
             shard.send(.presence(room: room, session: id, id: nil))
         }
@@ -119,8 +147,9 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     }
 
     private func answerPages() {
-        let taken = pages
-        pages = []
+        guard let taken = backlog?.pages else { return }
+        backlog?.pages = []
+        if backlog?.missedPresence.isEmpty == true { backlog = nil }
         for number in taken { shard.send(.pageTaken(number: number)) }
     }
 
@@ -131,20 +160,27 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
         answerPages()
         shard.remove(self)
         self.connection = nil
-        drained?.succeed(())
-        drained = nil
-        let code = ended?.code.rawValue ?? code
-        let reason = ended?.reason ?? reason
+        ending?.drained?.succeed(())
+        ending?.drained = nil
+        let end = ending?.end
         shard.logger.info(
             "disconnect",
             metadata: [
-                "session": "\(id)", "user": "\(user?.string ?? "")", "node": "\(shard.configuration.name)",
-                "rooms": "\(endedRooms ?? rooms)", "code": "\(code)", "reason": "\(reason)",
+                "session": "\(id)", "user": "\(state.knownUser?.string ?? "")", "node": "\(shard.configuration.name)",
+                "rooms": "\(end?.rooms ?? rooms)", "code": "\(end?.code.rawValue ?? code)",
+                "reason": "\(end?.reason ?? reason)",
                 "request_id": "\(requestID)",
             ])
     }
 
-    private var endedRooms: Int?
+    /// It was told to go: nothing is read from it or sent to it any more.
+    private var isEnding: Bool { ending?.end != nil }
+
+    private func willEnd(_ code: CloseCode, _ reason: String) {
+        let ending = ending ?? Ending()
+        ending.end = (code, reason, state.rooms.count)
+        self.ending = ending
+    }
 
     // MARK: From the hub, by the shard
 
@@ -155,10 +191,10 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
             let user = state.user
         else { return false }
         id = opened.session
-        welcome(user, welcomeID, opened)
+        welcome(user, opening?.welcomeID, opened)
         if let record {
             isUnconfirmed = true
-            client = record.client.isEmpty ? opened.session.string : record.client
+            givenClient = record.client.isEmpty ? nil : record.client
             shard.logger.info(
                 "resume",
                 metadata: [
@@ -171,17 +207,16 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
 
     /// The session goes on elsewhere: here nothing of it is left or answered any more.
     func moved() {
-        guard ended == nil, let connection else { return }
-        ended = (.moved, CloseCode.moved.reason)
-        endedRooms = state.rooms.count
+        guard !isEnding, let connection else { return }
+        willEnd(.moved, CloseCode.moved.reason)
         _ = held.release()
-        missedPresence = []
+        backlog?.missedPresence = []
         _ = state.close()
         connection.close(code: CloseCode.moved.rawValue, reason: CloseCode.moved.reason)
     }
 
     func refused(_ error: WireError) {
-        refuse(error, id: welcomeID)
+        refuse(error, id: opening?.welcomeID)
         end(.overloaded)
     }
 
@@ -223,17 +258,17 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     /// Says when to go, and closes at that moment, so that nobody is away longer than a reconnect takes.
     func drain(after delay: TimeAmount) -> EventLoopFuture<Void> {
         let promise = shard.eventLoop.makePromise(of: Void.self)
-        drained = promise
+        let ending = ending ?? Ending()
+        ending.drained = promise
+        self.ending = ending
         send(ServerMessage.reconnect(delayMilliseconds: delay.nanoseconds / 1_000_000, reason: "draining"))
-        shard.eventLoop.assumeIsolated().scheduleTask(in: delay) { self.end(.draining) }
         return promise.futureResult
     }
 
     /// Gives everything up now and closes; the peer gets its time to answer the close frame, the rooms do not wait.
     func end(_ code: CloseCode, reason: String? = nil) {
-        guard ended == nil, let connection else { return }
-        ended = (code, reason ?? code.reason)
-        endedRooms = state.rooms.count
+        guard !isEnding, let connection else { return }
+        willEnd(code, reason ?? code.reason)
         giveUp(keepingPlace: code.mayResume)
         connection.close(code: code.rawValue, reason: reason ?? code.reason)
     }
@@ -241,7 +276,7 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     private func giveUp(keepingPlace: Bool) {
         let wasKnown = state.user != nil
         _ = held.release()
-        missedPresence = []
+        backlog?.missedPresence = []
         _ = state.close()
         shard.forget(self)
         guard wasKnown else { return }
@@ -257,21 +292,27 @@ final class Session: WebSocketDelegate, FrameReceiver, Hashable {
     }
 
     func sendFrames(_ bytes: UnsafeRawBufferPointer) {
-        guard ended == nil else { return }
+        guard !isEnding else { return }
         connection?.sendFrames(bytes)
     }
 
     /// Replayed messages are not hurried into a connection that has not taken the last of them.
     func send(page texts: [[UInt8]], number: Int) {
         for text in texts { send(text) }
-        pages.append(number)
-        if !isBehind || ended != nil { answerPages() }
+        noteBacklog { $0.pages.append(number) }
+        if !isBehind || isEnding { answerPages() }
     }
 
     var isBehind: Bool { connection?.isBehind ?? false }
 
     func missedPresence(of room: RoomName) {
-        missedPresence.insert(room)
+        noteBacklog { $0.missedPresence.insert(room) }
+    }
+
+    private func noteBacklog(_ change: (Backlog) -> Void) {
+        let backlog = backlog ?? Backlog()
+        change(backlog)
+        self.backlog = backlog
     }
 
     /// What was meant for its user: nothing stands before `welcome`.

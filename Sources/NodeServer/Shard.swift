@@ -24,11 +24,13 @@ final class Shard: @unchecked Sendable {
     let hub: Hub
     let configuration: NodeConfiguration
     let logger: Logger
+    let rates: SessionLimits.Rates?
+    let heldBounds: HeldMessages.Bounds
     var random: FastRandom
     var metrics = ShardMetrics()
     private(set) var isDraining = false
 
-    private(set) var sessions: [SessionID: Session] = [:]
+    private(set) var sessions = PackedMap<SessionID, Session>()
     private var rooms: [Audience: ShardRoom<Session>] = [:]
     /// Those in which sessions of this node can take what is sent to many.
     private let formats: [FrameFormat]
@@ -41,6 +43,8 @@ final class Shard: @unchecked Sendable {
     private var isFlushScheduled = false
     private var wheel: HeartbeatWheel<Session>
     private var timer: RepeatedTask?
+    /// Who was told to go, and when; the first to go is the last.
+    private var departures: [(at: NIODeadline, session: Session)] = []
 
     /// Members that are sent to without a pause.
     private static let chunk = 1000
@@ -52,6 +56,11 @@ final class Shard: @unchecked Sendable {
         self.hub = hub
         self.configuration = configuration
         self.logger = logger
+        let limits = configuration.limits
+        self.rates = SessionLimits.Rates(
+            ratePerSecond: limits.messagesPerSecond, burst: limits.messageBurst, roomLimit: limits.roomsPerSession)
+        self.heldBounds = HeldMessages.Bounds(
+            count: NodeConfiguration.heldMessages, bytes: 4 * limits.messageBytes)
         self.random = FastRandom(seed: seed)
         self.formats = configuration.compression ? FrameFormat.allCases : [.plain]
         self.wheel = HeartbeatWheel(
@@ -119,11 +128,23 @@ final class Shard: @unchecked Sendable {
     func drain(spread: TimeAmount) -> EventLoopFuture<Void> {
         eventLoop.assertInEventLoop()
         isDraining = true
+        let now = NIODeadline.now()
         let promises = sessions.values.map { session in
             let delay = TimeAmount.nanoseconds(Int64.random(in: 0...max(1, spread.nanoseconds), using: &random))
+            departures.append((now + delay, session))
             return session.drain(after: delay)
         }
+        departures.sort { $0.at > $1.at }
+        depart()
         return EventLoopFuture.andAllComplete(promises, on: eventLoop)
+    }
+
+    /// One timer for all who are to go.
+    private func depart() {
+        let now = NIODeadline.now()
+        while let next = departures.last, next.at <= now { departures.removeLast().session.end(.draining) }
+        guard let next = departures.last else { return }
+        eventLoop.assumeIsolated().scheduleTask(deadline: next.at) { self.depart() }
     }
 
     // MARK: From the hub
@@ -220,7 +241,7 @@ final class Shard: @unchecked Sendable {
     func forget(_ session: Session) {
         eventLoop.assertInEventLoop()
         for handle in session.handles.values { remove(session, from: handle) }
-        session.handles = [:]
+        session.handles = FewMap()
     }
 
     private func remove(_ session: Session, from handle: RoomHandle) {

@@ -9,12 +9,12 @@
 struct SubscriptionStateMachine<Waiter> {
     private struct Channel {
         var isWanted = true
-        /// SUBSCRIBE and UNSUBSCRIBE of it that were written on this connection and not confirmed.
-        var unconfirmed = 0
         /// Wanted and confirmed on this connection.
         var isConfirmed = false
         /// Wanted when this connection came up, and not confirmed since.
         var isRecovering = false
+        /// SUBSCRIBE and UNSUBSCRIBE of it that were written on this connection and not confirmed.
+        var unconfirmed: Int32 = 0
         var waiters: [Waiter] = []
     }
 

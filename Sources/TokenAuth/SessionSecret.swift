@@ -22,15 +22,27 @@ package struct SessionSecret: Sendable, Hashable, CustomStringConvertible {
         self.string = String(string)
     }
 
-    /// SHA-256 (FIPS 180-4) of the characters, 64 hexadecimal digits.
-    package var digest: String {
-        let text = Array(string.utf8)
-        var bytes = [UInt8](repeating: 0, count: 32)
-        let done = EVP_Digest(text, text.count, &bytes, nil, EVP_sha256(), nil)
-        precondition(done == 1, "libcrypto has SHA-256")
-        let digits = Array("0123456789abcdef".utf8)
-        return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+    /// SHA-256 (FIPS 180-4) of the characters. Each session of a node keeps one, so it owns no memory.
+    package struct Digest: Sendable {
+        private var words = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+
+        fileprivate init(of text: [UInt8]) {
+            let done = withUnsafeMutableBytes(of: &words) { bytes in
+                EVP_Digest(text, text.count, bytes.baseAddress, nil, EVP_sha256(), nil)
+            }
+            precondition(done == 1, "libcrypto has SHA-256")
+        }
+
+        /// 64 hexadecimal digits.
+        package var hex: String {
+            let digits = Array("0123456789abcdef".utf8)
+            return withUnsafeBytes(of: words) { bytes in
+                String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+            }
+        }
     }
+
+    package var digest: Digest { Digest(of: Array(string.utf8)) }
 
     /// Never the secret: it may be logged.
     package var description: String { "SessionSecret" }

@@ -115,7 +115,6 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
             loop: loop,
             limits: limits,
             server: nil,
-            remoteAddress: context.channel.remoteAddress?.peerName,
             subprotocol: head.headers.first(name: "sec-websocket-protocol")
         )
         let pipeline = context.pipeline

@@ -53,6 +53,9 @@ struct FrameDecoder {
         self.maximumMessageBytes = maximumMessageBytes
     }
 
+    /// Nothing of a message or frame is held, and another decoder would do as well.
+    var isAtRest: Bool { !hasFailed && !inPayload && assembly == .none && partialHeader.isEmpty }
+
     /// Bytes held for a message that is not complete.
     var bufferedBytes: Int { message.readableBytes + control.readableBytes }
 

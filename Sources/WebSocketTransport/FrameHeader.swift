@@ -72,6 +72,8 @@ struct PartialHeader {
     private var storage: (UInt64, UInt64) = (0, 0)
     private var count = 0
 
+    var isEmpty: Bool { count == 0 }
+
     /// A complete header taken off the front of `input`, or nil with all of `input` taken.
     mutating func take(
         _ input: inout UnsafeRawBufferPointer,

@@ -51,8 +51,9 @@ package struct HTTPRequest: Sendable {
         {
             return given
         }
-        let digits = String(UInt64.random(in: .min ... .max), radix: 16)
-        return String(repeating: "0", count: 16 - digits.count) + digits
+        // 15 digits stand in the string itself: a connection keeps it for its log lines, and nothing else.
+        let digits = String(UInt64.random(in: 0..<1 << 60), radix: 16)
+        return String(repeating: "0", count: 15 - digits.count) + digits
     }
 
     private static func isRequestIDByte(_ byte: UInt8) -> Bool {

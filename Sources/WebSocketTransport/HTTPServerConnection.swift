@@ -237,7 +237,6 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             loop: loop,
             limits: server.settings.limits,
             server: server,
-            remoteAddress: context.channel.remoteAddress?.peerName,
             subprotocol: subprotocol,
             deflate: deflate
         )

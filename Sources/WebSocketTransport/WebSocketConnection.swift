@@ -40,36 +40,44 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     package var delegate: (any WebSocketDelegate)?
     package var eventLoop: any EventLoop { loop.eventLoop }
     /// The peer's IP address, without the port.
-    package let remoteAddress: String?
+    package var remoteAddress: String? { context?.channel.remoteAddress?.peerName }
     /// What the handshake agreed on.
     package let subprotocol: String?
     /// Of the bytes that the peer keeps of a compressed message, the logarithm to base 2; 0: there is no compression.
     private let windowBits: UInt8
-    /// When bytes last came from the peer.
-    package private(set) var lastReadTime = NIODeadline.now()
-
-    let loop: LoopContext
     private let role: FrameDecoder.Role
-    private let limits: SharedLimits
-    private var server: ServerLoop?
-    private var decoder: FrameDecoder
-    private(set) var context: ChannelHandlerContext?
     private(set) var phase = Phase.open
     private var isReading = false
     private var deliveredInBurst = false
     private var halfClosed = false
+    /// More than half of `maximumQueuedBytes` waits: what the peer can do without is better not sent. The delegate is told
+    /// `webSocketCaughtUp` when that is over.
+    package private(set) var isBehind = false
     var deadlineRow: Int32 = -1
     var serverRow: Int32 = -1
+    /// When bytes last came from the peer.
+    package private(set) var lastReadTime = NIODeadline.now()
+
+    let loop: LoopContext
+    private let limits: SharedLimits
+    private var server: ServerLoop?
+    /// `nil` while it is at rest: most connections are, between reads.
+    private var busyDecoder: Box<FrameDecoder>?
+    private(set) var context: ChannelHandlerContext?
     var queue = SendQueue()
-    private var closeCode = WebSocketCloseCode.abnormal
-    private var closeReason = ""
+    /// What the delegate will be told.
+    private var closing: Box<(code: UInt16, reason: String)>?
+
+    private final class Box<Value> {
+        var value: Value
+        init(_ value: Value) { self.value = value }
+    }
 
     init(
         role: FrameDecoder.Role,
         loop: LoopContext,
         limits: SharedLimits,
         server: ServerLoop?,
-        remoteAddress: String?,
         subprotocol: String?,
         deflate: DeflateAgreement? = nil
     ) {
@@ -77,17 +85,14 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         self.loop = loop
         self.limits = limits
         self.server = server
-        self.remoteAddress = remoteAddress
         self.subprotocol = subprotocol
         self.windowBits = deflate?.serverWindowBits ?? 0
-        self.decoder = FrameDecoder(
-            role: role, allowsCompression: deflate != nil, maximumMessageBytes: limits.values.maximumMessageBytes)
     }
 
     /// Gives the connection its delegate; should it have ended meanwhile, the delegate hears so at once.
     func attach(_ delegate: any WebSocketDelegate) {
         guard phase != .closed else {
-            return delegate.webSocketClosed(self, code: closeCode, reason: closeReason)
+            return delegate.webSocketClosed(self, code: end.code, reason: end.reason)
         }
         self.delegate = delegate
     }
@@ -128,10 +133,6 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
 
     /// A hint for producers: the connection is open and less than 64 KiB wait.
     package var isWritable: Bool { phase == .open && queue.queuedBytes < 64 * 1024 }
-
-    /// More than half of `maximumQueuedBytes` waits: what the peer can do without is better not sent. The delegate is told
-    /// `webSocketCaughtUp` when that is over.
-    package private(set) var isBehind = false
 
     /// Neither side has begun to close.
     package var isOpen: Bool { phase == .open }
@@ -192,8 +193,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     // MARK: Closing
 
     private func beginClosing(_ next: Phase, code: UInt16, reason: String) {
-        closeCode = code
-        closeReason = reason
+        closing = Box((code, reason))
         appendFrame(.close, WebSocketFrame.closePayload(code: code, reason: reason))
         phase = next
         loop.setDeadline(limits.values.closeTimeout, for: self)
@@ -258,8 +258,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
             phase = .ending
             drainedIfEmpty()
         case .lost:
-            closeCode = code
-            closeReason = reason
+            closing = Box((code, reason))
         case .ending, .failing, .closed: break
         }
     }
@@ -275,6 +274,8 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         }
     }
 
+    private var end: (code: UInt16, reason: String) { closing?.value ?? (WebSocketCloseCode.abnormal, "") }
+
     private func ended() {
         queue.socket = -1
         guard phase != .closed else { return }
@@ -286,7 +287,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         server = nil
         let delegate = delegate
         self.delegate = nil
-        delegate?.webSocketClosed(self, code: closeCode, reason: closeReason)
+        delegate?.webSocketClosed(self, code: end.code, reason: end.reason)
     }
 
     // MARK: ChannelInboundHandler
@@ -304,6 +305,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         let buffer = Self.unwrapInboundIn(data)
         lastReadTime = .now()
         isReading = true
+        var decoder = takeDecoder()
         buffer.withUnsafeReadableBytes { bytes in
             var input = bytes
             while readsFrames {
@@ -312,7 +314,18 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
                 act(on: action)
             }
         }
+        if !decoder.isAtRest { busyDecoder = Box(decoder) }
         loop.returnReadBuffer(buffer)
+    }
+
+    private func takeDecoder() -> FrameDecoder {
+        guard let busy = busyDecoder else {
+            return FrameDecoder(
+                role: role, allowsCompression: windowBits != 0,
+                maximumMessageBytes: limits.values.maximumMessageBytes)
+        }
+        busyDecoder = nil
+        return busy.value
     }
 
     private var readsFrames: Bool {

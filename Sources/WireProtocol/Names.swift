@@ -175,15 +175,21 @@ package struct UserName: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// A session: 22 characters of base64url, 132 random bits when the generator gives so many. It names a session and is shown
+/// A session: 15 characters of base64url, 90 random bits when the generator gives so many. It names a session and is shown
 /// to other nodes and to operators; what proves that a session is one's own is its secret. Nobody may guess it all the same.
+///
+/// So many characters stand in a `String` itself, which then owns no memory: a node has a dozen copies of each.
 package struct SessionID: Hashable, Sendable, CustomStringConvertible {
-    package static let length = 22
+    package static let length = 15
+    /// Of those that nodes gave before; they are as good.
+    package static let formerLength = 22
 
     package let string: String
 
     package init?(_ string: some StringProtocol) {
-        guard string.utf8.count == Self.length, string.utf8.allSatisfy(Base64URL.contains) else { return nil }
+        guard string.utf8.count == Self.length || string.utf8.count == Self.formerLength,
+            string.utf8.allSatisfy(Base64URL.contains)
+        else { return nil }
         self.string = String(string)
     }
 

@@ -179,7 +179,8 @@ struct PresenceTickTests {
 
 @Suite("G5: heartbeat")
 struct HeartbeatWheelTests {
-    private final class Client: Hashable {
+    private final class Client: WheelElement {
+        var wheelPlace = WheelPlace()
         static func == (left: Client, right: Client) -> Bool { left === right }
         func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
     }

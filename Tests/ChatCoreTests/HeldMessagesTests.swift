@@ -4,7 +4,8 @@ import WireProtocol
 
 @Suite("G1: what a client sends before its turn")
 struct HeldMessagesTests {
-    private var held = HeldMessages(maximumCount: 4, maximumBytes: 1000)
+    private var held = HeldMessages()
+    private var bounds = HeldMessages.Bounds(count: 4, bytes: 1000)
     private var state: SessionState
 
     init() throws {
@@ -16,7 +17,7 @@ struct HeldMessagesTests {
     private mutating func offer(_ text: String) throws -> HeldMessages.OfferAction {
         try Array(text.utf8).withUnsafeBytes { bytes in
             let message = try ClientMessage(decoding: bytes)
-            return held.offer(message, bytes, to: state)
+            return held.offer(message, bytes, to: state, within: bounds)
         }
     }
 
@@ -58,7 +59,8 @@ struct HeldMessagesTests {
         _ = state.join(try RoomName(validating: "a"))
         for _ in 0..<4 { #expect(try offer(Self.speak) == .held) }
         #expect(try offer(Self.leave) == .refuse)
-        held = HeldMessages(maximumCount: 4, maximumBytes: 50)
+        held = HeldMessages()
+        bounds = HeldMessages.Bounds(count: 4, bytes: 50)
         #expect(try offer(Self.speak) == .held)
         #expect(try offer(Self.speak) == .refuse)
     }

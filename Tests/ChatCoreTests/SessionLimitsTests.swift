@@ -6,7 +6,7 @@ private let second: UInt64 = 1_000_000_000
 @Suite("G7: what one session may ask for")
 struct SessionLimitsTests {
     private func limits(roomLimit: Int = 100) throws -> SessionLimits {
-        try #require(SessionLimits(ratePerSecond: 10, burst: 20, roomLimit: roomLimit, now: 0))
+        SessionLimits(try #require(SessionLimits.Rates(ratePerSecond: 10, burst: 20, roomLimit: roomLimit)), now: 0)
     }
 
     @Test("frames pass up to the burst; who goes on is refused four bursts long, then closed")
@@ -56,6 +56,6 @@ struct SessionLimitsTests {
 
     @Test("0 lifts every limit")
     func lifted() {
-        #expect(SessionLimits(ratePerSecond: 0, burst: 20, roomLimit: 100, now: 0) == nil)
+        #expect(SessionLimits.Rates(ratePerSecond: 0, burst: 20, roomLimit: 100) == nil)
     }
 }
