@@ -15,7 +15,7 @@ TEST_PACKAGES := python3 python3-venv
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos lint format docs client bench docker-check clean
+.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos lint format docs client protobuf bench docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -147,6 +147,9 @@ docs: build ## Write what comes from the code: .env.example, the settings in ope
 
 client: ## Write the martlet.js that nodes serve out of its source (needs esbuild).
 	@.ci/client.py
+
+protobuf: swift-there ## Write the Swift code of martlet.proto (needs protoc).
+	@SWIFT="$(SWIFT)" .ci/protobuf.py
 
 bench: build ## Measure against the socket floor and a ws + redis server, write docs/performance.md; takes seven minutes.
 	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }

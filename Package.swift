@@ -16,6 +16,7 @@ let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let swiftProtobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 
 let package = Package(
@@ -29,6 +30,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", .upToNextMinor(from: "2.101.0")),
         .package(url: "https://github.com/apple/swift-log", .upToNextMinor(from: "1.16.0")),
         .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.0")),
+        // Without its traits, all of which are about Foundation.
+        .package(url: "https://github.com/apple/swift-protobuf", .upToNextMinor(from: "1.39.0"), traits: []),
     ],
     targets: [
         .executableTarget(
@@ -43,7 +46,7 @@ let package = Package(
         .target(
             name: "NodeServer",
             dependencies: [
-                "ChatCore", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebAssets",
+                "ChatCore", "ClusterState", "ProtobufCodec", "RedisClient", "Telemetry", "TokenAuth", "WebAssets",
                 "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict
@@ -89,6 +92,8 @@ let package = Package(
             swiftSettings: strict
         ),
         .target(name: "TokenAuth", dependencies: ["COpenSSL", "WireProtocol"], swiftSettings: strict),
+        // martlet.pb.swift is what `make protobuf` makes of martlet.proto.
+        .target(name: "ProtobufCodec", dependencies: ["WireProtocol", swiftProtobuf], swiftSettings: strict),
         .target(name: "WireProtocol", swiftSettings: strict),
         .target(name: "Affinity", swiftSettings: strict),
         .target(name: "Telemetry", dependencies: [logging], swiftSettings: strict),
@@ -107,7 +112,9 @@ let package = Package(
         .target(
             name: "TestSupport",
             dependencies: [
-                "ChatCore", "CZlib", "RedisClient", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix,
+                "ChatCore", "CZlib", "ProtobufCodec", "RedisClient", "WebSocketTransport", "WireProtocol", logging,
+                nioCore,
+                nioPosix, swiftProtobuf,
             ],
             path: "Tests/TestSupport",
             swiftSettings: strict
@@ -121,6 +128,11 @@ let package = Package(
         .testTarget(
             name: "WireProtocolTests",
             dependencies: ["TestSupport", "WireProtocol"],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "ProtobufCodecTests",
+            dependencies: ["ProtobufCodec", "TestSupport", "WireProtocol", swiftProtobuf],
             swiftSettings: strict
         ),
         .testTarget(
@@ -215,7 +227,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "CZlib", "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol", "RedisClient", logging,
+                "CZlib", "ProtobufCodec", "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol",
+                "RedisClient", logging,
                 nioCore, nioPosix,
             ],
             swiftSettings: strict

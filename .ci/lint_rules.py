@@ -7,14 +7,15 @@ from pathlib import Path
 
 import client
 import generated
+import protobuf
 
 # The architecture: what each target may import beside Swift, Glibc and Synchronization. Arrows only go down.
 NIO = "NIOCore NIOPosix"
 HTTP = "NIOCore NIOPosix NIOHTTP1"
 ALLOWED = {
     "martlet": f"* ArgumentParser Logging {NIO}",
-    "NodeServer": "WebSocketTransport ChatCore ClusterState RedisClient WireProtocol TokenAuth Telemetry WebAssets "
-    f"Logging {HTTP}",
+    "NodeServer": "WebSocketTransport ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TokenAuth Telemetry "
+    f"WebAssets Logging {HTTP}",
     "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
     f"Logging {HTTP}",
     "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",
@@ -25,6 +26,7 @@ ALLOWED = {
     "ChatCore": "WireProtocol",
     "RedisClient": f"HiredisShim Logging {NIO}",
     "TokenAuth": "COpenSSL WireProtocol",
+    "ProtobufCodec": "WireProtocol SwiftProtobuf",
     "WireProtocol": "",
     "Affinity": "",
     "Telemetry": "Logging",
@@ -40,6 +42,7 @@ SYSTEM = {"Swift", "Glibc", "Synchronization", "Dispatch", "_Concurrency"}
 # Files that may pass 500 lines, with the reason.
 LONG = {
     client.SOURCE,  # one class, the whole of what its users call
+    protobuf.CODE,  # written by protoc
 }
 # Debian's development package of a library, and the package that a running image needs.
 RUNTIME_PACKAGE = {"libhiredis-dev": "libhiredis0.14", "libssl-dev": "libssl3", "zlib1g-dev": "zlib1g"}
@@ -100,7 +103,7 @@ def rule_imports(tree):
 
 def rule_foundation(tree):
     problems = []
-    for file in tree.matching(r"Sources/.*\.swift"):
+    for file in tree.matching(r"Sources/.*(?<!\.pb)\.swift"):
         lines = tree.lines(file)
         for number, module in swift_imports(tree, file):
             if module == "FoundationEssentials":
@@ -293,6 +296,11 @@ def rule_client(tree):
     return [f"{client.SERVED}: {p}" for p in client.problems(tree.text(client.SOURCE), tree.text(client.SERVED))]
 
 
+def rule_protobuf(tree):
+    """The code of the protobuf messages is made of them."""
+    return [f"{protobuf.CODE}: {p}" for p in protobuf.problems(tree.text(protobuf.SOURCE), tree.text(protobuf.CODE))]
+
+
 def rule_make(tree):
     """Every `make TARGET` that a page names exists; a target says in one line what it does, or is a step of another."""
     text = tree.text("Makefile")
@@ -330,5 +338,6 @@ RULES = {
     "lua": rule_lua,
     "length": rule_length,
     "client": rule_client,
+    "protobuf": rule_protobuf,
     "make": rule_make,
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 import client
 import generated
 import lint_rules
+import protobuf
 from lint_tree import Tree
 
 GUARANTEES = "".join(
@@ -23,6 +24,8 @@ GOOD = {
     "Sources/ClusterState/Scripts/join.lua": "-- KEYS 1 a\n-- ARGV 1 b\n-- RETURNS c\n-- ATOMICITY d\nreturn 1\n",
     client.SOURCE: "let long = 1;\n",
     client.SERVED: "let a=1;\n" + client.line("let long = 1;\n", "let a=1;\n"),
+    protobuf.SOURCE: "message A {}\n",
+    protobuf.CODE: "struct A {}\n" + client.line("message A {}\n", "struct A {}\n"),
     "Sources/martlet/Settings.swift": 'let key = "MARTLET_PORT"\n',
     "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("G1, G2, G3, G4, G5, G6 and G7: a key keeps its node") func keeps() {}\n',
     "Makefile": "PACKAGES := libssl-dev\ntest: ## runs the tests\n\ttrue\n",
@@ -78,6 +81,11 @@ BAD = [
     ("length", "a long file", "Sources/ClusterState/Scripts/join.lua", GOOD["Sources/ClusterState/Scripts/join.lua"] + "--\n" * 500),
     ("client", "a client of another source", client.SOURCE, "let long = 2;\n"),
     ("client", "a client changed by hand", client.SERVED, "let b=1;\n" + client.line("let long = 1;\n", "let a=1;\n")),
+    ("protobuf", "code of other messages", protobuf.SOURCE, "message B {}\n"),
+    (
+        "protobuf", "code changed by hand", protobuf.CODE,
+        "struct B {}\n" + client.line("message A {}\n", "struct A {}\n"),
+    ),
     (
         "client", "a client that is too large", client.SERVED,
         "let a=1;" * 2000 + "\n" + client.line("let long = 1;\n", "let a=1;" * 2000 + "\n"),

@@ -5,7 +5,7 @@ package import WireProtocol
 /// 1. Keeps the order of each room: behind a message that waits, everything for the same room waits, a join too.
 /// 2. Is bounded in messages and bytes.
 package struct HeldMessages: Sendable {
-    package typealias Held = (message: ClientMessage, bytes: [UInt8])
+    package typealias Held = (message: ClientMessage, bytes: [UInt8], size: Int)
 
     /// The same for all sessions of a node.
     package struct Bounds: Sendable {
@@ -28,14 +28,18 @@ package struct HeldMessages: Sendable {
         case refuse
     }
 
-    /// - Parameter bytes: the text of the message.
+    /// - Parameters:
+    ///   - bytes: what the ranges of the message are of.
+    ///   - size: of the frame that it came in, in bytes.
     package mutating func offer(
-        _ message: ClientMessage, _ bytes: UnsafeRawBufferPointer, to state: SessionState, within bounds: Bounds
+        _ message: ClientMessage, _ bytes: UnsafeRawBufferPointer, size: Int, to state: SessionState,
+        within bounds: Bounds
     ) -> OfferAction {
         guard state.mustWait(message) || waits(forAnyOf: message) else { return .perform }
-        let held = messages.reduce(0) { $0 + $1.bytes.count }
-        guard messages.count < bounds.count, held + bytes.count <= bounds.bytes else { return .refuse }
-        messages.append((message, Array(bytes)))
+        let size = max(size, bytes.count)
+        let held = messages.reduce(0) { $0 + $1.size }
+        guard messages.count < bounds.count, held + size <= bounds.bytes else { return .refuse }
+        messages.append((message, Array(bytes), size))
         return .held
     }
 

@@ -117,15 +117,11 @@ extension Hub {
         }
         if origin != nil { noteRelayed(message.tag, inDirect: stream.room) }
         element.text.withUnsafeReadableBytes { text in
-            var framing = Framing(text)
+            var framing = framing(text)
             for (lane, group) in Dictionary(grouping: live, by: \.value) {
-                let shard = lane.shard
-                let compressed =
-                    lane.format == .compressed
-                    ? framing.appendCompressed(to: &batches[shard].bytes, with: compressor) : nil
-                let frame = compressed ?? framing.appendPlain(to: &batches[shard].bytes)
-                let own = ack.map { self.frame($0, shard) } ?? frame.upperBound..<frame.upperBound
-                batches[shard].directs.append(
+                let frame = framing.append(lane.format, to: &batches[lane.shard].bytes)
+                let own = ack.map { self.frame($0, lane) } ?? 0..<0
+                batches[lane.shard].directs.append(
                     .init(sessions: group.map(\.key), frame: frame, origin: origin, own: own))
             }
         }

@@ -2,6 +2,7 @@ import ChatCore
 import ClusterState
 import Logging
 import NIOCore
+import ProtobufCodec
 import RedisClient
 import WebSocketTransport
 import WireProtocol
@@ -146,20 +147,18 @@ extension Hub: RedisSubscriberDelegate {
         defer { settleOwed(owed, by: origin, seq, tag: tag, room: room.name) }
         // Also when the sender has left the room since: its publish is answered.
         // One that comes back gets it in its place among what it missed.
-        var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.lane.shard }
+        var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.lane }
         if replicaWait != nil, !Self.isOwed(tag, seq, owed) { local = nil }
         if local != nil, !room.queue.isEmpty { noteRelayed(tag, in: room) }
-        var framing = Framing(text)
+        var framing = framing(text)
         for shard in batches.indices {
-            guard local == shard else {
+            guard let local, local.shard == shard else {
                 append(&framing, to: room, shard, as: .message, except: nil)
                 continue
             }
-            let own = frame(
-                ServerMessage.ack(
-                    room: room.name, rawID: id, seq: seq, ts: ts, tag: tag,
-                    epoch: room.sequencer.position?.epoch ?? ""), shard)
-            append(&framing, to: room, shard, as: .message, except: origin, own)
+            let ack = ServerMessage.ack(
+                room: room.name, rawID: id, seq: seq, ts: ts, tag: tag, epoch: room.sequencer.position?.epoch ?? "")
+            append(&framing, to: room, shard, as: .message, except: origin, (frame(ack, local), local.format))
         }
     }
 
@@ -171,34 +170,44 @@ extension Hub: RedisSubscriberDelegate {
     private func append(
         _ text: UnsafeRawBufferPointer, to room: HubRoom, as kind: FrameKind, except origin: SessionID?
     ) {
-        var framing = Framing(text)
+        var framing = framing(text)
         for shard in batches.indices { append(&framing, to: room, shard, as: kind, except: origin) }
     }
 
     /// - Parameter own: what `origin` gets instead, also when it has left the room.
     private func append(
         _ framing: inout Framing, to room: HubRoom, _ shard: Int, as kind: FrameKind, except origin: SessionID?,
-        _ own: Range<Int>? = nil
+        _ own: (range: Range<Int>, format: FrameFormat)? = nil
     ) {
-        func isWanted(_ format: FrameFormat) -> Bool { room.interest[Lane(shard: shard, format: format)] > 0 }
-        guard own != nil || FrameFormat.allCases.contains(where: isWanted) else { return }
-        let compressed =
-            isWanted(.compressed) ? framing.appendCompressed(to: &batches[shard].bytes, with: compressor) : nil
-        let frame =
-            isWanted(.plain) || compressed == nil ? framing.appendPlain(to: &batches[shard].bytes) : compressed
-        guard let frame else { return }
+        var frames = InlineArray<4, Range<Int>>(repeating: 0..<0)
+        var isWanted = false
+        for format in FrameFormat.all
+        where room.interest[Lane(shard: shard, format: format)] > 0 || format == own?.format {
+            frames[Int(format.rawValue)] = framing.append(format, to: &batches[shard].bytes)
+            isWanted = true
+        }
+        guard isWanted else { return }
         batches[shard].entries.append(
-            .init(
-                room: room.handle, frame: frame, compressed: compressed ?? frame, origin: origin,
-                own: own ?? frame.upperBound..<frame.upperBound, kind: kind))
+            .init(room: room.handle, frames: frames, origin: origin, own: own?.range ?? 0..<0, kind: kind))
     }
 
-    func frame(_ text: [UInt8], _ shard: Int) -> Range<Int> {
-        text.withUnsafeBytes { frame($0, shard) }
+    func framing(_ text: UnsafeRawBufferPointer) -> Framing {
+        Framing(text, compressor: configuration.compression ? compressor : nil, metrics: metrics)
     }
 
-    func frame(_ text: UnsafeRawBufferPointer, _ shard: Int) -> Range<Int> {
-        Framing(text).appendPlain(to: &batches[shard].bytes)
+    /// One text for one session.
+    func frame(_ text: [UInt8], _ lane: Lane) -> Range<Int> {
+        text.withUnsafeBytes { bytes in
+            let start = batches[lane.shard].bytes.writerIndex
+            switch lane.format.encoding {
+            case .json: WebSocketFrame.appendText(bytes, to: &batches[lane.shard].bytes)
+            case .protobuf:
+                ServerFrames.protobuf(bytes)?.withUnsafeBytes {
+                    WebSocketFrame.append($0, opcode: .binary, to: &batches[lane.shard].bytes)
+                }
+            }
+            return start..<batches[lane.shard].bytes.writerIndex
+        }
     }
 
     // MARK: Answers from the store
@@ -273,41 +282,6 @@ extension RelayMessage.Message {
         .init(
             epoch: epoch, seq: seq, tag: tag, previousTag: previousTag,
             element: .init(text: ByteBuffer(bytes: frame), origin: originSession, id: id, ts: ts))
-    }
-}
-
-/// One text on its way into the batches of the shards: compressed at most once, whoever takes it.
-struct Framing {
-    private enum Compressed {
-        case untried
-        case longer
-        case frame(ByteBuffer)
-    }
-
-    private let text: UnsafeRawBufferPointer
-    private var compressed = Compressed.untried
-
-    init(_ text: UnsafeRawBufferPointer) {
-        self.text = text
-    }
-
-    func appendPlain(to bytes: inout ByteBuffer) -> Range<Int> {
-        let start = bytes.writerIndex
-        WebSocketFrame.appendText(text, to: &bytes)
-        return start..<bytes.writerIndex
-    }
-
-    /// `nil`, with nothing appended, when that is not worth it.
-    mutating func appendCompressed(to bytes: inout ByteBuffer, with compressor: FrameCompressor?) -> Range<Int>? {
-        if case .untried = compressed {
-            var frame = ByteBuffer()
-            let isShorter = compressor?.append(text, opcode: .text, to: &frame) ?? false
-            compressed = isShorter ? .frame(frame) : .longer
-        }
-        guard case .frame(let frame) = compressed else { return nil }
-        let start = bytes.writerIndex
-        bytes.writeImmutableBuffer(frame)
-        return start..<bytes.writerIndex
     }
 }
 

@@ -24,11 +24,28 @@ enum HubCommand: Sendable {
     case pageTaken(number: Int)
 }
 
+/// The subprotocols.
+enum FrameEncoding: Sendable {
+    case json
+    case protobuf
+}
+
 /// How a session takes what is sent to many: each format is made once for all of its sessions.
-enum FrameFormat: UInt8, CaseIterable, Sendable {
-    case plain
+enum FrameFormat: UInt8, Sendable {
+    case json
     /// Of permessage-deflate, where that is shorter.
-    case compressed
+    case compressedJSON
+    case protobuf
+    case compressedProtobuf
+
+    static let all: [FrameFormat] = [.json, .compressedJSON, .protobuf, .compressedProtobuf]
+
+    var encoding: FrameEncoding {
+        switch self {
+        case .json, .compressedJSON: .json
+        case .protobuf, .compressedProtobuf: .protobuf
+        }
+    }
 }
 
 /// The sessions of one shard that take one format.
@@ -130,21 +147,13 @@ struct RoomHandle: Hashable, Sendable {
 struct DeliveryBatch: Sendable {
     struct Entry: Sendable {
         let room: RoomHandle
-        /// The frame for everybody else, in each format that somebody of the shard takes.
-        let frame: Range<Int>
-        let compressed: Range<Int>
+        /// The frame for everybody else, in each format that somebody of the shard takes; empty in the others.
+        let frames: InlineArray<4, Range<Int>>
         /// The session that gets `own` in its place.
         let origin: SessionID?
         /// What the origin gets instead: its ack, or nothing.
         let own: Range<Int>
         let kind: FrameKind
-
-        func frame(_ format: FrameFormat) -> Range<Int> {
-            switch format {
-            case .plain: frame
-            case .compressed: compressed
-            }
-        }
     }
 
     /// A frame for sessions one by one: what was meant for a user.

@@ -138,7 +138,7 @@ struct Interest {
     private var counts: [Int]
 
     init(shardCount: Int) {
-        counts = Array(repeating: 0, count: shardCount * FrameFormat.allCases.count)
+        counts = Array(repeating: 0, count: shardCount * FrameFormat.all.count)
     }
 
     subscript(lane: Lane) -> Int {
@@ -147,7 +147,7 @@ struct Interest {
     }
 
     private static func index(_ lane: Lane) -> Int {
-        lane.shard * FrameFormat.allCases.count + Int(lane.format.rawValue)
+        lane.shard * FrameFormat.all.count + Int(lane.format.rawValue)
     }
 }
 

@@ -23,6 +23,7 @@ final class HubMetrics {
     var logReads = 0
     var recoveryReads = 0
     var gaps = 0
+    var transcoded = 0
     var deafness = 0
     var replicaWaits = 0
     var replicaWaitsShort = 0
@@ -33,8 +34,8 @@ final class HubMetrics {
             sessions: sessions, rooms: rooms, publishes: publishes, publishBatches: publishBatches,
             publishesRefused: publishesRefused, waitingPublishes: waitingPublishes, relayed: relayed,
             relayMalformed: relayMalformed, relayMisses: relayMisses, logReads: logReads, recoveryReads: recoveryReads,
-            gaps: gaps,
-            deafness: deafness, replicaWaits: replicaWaits, replicaWaitsShort: replicaWaitsShort,
+            gaps: gaps, transcoded: transcoded, deafness: deafness, replicaWaits: replicaWaits,
+            replicaWaitsShort: replicaWaitsShort,
             isConnected: isConnected, hears: hears, holdsLease: holdsLease)
     }
 }
@@ -52,6 +53,7 @@ struct HubFigures: Sendable {
     let logReads: Int
     let recoveryReads: Int
     let gaps: Int
+    let transcoded: Int
     let deafness: Int
     let replicaWaits: Int
     let replicaWaitsShort: Int
@@ -83,6 +85,9 @@ enum NodeMetricsText {
             "martlet_recovery_reads_total", help: "Reads of a room's log for clients that came back.", hub.recoveryReads
         )
         text.counter("martlet_gaps_total", help: "Holes that were told to clients.", hub.gaps)
+        text.counter(
+            "martlet_transcoded_total",
+            help: "What goes to many and was put into protobuf, once for all who take that.", hub.transcoded)
         text.counter("martlet_deafness_total", help: "Times that the subscription was deaf.", hub.deafness)
         text.counter(
             "martlet_replica_waits_total", help: "Times that replicas were waited for (MARTLET_ACK_REPLICAS).",

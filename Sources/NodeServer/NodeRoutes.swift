@@ -11,7 +11,8 @@ import WireProtocol
 
 /// The few HTTP paths of a node, and the upgrade at `/ws`.
 final class NodeRoutes: Sendable {
-    static let subprotocol = "martlet.v1.json"
+    static let protobuf = "martlet.v1.protobuf"
+    static let subprotocols = ["martlet.v1.json", protobuf]
 
     let hub: Hub
     let shards: [Shard]
@@ -76,7 +77,9 @@ final class NodeRoutes: Sendable {
                     .serviceUnavailable, reason: "too_many_upgrades",
                     message: "too many clients connect at once; try again", headers: ["Retry-After": String(seconds)]))
         }
-        let subprotocol = request.offeredSubprotocols.contains(Self.subprotocol) ? Self.subprotocol : nil
+        let subprotocol = request.offeredSubprotocols.lazy.compactMap { offered in
+            Self.subprotocols.first { $0 == offered }
+        }.first
         return .accept(subprotocol: subprotocol) { connection in
             let session = Session(
                 id: SessionID(), shard: shard, connection: connection, requestID: request.requestID, claim: claim)

@@ -1,32 +1,56 @@
 import ChatCore
 import ClusterState
 import NIOCore
+import ProtobufCodec
 import Telemetry
 import TokenAuth
 import WireProtocol
 
 /// What a client asks, from its frames to the hub.
 extension Session {
-    /// One text frame.
+    /// One frame of the client's subprotocol.
     func receive(_ bytes: UnsafeRawBufferPointer) {
         let taken = limits?.takeFrame(now: NIODeadline.now().uptimeNanoseconds) ?? .pass
-        guard taken == .pass else {
-            // The id is worth the reading: a client must know which publish was refused.
-            let message = try? ClientMessage(decoding: bytes)
-            return refuse(taken, id: message?.id)
-        }
         do throws(ClientMessageError) {
-            let message = try ClientMessage(decoding: bytes)
-            if try mayJoin(message) { try perform(inTurn: message, bytes) }
+            switch lane.format.encoding {
+            case .json: receive(try ClientMessage(decoding: bytes), bytes, size: bytes.count, taken)
+            case .protobuf:
+                let limit = shard.configuration.limits.messageBytes
+                let (message, payload) = try ClientMessage.decode(protobuf: bytes, limit: limit)
+                payload.withUnsafeBytes { receive(message, $0, size: bytes.count, taken) }
+            }
+        } catch {
+            guard taken == .pass else { return refuse(taken, id: nil) }
+            refuse(error.error, id: error.id, room: error.room)
+        }
+    }
+
+    /// One that is over the limit was worth the reading: a client must know which publish was refused.
+    private func receive(
+        _ message: ClientMessage, _ bytes: UnsafeRawBufferPointer, size: Int, _ taken: SessionLimits.TakeAction
+    ) {
+        guard taken == .pass else { return refuse(taken, id: message.id) }
+        answering { () throws(ClientMessageError) in
+            if try mayJoin(message) { try perform(inTurn: message, bytes, size: size) }
+        }
+    }
+
+    private func answering(_ body: () throws(ClientMessageError) -> Void) {
+        do throws(ClientMessageError) {
+            try body()
         } catch {
             refuse(error.error, id: error.id, room: error.room)
         }
     }
 
-    func receiveBinary() {
+    /// One frame that carries nothing in the client's subprotocol.
+    func receiveForeign() {
         let taken = limits?.takeFrame(now: NIODeadline.now().uptimeNanoseconds) ?? .pass
         guard taken == .pass else { return refuse(taken, id: nil) }
-        refuse(WireError(.binaryNotSupported), id: nil)
+        switch lane.format.encoding {
+        case .json: refuse(WireError(.binaryNotSupported), id: nil)
+        case .protobuf: refuse(WireError(.textNotSupported), id: nil)
+        }
     }
 
     /// A frame that joins costs as much as the rooms that it names.
@@ -61,21 +85,17 @@ extension Session {
     /// The session was opened, or a join of it was answered.
     func releaseHeld() {
         guard !held.isEmpty else { return }
-        for (message, bytes) in held.release() {
+        for (message, bytes, size) in held.release() {
             bytes.withUnsafeBytes { bytes in
-                do throws(ClientMessageError) {
-                    try perform(inTurn: message, bytes)
-                } catch {
-                    refuse(error.error, id: error.id, room: error.room)
-                }
+                answering { () throws(ClientMessageError) in try perform(inTurn: message, bytes, size: size) }
             }
         }
     }
 
     private func perform(
-        inTurn message: ClientMessage, _ bytes: UnsafeRawBufferPointer
+        inTurn message: ClientMessage, _ bytes: UnsafeRawBufferPointer, size: Int
     ) throws(ClientMessageError) {
-        switch held.offer(message, bytes, to: state, within: shard.heldBounds) {
+        switch held.offer(message, bytes, size: size, to: state, within: shard.heldBounds) {
         case .perform: try perform(message, bytes)
         case .held: return
         case .refuse:

@@ -2,6 +2,7 @@ import ChatCore
 import ClusterState
 import Logging
 import NIOCore
+import ProtobufCodec
 import Telemetry
 import TokenAuth
 import WebSocketTransport
@@ -67,7 +68,11 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         self.connectionID = id
         self.opening = Opening(claim: claim)
         self.shard = shard
-        self.lane = Lane(shard: shard.index, format: connection.takesCompressedFrames ? .compressed : .plain)
+        let isCompressed = connection.takesCompressedFrames
+        let format: FrameFormat =
+            connection.subprotocol == NodeRoutes.protobuf
+            ? (isCompressed ? .compressedProtobuf : .protobuf) : (isCompressed ? .compressedJSON : .json)
+        self.lane = Lane(shard: shard.index, format: format)
         self.connection = connection
         self.requestID = requestID
         self.givenClient = claim.client
@@ -117,19 +122,22 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     // MARK: From the connection
 
     func webSocket(_ connection: WebSocketConnection, receivedText text: ByteBuffer) {
+        received(text, as: .json)
+    }
+
+    func webSocket(_ connection: WebSocketConnection, receivedBinary bytes: ByteBuffer) {
+        received(bytes, as: .protobuf)
+    }
+
+    private func received(_ frame: ByteBuffer, as encoding: FrameEncoding) {
         guard !isEnding else { return }
         shard.metrics.received += 1
+        guard encoding == lane.format.encoding else { return receiveForeign() }
         if isUnconfirmed {
             isUnconfirmed = false
             shard.send(.confirm(id))
         }
-        text.withUnsafeReadableBytes { receive($0) }
-    }
-
-    func webSocket(_ connection: WebSocketConnection, receivedBinary: ByteBuffer) {
-        guard !isEnding else { return }
-        shard.metrics.received += 1
-        receiveBinary()
+        frame.withUnsafeReadableBytes { receive($0) }
     }
 
     func webSocketReadComplete(_ connection: WebSocketConnection) {}
@@ -287,8 +295,14 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
 
     // MARK: Sending
 
+    /// - Parameter text: JSON, also where the client speaks protobuf.
     func send(_ text: [UInt8]) {
-        connection?.send(text: ByteBuffer(bytes: text))
+        switch lane.format.encoding {
+        case .json: connection?.send(text: ByteBuffer(bytes: text))
+        case .protobuf:
+            guard let frame = text.withUnsafeBytes(ServerFrames.protobuf) else { return }
+            connection?.send(binary: ByteBuffer(bytes: frame))
+        }
     }
 
     func sendFrames(_ bytes: UnsafeRawBufferPointer) {

@@ -32,8 +32,6 @@ final class Shard: @unchecked Sendable {
 
     private(set) var sessions = PackedMap<SessionID, Session>()
     private var rooms: [Audience: ShardRoom<Session>] = [:]
-    /// Those in which sessions of this node can take what is sent to many.
-    private let formats: [FrameFormat]
     /// Rooms that got something in this turn of the loop.
     private var dirty: [ShardRoom<Session>] = []
     /// Rooms of which a tick is on its way in chunks.
@@ -62,7 +60,6 @@ final class Shard: @unchecked Sendable {
         self.heldBounds = HeldMessages.Bounds(
             count: NodeConfiguration.heldMessages, bytes: 4 * limits.messageBytes)
         self.random = FastRandom(seed: seed)
-        self.formats = configuration.compression ? FrameFormat.allCases : [.plain]
         self.wheel = HeartbeatWheel(
             interval: configuration.heartbeat.nanoseconds, timeout: configuration.heartbeatTimeout.nanoseconds,
             authenticationTimeout: configuration.authenticationTimeout.nanoseconds)
@@ -264,13 +261,16 @@ final class Shard: @unchecked Sendable {
                     // It left the room since; its answer comes all the same.
                     session.sendFrames(UnsafeRawBufferPointer(rebasing: bytes[entry.own]))
                 }
-                for format in formats {
-                    guard let room = rooms[Audience(room: entry.room, format: format)] else { continue }
+                for format in FrameFormat.all {
+                    let frame = entry.frames[Int(format.rawValue)]
+                    guard !frame.isEmpty,
+                        let room = rooms[Audience(room: entry.room, format: format)]
+                    else { continue }
                     if !room.isDirty {
                         room.isDirty = true
                         dirty.append(room)
                     }
-                    room.append(entry, frame: entry.frame(format), in: bytes)
+                    room.append(entry, frame: frame, in: bytes)
                 }
             }
             for direct in batch.directs {

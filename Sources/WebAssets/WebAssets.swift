@@ -54,6 +54,9 @@ package enum WebAssets {
             WebAsset(
                 path: "/protocol/schema.json", contentType: "application/schema+json; charset=utf-8",
                 bytes: PackageResources.schema_json),
+            WebAsset(
+                path: "/protocol/martlet.proto", contentType: "text/plain; charset=utf-8",
+                bytes: PackageResources.martlet_proto),
         ]
     }()
 

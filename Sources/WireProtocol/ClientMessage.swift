@@ -1,8 +1,14 @@
-/// What a client asks for. Raw JSON that is passed on unread stays a range of the received text.
+/// What a client asks for. Raw JSON that is passed on unread stays a range of the received text, or of what another
+/// codec made of what it received.
 package struct ClientMessage: Sendable {
     /// The client's own name for this request, 1–64 bytes, repeated in the answer.
     package let id: String?
     package let body: Body
+
+    package init(id: String?, body: Body) {
+        self.id = id
+        self.body = body
+    }
 
     package enum Body: Sendable {
         case auth(Auth)
@@ -39,12 +45,20 @@ package struct ClientMessage: Sendable {
         /// `welcome` gave them.
         package var since: Int64
         package var rooms: [RoomName: Position] = [:]
+
+        package init(since: Int64, rooms: [RoomName: Position] = [:]) {
+            (self.since, self.rooms) = (since, rooms)
+        }
     }
 
     /// What an earlier `welcome` gave.
     package struct Resume: Sendable, Equatable {
         package var session: SessionID
         package var secret: String
+
+        package init(session: SessionID, secret: String) {
+            (self.session, self.secret) = (session, secret)
+        }
     }
 
     package struct Join: Sendable {
@@ -64,17 +78,31 @@ package struct ClientMessage: Sendable {
         package var epoch: String
         package var seq: Int64
         package var tag: String?
+
+        package init(epoch: String, seq: Int64, tag: String?) {
+            (self.epoch, self.seq, self.tag) = (epoch, seq, tag)
+        }
     }
 
-    /// The members `text` and `data` as they stood in the received text; at least one is there.
-    package struct Payload: Sendable {
+    /// The values of the members `text`, `data` and `binary` as they stood in the received text; at least one is there.
+    package struct Payload: Sendable, Equatable {
         package var text: Range<Int>?
         package var data: Range<Int>?
+        /// A string of ``Base64``.
+        package var binary: Range<Int>?
+
+        package init(text: Range<Int>? = nil, data: Range<Int>? = nil, binary: Range<Int>? = nil) {
+            (self.text, self.data, self.binary) = (text, data, binary)
+        }
     }
 
     package static let maximumIDLength = 64
     package static let maximumInfoLength = 1024
     package static let maximumHistoryLimit = 100
+    /// Of an epoch, in bytes.
+    package static let maximumEpochLength = 32
+    /// What a double holds exactly: numbers of Redis's scripts are doubles, and those of clients often too.
+    package static let maximumNumber: Int64 = 1 << 53
     /// Bounds the work of decoding one frame. How many rooms a session may be in is a setting that the decoder does not
     /// know; what a frame asks for beyond it is refused room by room.
     package static let maximumJoinsPerFrame = 1000

@@ -46,6 +46,7 @@ private struct Fields {
     var rooms: JSONValue?
     var text: JSONValue?
     var data: JSONValue?
+    var binary: JSONValue?
     var since: JSONValue?
     var echo: JSONValue?
     var user: JSONValue?
@@ -74,6 +75,7 @@ private struct Fields {
         if matches(key, "text") { return text = value }
         if matches(key, "id") { return id = value }
         if matches(key, "data") { return data = value }
+        if matches(key, "binary") { return binary = value }
         if matches(key, "since") { return since = value }
         if matches(key, "echo") { return echo = value }
         if matches(key, "rooms") { return rooms = value }
@@ -157,10 +159,11 @@ private struct Fields {
 
     private func payload() throws(WireError) -> ClientMessage.Payload {
         if let text, !text.isString { throw WireError(.invalidField, "text is a string") }
-        guard text != nil || data != nil else {
-            throw WireError(.invalidField, "text is missing; send text, data or both")
+        guard text != nil || data != nil || binary != nil else { throw ClientMessage.emptyPayload }
+        if let binary, JSONText.bytes(binary, in: bytes) == nil {
+            throw WireError(.invalidField, "binary is a string of base64 (RFC 4648, section 4) with its padding")
         }
-        return ClientMessage.Payload(text: text?.range, data: data?.range)
+        return ClientMessage.Payload(text: text?.range, data: data?.range, binary: binary?.range)
     }
 
     private mutating func joins() throws(WireError) -> [ClientMessage.Join] {
@@ -204,7 +207,7 @@ private struct Fields {
                 if matches(key, "tag") { tag = value }
             }
         }
-        guard let epoch = try string(epoch, "since.epoch"), epoch.utf8.count <= 32,
+        guard let epoch = try string(epoch, "since.epoch"), epoch.utf8.count <= ClientMessage.maximumEpochLength,
             let seq = try integer(seq, "since.seq"), seq >= 0
         else {
             throw WireError(.invalidField, "since has epoch, a string, and seq, a whole number from 0 up")
@@ -337,8 +340,8 @@ private struct Fields {
 
     private func integer(_ value: JSONValue?, _ name: StaticString) throws(WireError) -> Int64? {
         guard let value, value.kind != .null else { return nil }
-        // What a double holds exactly: numbers of Redis's scripts are doubles, and those of clients often too.
-        guard let integer = JSONText.integer(value, in: bytes), integer.magnitude <= 1 << 53 else {
+        guard let integer = JSONText.integer(value, in: bytes), integer.magnitude <= ClientMessage.maximumNumber
+        else {
             throw WireError(.invalidField, "\(name) is a whole number of at most 2^53")
         }
         return integer
@@ -352,6 +355,10 @@ private struct Fields {
 }
 
 extension ClientMessage {
+    package static var emptyPayload: WireError {
+        WireError(.invalidField, "text is missing; send text, data or binary, one of them at least")
+    }
+
     /// A client instance: 1–64 bytes of `[A-Za-z0-9_.-]`, from `?client=` or an `auth` message.
     package static func validate(client: String) throws(WireError) -> String {
         let isAllowed = client.utf8.allSatisfy { Base64URL.contains($0) || $0 == UInt8(ascii: ".") }

@@ -74,10 +74,14 @@ package struct JSONScanner {
     }
 
     /// One whole JSON text of any kind, with nothing but white space around it.
-    package static func scanText(_ bytes: UnsafeRawBufferPointer) throws(JSONError) -> JSONValue {
+    ///
+    /// - Parameter depth: the levels of another text that it is to stand in.
+    package static func scanText(
+        _ bytes: UnsafeRawBufferPointer, depth: Int = 0
+    ) throws(JSONError) -> JSONValue {
         var scanner = JSONScanner(bytes)
         scanner.skipWhitespace()
-        let value = try scanner.scanValue(depth: 0)
+        let value = try scanner.scanValue(depth: depth)
         scanner.skipWhitespace()
         guard scanner.index == bytes.count else { throw .unexpectedByte(at: scanner.index) }
         return value
@@ -248,8 +252,13 @@ package struct JSONScanner {
 
 /// Reads values that a ``JSONScanner`` has found.
 package enum JSONText {
-    /// The characters of a scanned string; `nil` when an escape is a lone surrogate, which is no character.
-    package static func string(_ value: JSONValue, in bytes: UnsafeRawBufferPointer) -> String? {
+    /// The characters of a scanned string.
+    ///
+    /// - Parameter replacement: what stands for each lone surrogate, which is no character; `nil` when there is one and no
+    ///   replacement.
+    package static func string(
+        _ value: JSONValue, in bytes: UnsafeRawBufferPointer, replacingLoneSurrogates replacement: Unicode.Scalar? = nil
+    ) -> String? {
         guard case .string(let escaped) = value.kind else { return nil }
         let inner = UnsafeRawBufferPointer(rebasing: bytes[(value.range.lowerBound + 1)..<(value.range.upperBound - 1)])
         if !escaped { return String(validating: inner, as: UTF8.self) }
@@ -269,7 +278,9 @@ package enum JSONText {
             case UInt8(ascii: "r"): result.append(0x0D)
             case UInt8(ascii: "t"): result.append(0x09)
             case UInt8(ascii: "u"):
-                guard let (scalar, length) = scalar(at: index, in: inner) else { return nil }
+                guard let (scalar, length) = scalar(at: index, in: inner) ?? replacement.map({ ($0, 6) }) else {
+                    return nil
+                }
                 result.append(contentsOf: String(scalar).utf8)
                 index += length
                 continue
@@ -278,6 +289,16 @@ package enum JSONText {
             index += 2
         }
         return String(validating: result, as: UTF8.self)
+    }
+
+    /// The bytes that a scanned string of ``Base64`` stands for.
+    package static func bytes(_ value: JSONValue, in bytes: UnsafeRawBufferPointer) -> [UInt8]? {
+        guard case .string(let escaped) = value.kind else { return nil }
+        guard escaped else {
+            let inner = bytes[(value.range.lowerBound + 1)..<(value.range.upperBound - 1)]
+            return Base64.decode(UnsafeRawBufferPointer(rebasing: inner))
+        }
+        return string(value, in: bytes).flatMap { Array($0.utf8).withUnsafeBytes(Base64.decode) }
     }
 
     /// A scanned number that is a whole number within `Int64` and has neither fraction nor exponent.

@@ -205,7 +205,8 @@ package enum ServerMessage {
 ///
 ///     {"type":"message","room":ROOM,"seq":SEQ,"tag":"TAG",BODY,"ts":TS}
 ///
-/// with an `"epoch"` behind it in a private room, which no `joined` tells of. `BODY` is what the sender's node made: `"from":…` and the raw `text`, `data` of the client.
+/// with an `"epoch"` behind it in a private room, which no `joined` tells of. `BODY` is what the sender's node made: `"from":…` and the raw `text`, `data`, `binary`
+/// of the client.
 package enum MessageText {
     package static func prefix(room: RoomName) -> [UInt8] {
         var bytes = Array("{\"type\":\"message\",\"room\":".utf8)
@@ -219,7 +220,8 @@ package enum MessageText {
         in bytes: UnsafeRawBufferPointer
     ) -> [UInt8] {
         var body: [UInt8] = []
-        body.reserveCapacity(64 + (payload.text?.count ?? 0) + (payload.data?.count ?? 0))
+        body.reserveCapacity(
+            64 + (payload.text?.count ?? 0) + (payload.data?.count ?? 0) + (payload.binary?.count ?? 0))
         body.append(contentsOf: "\"from\":".utf8)
         JSONWriter.append(user.string, to: &body)
         if let recipient {
@@ -233,6 +235,10 @@ package enum MessageText {
         if let data = payload.data {
             body.append(contentsOf: ",\"data\":".utf8)
             body.append(contentsOf: bytes[data])
+        }
+        if let binary = payload.binary {
+            body.append(contentsOf: ",\"binary\":".utf8)
+            body.append(contentsOf: bytes[binary])
         }
         return body
     }

@@ -34,6 +34,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
         case storageFull = 114
         case authenticationFailed = 115
         case forbidden = 116
+        case textNotSupported = 117
+        case malformedProtobuf = 118
 
         /// The stable name for programs.
         package var reason: String {
@@ -55,6 +57,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .storageFull: "storage_full"
             case .authenticationFailed: "authentication_failed"
             case .forbidden: "forbidden"
+            case .textNotSupported: "text_not_supported"
+            case .malformedProtobuf: "malformed_protobuf"
             }
         }
 
@@ -78,6 +82,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .storageFull: "the message store is full; wait retry_ms and send again with the same id"
             case .authenticationFailed: "the credentials were not accepted"
             case .forbidden: "this user may not do that"
+            case .textNotSupported: "send binary frames; text frames carry nothing in martlet.v1.protobuf"
+            case .malformedProtobuf: "send one ClientFrame of martlet.proto in each binary frame"
             }
         }
 
@@ -87,7 +93,7 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .rateLimited, .unavailable, .storageFull: true
             case .malformedJSON, .unknownType, .invalidField, .tooLarge, .binaryNotSupported, .notAuthenticated,
                 .identityConflict, .invalidRoom, .invalidUser, .tooManyRooms, .notInRoom, .idReused,
-                .authenticationFailed, .forbidden:
+                .authenticationFailed, .forbidden, .textNotSupported, .malformedProtobuf:
                 false
             }
         }

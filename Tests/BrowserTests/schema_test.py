@@ -47,6 +47,9 @@ WRONG = [
     '>{"type":"message","room":"general"}',
     '>{"type":"message","room":"general","text":5}',
     '>{"type":"message","room":"general","text":null}',
+    '>{"type":"message","room":"general","binary":"AA"}',
+    '>{"type":"message","room":"general","binary":"AB=="}',
+    '>{"type":"message","room":"general","binary":"_-8="}',
     '>{"type":"message","room":"no spaces","text":"hi"}',
     '>{"type":"message","room":"dm:alice","text":"hi"}',
     '>{"type":"message","room":"general","text":"hi","id":""}',
@@ -195,7 +198,7 @@ class Schema(unittest.TestCase):
             anna.say(type="message", room=room, text="hé 🐦", data={"a": [1, None]}, id="m")
             position = anna.until("ack", id="m", duplicate=True)
             message = ben.until("message")
-            ben.say(type="message", room=room, text="echo")
+            ben.say(type="message", room=room, text="echo", binary="AAEC/w==")
             ben.until("ack")
             ben.until("message")
             ben.say(type="typing", room=room)

@@ -17,7 +17,7 @@ struct HeldMessagesTests {
     private mutating func offer(_ text: String) throws -> HeldMessages.OfferAction {
         try Array(text.utf8).withUnsafeBytes { bytes in
             let message = try ClientMessage(decoding: bytes)
-            return held.offer(message, bytes, to: state, within: bounds)
+            return held.offer(message, bytes, size: bytes.count, to: state, within: bounds)
         }
     }
 

@@ -42,7 +42,7 @@ struct ShardRoomTests {
         bytes.withUnsafeBytes {
             room.append(
                 .init(
-                    room: room.handle, frame: frame, compressed: frame, origin: origin?.id,
+                    room: room.handle, frames: InlineArray(repeating: frame), origin: origin?.id,
                     own: frame.upperBound..<bytes.count, kind: kind),
                 frame: frame, in: $0)
         }

@@ -19,6 +19,18 @@ package final class TestClient: Sendable, SocketHandler {
         package let description: String
     }
 
+    /// What clients speak that are asked for no subprotocol, see ``speech``.
+    package enum Speech: Sendable {
+        case json
+        case protobuf
+        /// One this, the next that.
+        case alternating
+    }
+
+    /// Tests that say everything in JSON run in protobuf with another value.
+    @TaskLocal package static var speech = Speech.json
+    private static let connections = Mutex(0)
+
     package struct Heard: Sendable {
         /// Not yet taken by ``next(_:within:where:)``.
         package var unread: [JSON] = []
@@ -65,12 +77,19 @@ package final class TestClient: Sendable, SocketHandler {
 
     package let heard = Watched(Heard())
     private let options: Options
+    /// Says and hears `martlet.v1.protobuf`, which is JSON to the test.
+    package let speaksProtobuf: Bool
     private let key = WebSocketKey.random()
     private let reading = Mutex(Reading())
     private let writing: Mutex<Writing>
 
     private init(fd: Int32, options: Options) {
+        var options = options
+        if options.subprotocols.isEmpty, Self.nextSpeaksProtobuf() {
+            options.subprotocols = ["martlet.v1.protobuf", "martlet.v1.json"]
+        }
         self.options = options
+        speaksProtobuf = options.subprotocols.first == "martlet.v1.protobuf"
         writing = Mutex(Writing(fd: fd))
     }
 
@@ -85,8 +104,8 @@ package final class TestClient: Sendable, SocketHandler {
         SocketReactor.shared.add(fd, client)
         var head = "GET \(path) HTTP/1.1\r\nHost: 127.0.0.1:\(port)\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         head += "Sec-WebSocket-Key: \(client.key)\r\nSec-WebSocket-Version: 13\r\n"
-        if !options.subprotocols.isEmpty {
-            head += "Sec-WebSocket-Protocol: \(options.subprotocols.joined(separator: ", "))\r\n"
+        if !client.options.subprotocols.isEmpty {
+            head += "Sec-WebSocket-Protocol: \(client.options.subprotocols.joined(separator: ", "))\r\n"
         }
         for (name, value) in options.headers { head += "\(name): \(value)\r\n" }
         client.send(raw: Array((head + "\r\n").utf8))
@@ -106,6 +125,18 @@ package final class TestClient: Sendable, SocketHandler {
         }
     }
 
+    private static func nextSpeaksProtobuf() -> Bool {
+        switch speech {
+        case .json: false
+        case .protobuf: true
+        case .alternating:
+            connections.withLock { count in
+                count += 1
+                return count.isMultiple(of: 2)
+            }
+        }
+    }
+
     /// The headers of the 101; names in lower case.
     package func header(_ name: String) -> String? { heard.current.head?[name] }
 
@@ -114,7 +145,15 @@ package final class TestClient: Sendable, SocketHandler {
 
     // MARK: Sending
 
-    package func send(_ message: JSON) { send(text: message.text) }
+    package func send(_ message: JSON) {
+        guard speaksProtobuf else { return send(text: message.text) }
+        do {
+            send(ClientFrame(ClientFrame.Opcode.binary, try ProtobufBridge.encode(message)))
+        } catch {
+            heard.update { $0.violations.append("the test said \(error)") }
+        }
+    }
+
     package func send(text: String) { send(ClientFrame(ClientFrame.Opcode.text, text: text)) }
 
     package func send(_ frame: ClientFrame) { send(raw: frame.bytes) }
@@ -292,14 +331,15 @@ package final class TestClient: Sendable, SocketHandler {
         for event in news {
             switch event {
             case .text(let text) where options.tapText?(text) == true: break
-            case .text(let text):
+            case .text(let bytes) where !speaksProtobuf, .binary(let bytes) where speaksProtobuf:
                 do {
-                    let message = try JSON(parsing: text[...])
+                    let message = try speaksProtobuf ? ProtobufBridge.decode(bytes) : JSON(parsing: bytes[...])
                     if message["type"]?.string == nil { violations.append("a message without type: \(message.text)") }
                     if options.tap?(self, message) != true { messages.append(message) }
                 } catch {
                     violations.append("\(error)")
                 }
+            case .text: violations.append("text for a client of martlet.v1.protobuf")
             case .binary(let bytes): binary.append(bytes)
             case .ping(let payload):
                 pings += 1

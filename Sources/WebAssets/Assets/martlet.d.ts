@@ -19,6 +19,8 @@ export interface Errors {
   114: "storage_full";
   115: "authentication_failed";
   116: "forbidden";
+  117: "text_not_supported";
+  118: "malformed_protobuf";
 }
 
 export interface Refusal {
@@ -61,6 +63,8 @@ export interface Message {
   to?: string;
   text?: string;
   data?: unknown;
+  /** Bytes in base64. */
+  binary?: string;
   /** Milliseconds since 1970, by the server's clock. */
   ts: number;
   /** The sender's id of it; only in messages of this user. */
