@@ -43,6 +43,8 @@ public struct ChatMessage: Sendable, Equatable {
     public var text: String?
     /// Raw JSON beside the text.
     public var data: String?
+    /// What a client of the protobuf protocol, or another that can, sent as bytes.
+    public var binary: [UInt8]?
     /// Milliseconds since 1970, by the server's clock.
     public var timestamp: Int64
     /// Whether this client's user said it, here or elsewhere.

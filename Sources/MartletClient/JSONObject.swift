@@ -32,11 +32,17 @@ struct JSONObject {
         self.members = members
     }
 
+    /// A string with a lone surrogate is grammar but no text (RFC 8259 section 8.2): each becomes U+FFFD, as a
+    /// browser would show it, so that one odd message does not stop the room.
     func string(_ name: String) -> String? {
         guard let value = members[name] else { return nil }
-        return bytes.withUnsafeBytes { buffer in
-            JSONText.string(value, in: buffer) ?? (value.isString ? Self.repaired(value, in: buffer) : nil)
-        }
+        return bytes.withUnsafeBytes { JSONText.string(value, in: $0, replacingLoneSurrogates: "\u{FFFD}") }
+    }
+
+    /// What a string of base64 stands for.
+    func bytes(_ name: String) -> [UInt8]? {
+        guard let value = members[name] else { return nil }
+        return bytes.withUnsafeBytes { JSONText.bytes(value, in: $0) }
     }
 
     /// From 0 to 2^53, beyond which not every JSON reader is exact; so that adding to one cannot overflow.
@@ -75,47 +81,5 @@ struct JSONObject {
             }
         }
         return ranges.compactMap { JSONObject(bytes, in: $0) }
-    }
-
-    /// A string with a lone surrogate is grammar but no text (RFC 8259 section 8.2): each becomes U+FFFD, as a
-    /// browser would show it, so that one odd message does not stop the room.
-    private static func repaired(_ value: JSONValue, in buffer: UnsafeRawBufferPointer) -> String? {
-        var text: [UInt8] = []
-        var index = value.range.lowerBound
-        while index < value.range.upperBound {
-            let isEscape = buffer[index] == UInt8(ascii: "\\")
-            if isEscape, buffer[index + 1] == UInt8(ascii: "u"), isLoneSurrogate(at: index, in: buffer) {
-                text.append(contentsOf: "\\ufffd".utf8)
-                index += 6
-            } else {
-                let isPair =
-                    isEscape && buffer[index + 1] == UInt8(ascii: "u") && isHighSurrogate(at: index, in: buffer)
-                let length = isPair ? 12 : isEscape ? 2 : 1
-                text.append(contentsOf: buffer[index..<(index + length)])
-                index += length
-            }
-        }
-        return text.withUnsafeBytes { fixed in
-            (try? JSONScanner.scanText(fixed)).flatMap { JSONText.string($0, in: fixed) }
-        }
-    }
-
-    private static func unit(at index: Int, in buffer: UnsafeRawBufferPointer) -> UInt16? {
-        guard index + 6 <= buffer.count, buffer[index] == UInt8(ascii: "\\"), buffer[index + 1] == UInt8(ascii: "u")
-        else {
-            return nil
-        }
-        return UInt16(String(decoding: buffer[(index + 2)..<(index + 6)], as: UTF8.self), radix: 16)
-    }
-
-    private static func isHighSurrogate(at index: Int, in buffer: UnsafeRawBufferPointer) -> Bool {
-        unit(at: index, in: buffer).map { (0xD800...0xDBFF).contains($0) } ?? false
-    }
-
-    private static func isLoneSurrogate(at index: Int, in buffer: UnsafeRawBufferPointer) -> Bool {
-        guard let unit = unit(at: index, in: buffer) else { return false }
-        if (0xDC00...0xDFFF).contains(unit) { return true }
-        guard (0xD800...0xDBFF).contains(unit) else { return false }
-        return !(Self.unit(at: index + 6, in: buffer).map { (0xDC00...0xDFFF).contains($0) } ?? false)
     }
 }

@@ -191,7 +191,8 @@ extension ServerFrame {
         guard let seq = object.integer("seq"), let from = object.string("from") else { return nil }
         return ChatMessage(
             room: room, seq: seq, from: from, to: object.string("to"), text: object.string("text"),
-            data: object.raw("data"), timestamp: object.integer("ts") ?? 0, isOwn: false, id: object.string("id"),
+            data: object.raw("data"), binary: object.bytes("binary"), timestamp: object.integer("ts") ?? 0,
+            isOwn: false, id: object.string("id"),
             tag: object.string("tag"), epoch: object.string("epoch"))
     }
 }

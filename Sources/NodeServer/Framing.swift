@@ -53,6 +53,8 @@ struct Framing {
         if case .untried = transcoded {
             metrics.transcoded += 1
             transcoded = ServerFrames.protobuf(text).map { .made($0) } ?? .useless
+            // What none of our nodes stored is nothing that this client could be told.
+            if case .useless = transcoded { metrics.relayMalformed += 1 }
         }
         if case .made(let message) = transcoded { return message }
         return nil

@@ -10,7 +10,8 @@ struct JSONMembers {
         self.bytes = bytes
         members.reserveCapacity(12)
         do throws(JSONError) {
-            try JSONScanner.scanObject(bytes, in: range) { (key, value) throws(JSONError) in
+            try JSONScanner.scanObject(bytes, in: range, maximumDepth: JSONScanner.maximumServerDepth) {
+                (key, value) throws(JSONError) in
                 members.append((key, value))
             }
         } catch {
@@ -52,7 +53,8 @@ struct JSONMembers {
         guard let value = value(name), value.kind == .array else { return [] }
         var objects: [JSONMembers] = []
         do throws(JSONError) {
-            try JSONScanner.scanArray(bytes, in: value.range) { (element) throws(JSONError) in
+            try JSONScanner.scanArray(bytes, in: value.range, maximumDepth: JSONScanner.maximumServerDepth) {
+                (element) throws(JSONError) in
                 if let object = JSONMembers(bytes, in: element.range) { objects.append(object) }
             }
         } catch {

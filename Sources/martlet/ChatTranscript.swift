@@ -202,7 +202,7 @@ struct ChatTranscript {
         let name = style.name(Printable.text(message.from), of: message.from)
         let head = "\(style.dim("[\(clock)]")) \(name)\(style.dim(":")) "
         let indent = String(repeating: " ", count: clock.count + 3)
-        let text = message.text ?? message.data ?? ""
+        let text = message.text ?? message.data ?? message.binary.map { "(\($0.count) bytes)" } ?? ""
         for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
             lines.append((index == 0 ? head : indent) + Printable.text(String(line)))
         }

@@ -53,10 +53,10 @@ struct ServerFrameTests {
         #expect(
             ServerFrame(decoding: ServerMessage.gap(room: room, epoch: "e", from: 3, to: 5))
                 == .gap(room: "general", epoch: "e", from: 3, to: 5))
-        let body = Array(#""from":"bob","text":"hi \u00e9\n","data":{"k": [1, 2]}"#.utf8)
+        let body = Array(#""from":"bob","text":"hi \u00e9\n","data":{"k": [1, 2]},"binary":"AP8=""#.utf8)
         let message = ChatMessage(
-            room: "general", seq: 7, from: "bob", text: "hi é\n", data: #"{"k":[1,2]}"#, timestamp: 8, isOwn: false,
-            id: "p", tag: "t")
+            room: "general", seq: 7, from: "bob", text: "hi é\n", data: #"{"k":[1,2]}"#, binary: [0, 255], timestamp: 8,
+            isOwn: false, id: "p", tag: "t")
         #expect(
             ServerFrame(
                 decoding: MessageText.frame(room: room, epoch: "e", seq: 7, tag: "t", body: body, ts: 8, rawID: "p"))

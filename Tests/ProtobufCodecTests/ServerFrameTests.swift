@@ -33,6 +33,14 @@ struct ServerFrameTests {
         #expect(try transcoded(json)["text"]?.string == "\u{FFFD}x\u{FFFD}😀")
     }
 
+    @Test("data as deep as a client may send it reaches others, in history too")
+    func deep() throws {
+        let data = String(repeating: "[", count: 63) + String(repeating: "]", count: 63)
+        let message = #"{"seq":1,"tag":"a","from":"b","data":\#(data),"ts":1}"#
+        let history = try transcoded(#"{"type":"history","room":"r","messages":[\#(message)],"more":false}"#)
+        #expect(history["messages"]?.array?.first?["data"]?.text == data)
+    }
+
     @Test("base64 with escaped slashes is base64")
     func escapedBase64() throws {
         let json = #"{"type":"message","room":"r","seq":1,"tag":"a","from":"b","binary":"\/\/\/\/","ts":1}"#

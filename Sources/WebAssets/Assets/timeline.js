@@ -168,7 +168,7 @@ export class Timeline {
   }
 
   #messageItem(message) {
-    const { from, text, data, ts, own } = message;
+    const { from, text, data, binary, ts, own } = message;
     const when = new Date(ts).toISOString();
     const head = element("div", { className: "head" }, element("span", { className: "who", textContent: from }));
     if (own) head.append(element("span", { className: "you", textContent: "you" }));
@@ -176,6 +176,7 @@ export class Timeline {
     const content = element("div", { className: "content" }, head);
     if (text !== undefined) content.append(messageText(text));
     if (data !== undefined) content.append(element("pre", { className: "data", textContent: JSON.stringify(data, null, 2) }));
+    if (binary !== undefined) content.append(element("pre", { className: "data", textContent: `${atob(binary).length} bytes` }));
     content.append(element("div", { className: "fate" }));
     const gutter = element("time", { className: "gutter", dateTime: when, "aria-hidden": "true", textContent: shortTimeText(ts) });
     const line = element("div", { className: "line" }, gutter, avatar(from), content);
