@@ -2,16 +2,19 @@ package import WireProtocol
 
 /// What the channels of rooms and users carry: one letter and a space-separated header, a line end, then the payload.
 ///
-///     M SEQ TAG PREVTAG EPOCH TS ORIGIN IDLEN            \n  ID FRAME     (no space after the letter; ORIGIN - for none)
-///     D SEQ TAG PREVTAG EPOCH ROOM TS ORIGIN IDLEN       \n  ID FRAME     (on a user's channel)
+///     M SEQ TS COUNT PREVTAG EPOCH                       \n  RECORDS      (no space after the letter)
+///     D SEQ TS COUNT PREVTAG EPOCH ROOM                  \n  RECORDS      (on a user's channel)
 ///     P PV COUNT EPOCH                                   \n  lines +{"user":…}  -{"user":…}  ~{"user":…,"status":…}
 ///     T ORIGIN                                           \n  FRAME
 ///     K ROOM (or *)                                      \n  REASON
 ///     O SESSION GENERATION                               \n               (on the channel of its user)
 ///
+/// SEQ is that of the last of the COUNT messages (``RecordBatch``), PREVTAG the tag of the one before the first.
+///
 /// The slices point into the payload that was parsed and are valid for as long as it is.
 package enum RelayMessage {
-    case message(Message)
+    /// In a row; at least one.
+    case messages([Message])
     case presence(Presence)
     case typing(origin: String, frame: UnsafeRawBufferPointer)
     /// `room` nil: out of everything.
@@ -30,11 +33,11 @@ package enum RelayMessage {
         package var room: String?
         package var ts: Int64
         /// The session that gets an ack in the message's place.
-        package var origin: String?
+        package var origin: SessionID?
         /// The client's id, JSON-escaped without its quotes; empty without one.
         package var clientID: UnsafeRawBufferPointer
-        /// The finished JSON for clients.
-        package var frame: UnsafeRawBufferPointer
+        /// As in ``Publication/body``.
+        package var body: UnsafeRawBufferPointer
     }
 
     package struct Presence: Equatable {
@@ -60,8 +63,8 @@ package enum RelayMessage {
         var header = HeaderFields(UnsafeRawBufferPointer(rebasing: payload[1..<lineEnd]))
         let rest = UnsafeRawBufferPointer(rebasing: payload[(lineEnd + 1)...])
         switch kind {
-        case UInt8(ascii: "M"): return parseMessage(&header, rest, isDirect: false)
-        case UInt8(ascii: "D"): return parseMessage(&header, rest, isDirect: true)
+        case UInt8(ascii: "M"): return parseMessages(&header, rest, isDirect: false)
+        case UInt8(ascii: "D"): return parseMessages(&header, rest, isDirect: true)
         case UInt8(ascii: "P"): return parsePresence(&header, rest)
         case UInt8(ascii: "T"):
             guard let origin = header.text(), header.isAtEnd, !rest.isEmpty else { return nil }
@@ -81,27 +84,29 @@ package enum RelayMessage {
         }
     }
 
-    private static func parseMessage(
-        _ header: inout HeaderFields, _ rest: UnsafeRawBufferPointer, isDirect: Bool
+    private static func parseMessages(
+        _ header: inout HeaderFields, _ records: UnsafeRawBufferPointer, isDirect: Bool
     ) -> RelayMessage? {
-        guard let seq = header.number(), seq > 0, let tag = header.text(), let previousTag = header.text(),
-            let epoch = header.text()
+        guard let last = header.number(), let ts = header.number(), let count = header.number(), count > 0,
+            last >= count, var previousTag = header.text(), let epoch = header.text()
         else { return nil }
         var room: String?
         if isDirect {
             guard let name = header.text() else { return nil }
             room = name
         }
-        guard let ts = header.number(), let origin = header.text(), let idLength = header.number(), header.isAtEnd,
-            idLength < Int64(rest.count)
-        else { return nil }
-        let idEnd = Int(idLength)
-        return .message(
-            Message(
-                seq: seq, tag: tag, previousTag: previousTag, epoch: epoch, room: room, ts: ts,
-                origin: origin == "-" ? nil : origin,
-                clientID: UnsafeRawBufferPointer(rebasing: rest[..<idEnd]),
-                frame: UnsafeRawBufferPointer(rebasing: rest[idEnd...])))
+        guard header.isAtEnd, count <= records.count else { return nil }
+        var messages: [Message] = []
+        messages.reserveCapacity(Int(count))
+        let isWhole = RecordBatch.read(records) { record in
+            messages.append(
+                Message(
+                    seq: last - count + Int64(messages.count) + 1, tag: record.tag, previousTag: previousTag,
+                    epoch: epoch, room: room, ts: ts, origin: record.origin, clientID: record.clientID,
+                    body: record.body))
+            previousTag = record.tag
+        }
+        return isWhole && messages.count == count ? .messages(messages) : nil
     }
 
     private static func parsePresence(
@@ -127,43 +132,4 @@ package enum RelayMessage {
 
     static func encodeTyping(origin: SessionID) -> String { "T\(origin.string)\n" }
     static func encodeKick(room: RoomName?, reason: String) -> String { "K\(room?.string ?? "*")\n\(reason)" }
-}
-
-/// Reads fields that single spaces part. Numbers are plain decimal, not negative, of at most 18 digits.
-private struct HeaderFields {
-    private let bytes: UnsafeRawBufferPointer
-    private var index = 0
-    private(set) var isAtEnd: Bool
-
-    init(_ bytes: UnsafeRawBufferPointer) {
-        self.bytes = bytes
-        self.isAtEnd = false
-    }
-
-    private mutating func next() -> UnsafeRawBufferPointer? {
-        guard !isAtEnd else { return nil }
-        let start = index
-        while index < bytes.count, bytes[index] != UInt8(ascii: " ") { index += 1 }
-        let field = UnsafeRawBufferPointer(rebasing: bytes[start..<index])
-        if index == bytes.count {
-            isAtEnd = true
-        } else {
-            index += 1
-        }
-        return field.isEmpty ? nil : field
-    }
-
-    mutating func text() -> String? {
-        next().flatMap { String(validating: $0, as: UTF8.self) }
-    }
-
-    mutating func number() -> Int64? {
-        guard let field = next(), field.count <= 18 else { return nil }
-        var value: Int64 = 0
-        for byte in field {
-            guard byte >= UInt8(ascii: "0"), byte <= UInt8(ascii: "9") else { return nil }
-            value = value * 10 + Int64(byte - UInt8(ascii: "0"))
-        }
-        return value
-    }
 }

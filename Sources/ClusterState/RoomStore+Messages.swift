@@ -12,7 +12,7 @@ extension RoomStore {
     /// - Returns: one outcome a message, in order.
     ///
     /// When it fails the batch may have been stored (``RedisError/outcomeIsUnknown``); the same call again is then safe.
-    /// An out-of-memory error stored nothing, unless the batch has over 128 messages.
+    /// An out-of-memory error stored nothing, unless the batch has over 256 messages.
     package func publish(
         to room: RoomName, channels: [String]?, _ batch: [Publication], limits: HistoryLimits, newEpoch: String,
         timeout: TimeAmount? = nil
@@ -33,7 +33,7 @@ extension RoomStore {
         }
     }
 
-    private static let publishChunk = 128
+    private static let publishChunk = 256
 
     private func publishChunk(
         to room: RoomName, channels: [String]?, _ batch: ArraySlice<Publication>, limits: HistoryLimits,
@@ -50,10 +50,15 @@ extension RoomStore {
         )
         return redis.evaluate(ClusterScripts.roomPublish, keys: scriptKeys, arguments: arguments, timeout: timeout)
             .flatMapThrowing { reply in
-                guard let fields = reply.array, fields.count == count + 2, let epoch = fields[0].string,
-                    let ts = fields[1].int
+                guard let fields = reply.array, fields.count == 3, let epoch = fields[0].string, let ts = fields[1].int
                 else { throw ClusterStateError.unexpectedReply(of: "room_publish") }
-                return try fields.dropFirst(2).map { try Self.outcome($0, epoch: epoch, ts: ts) }
+                if let first = fields[2].int {
+                    return (0..<Int64(count)).map { .stored(seq: first + $0, ts: ts, epoch: epoch) }
+                }
+                guard let outcomes = fields[2].array, outcomes.count == count else {
+                    throw ClusterStateError.unexpectedReply(of: "room_publish")
+                }
+                return try outcomes.map { try Self.outcome($0, epoch: epoch, ts: ts) }
             }
     }
 
@@ -62,29 +67,21 @@ extension RoomStore {
         _ room: RoomName, channels: [String], orChannel roomChannel: String, _ batch: ArraySlice<Publication>,
         limits: HistoryLimits, newEpoch: String
     ) -> [RedisArgument] {
-        var arguments: [RedisArgument] = []
-        arguments.reserveCapacity(6 + channels.count + batch.count * 6)
-        arguments.append(.string(#"{"type":"message","room":""# + room.string + #"","seq":"#))
-        arguments.append(.string(newEpoch))
-        arguments.append(.integer(Int64(limits.maxMessages)))
-        arguments.append(.string("\(limits.maxAge) \(limits.afterlife)"))
-        arguments.append(.integer(Int64(channels.count)))
+        var records = ByteBuffer()
+        records.reserveCapacity(batch.reduce(0) { $0 + $1.body.readableBytes + 128 })
+        for publication in batch { RecordBatch.append(publication, to: &records) }
+        var arguments: [RedisArgument] = [
+            .string(newEpoch), .integer(Int64(limits.maxMessages)), .string("\(limits.maxAge) \(limits.afterlife)"),
+            .bytes(records), .string(channels.isEmpty ? "" : " \(room.string)"),
+            .integer(Int64(max(1, channels.count))),
+        ]
+        arguments.reserveCapacity(arguments.count + max(1, channels.count) + batch.count * 2)
         for channel in channels.isEmpty ? [roomChannel] : channels { arguments.append(.string(channel)) }
         for publication in batch {
             arguments.append(.string(publication.dedupeKey))
-            arguments.append(.string(String(publication.fingerprint, radix: 36)))
-            arguments.append(.string(publication.tag))
-            arguments.append(.string(head(of: publication)))
-            arguments.append(.string(publication.from.string))
-            arguments.append(.bytes(publication.body))
+            arguments.append(.string(publication.tag + " " + String(publication.fingerprint, radix: 36)))
         }
         return arguments
-    }
-
-    /// What log and relay share: who gets the ack, and under which id.
-    private static func head(of publication: Publication) -> String {
-        let origin = publication.origin?.string ?? "-"
-        return "\(origin) \(publication.clientID.utf8.count)\n\(publication.clientID)"
     }
 
     private static func outcome(_ reply: RESPValue, epoch: String, ts: Int64) throws -> PublishOutcome {
@@ -126,19 +123,15 @@ extension RoomStore {
     package func history(
         room: RoomName, range: HistoryRange, limit: Int, maximumBytes: Int? = nil
     ) -> EventLoopFuture<HistoryPage> {
-        let bounds: (direction: String, start: String, end: String) =
-            switch range {
-            case .latest: ("backward", "+", "-")
-            case .before(let seq): ("backward", "(\(max(1, seq))-0", "-")
-            case .after(let seq): ("forward", "(\(max(0, seq))-0", "+")
-            case .range(let from, let to): ("forward", "\(max(0, from))-0", "\(max(0, to))-0")
-            }
+        let seqs = range.seqs
+        let mostMessages = min(max(limit, 1), Self.chunk)
+        let mostBytes = max(maximumBytes ?? pageBytes, 1)
         return redis.evaluate(
             ClusterScripts.roomHistory,
             keys: [.string(keys.roomMeta(room)), .string(keys.roomLog(room))],
             arguments: [
-                .string(bounds.direction), .string(bounds.start), .string(bounds.end),
-                .integer(Int64(min(max(limit, 1), Self.chunk))), .integer(Int64(max(maximumBytes ?? pageBytes, 1))),
+                .string(range.isBackward ? "backward" : "forward"), .integer(seqs.first), .integer(seqs.last),
+                .integer(Int64(mostMessages)), .integer(Int64(mostBytes)),
             ]
         ).flatMapThrowing { reply in
             guard let fields = reply.array else { throw ClusterStateError.unexpectedReply(of: "room_history") }
@@ -146,27 +139,77 @@ extension RoomStore {
             guard fields.count == 7, let more = fields[5].int, let entries = fields[6].array else {
                 throw ClusterStateError.unexpectedReply(of: "room_history")
             }
-            return HistoryPage(
-                head: head, messages: entries.compactMap(StoredMessage.init(entry:)), more: more == 1)
+            var page = HistoryPage(head: head, messages: [], more: more == 1)
+            for entry in entries { StoredMessage.read(entry: entry, of: seqs, into: &page.messages) }
+            page.cut(toLast: range.isBackward, messages: mostMessages, bytes: mostBytes)
+            return page
         }
     }
 }
 
+extension HistoryRange {
+    var isBackward: Bool {
+        switch self {
+        case .latest, .before: true
+        case .after, .range: false
+        }
+    }
+
+    /// Both ends belong to it; nothing does where the last is before the first.
+    var seqs: (first: Int64, last: Int64) {
+        switch self {
+        case .latest: (0, .max)
+        case .before(let seq): (0, max(1, seq) - 1)
+        case .after(let seq): (seq < .max ? max(0, seq) + 1 : seq, .max)
+        case .range(let from, let to): (max(0, from), max(0, to))
+        }
+    }
+}
+
+extension HistoryPage {
+    /// A page ends by its count or by its weight; two messages are in it whatever they weigh.
+    fileprivate mutating func cut(toLast isBackward: Bool, messages most: Int, bytes: Int) {
+        var (count, left) = (0, bytes)
+        for message in isBackward ? messages.reversed() : messages {
+            left -= message.weight
+            if count == most || (left < 0 && count >= 2) { break }
+            count += 1
+        }
+        guard count < messages.count else { return }
+        more = true
+        messages = Array(isBackward ? messages.suffix(count) : messages.prefix(count))
+    }
+}
+
 extension StoredMessage {
-    /// Reads `[id, [field, value, …]]` of XRANGE: `h` is `TS TAG USER`, `ORIGIN IDLEN` and the id, one a line; `b` the body.
-    init?(entry: RESPValue) {
+    /// About what it takes in Redis.
+    fileprivate var weight: Int {
+        body.readableBytes + clientID.utf8.count + from.string.utf8.count + origin.utf8.count + 24
+    }
+
+    /// Reads `[SEQ-0, [h, TS COUNT, b, RECORDS]]` of XRANGE, where SEQ is that of the last. What no version of this wrote
+    /// is left out.
+    static func read(
+        entry: RESPValue, of seqs: (first: Int64, last: Int64), into messages: inout [StoredMessage]
+    ) {
         guard let parts = entry.array, parts.count == 2, let id = parts[0].string, id.hasSuffix("-0"),
-            let seq = Int64(id.dropLast(2)), let fields = parts[1].array, fields.count >= 4, fields[0].string == "h",
-            fields[2].string == "b", let head = fields[1].string, let body = fields[3].bytes
-        else { return nil }
-        let lines = head.split(separator: "\n", maxSplits: 2, omittingEmptySubsequences: false)
-        guard lines.count == 3 else { return nil }
-        let first = lines[0].split(separator: " ", maxSplits: 2, omittingEmptySubsequences: false)
-        guard first.count == 3, let ts = Int64(first[0]), let from = try? UserName(validating: String(first[2])),
-            let origin = lines[1].split(separator: " ").first
-        else { return nil }
-        self.init(
-            seq: seq, tag: String(first[1]), ts: ts, from: from, origin: origin == "-" ? "" : String(origin),
-            clientID: String(lines[2]), body: body)
+            let last = Int64(id.dropLast(2)), let fields = parts[1].array, fields.count >= 4, fields[0].string == "h",
+            fields[2].string == "b", let head = fields[1].string?.split(separator: " "), head.count == 2,
+            let ts = Int64(head[0]), let count = Int64(head[1]), let records = fields[3].bytes
+        else { return }
+        var seq = last - count
+        _ = records.withUnsafeReadableBytes { bytes in
+            RecordBatch.read(bytes) { record in
+                seq += 1
+                guard seq >= seqs.first, seq <= seqs.last, let name = String(validating: record.user, as: UTF8.self),
+                    let user = try? UserName(validating: name)
+                else { return }
+                messages.append(
+                    StoredMessage(
+                        seq: seq, tag: record.tag, ts: ts, from: user, origin: record.origin?.string ?? "",
+                        clientID: String(decoding: record.clientID, as: UTF8.self), body: ByteBuffer(bytes: record.body)
+                    ))
+            }
+        }
     }
 }

@@ -33,7 +33,7 @@ extension Hub {
         guard let room = message.room.flatMap({ try? RoomName(validating: $0) }) else {
             return malformed(keys.userChannel(user))
         }
-        receive(message.sequenced, of: directStream(room, user))
+        receive(message.sequenced(behind: MessageText.prefix(room: room)), of: directStream(room, user))
     }
 
     func receive(_ message: RoomSequencer<HubRoom.Relayed>.Message, of stream: DirectStream) {

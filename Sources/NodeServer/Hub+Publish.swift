@@ -8,7 +8,7 @@ import WireProtocol
 /// Publishes: queued by room, sent in batches, acknowledged by the relay, answered within their deadline whatever Redis
 /// does (G3, G5).
 extension Hub {
-    private static var batchCount: Int { 64 }
+    private static var batchCount: Int { 256 }
     private static var batchBytes: Int { 256 << 10 }
 
     func publish(_ request: PublishRequest) {

@@ -50,22 +50,34 @@ extension Hub: RedisSubscriberDelegate {
 
     private func receive(_ message: RelayMessage, in room: HubRoom) {
         switch message {
-        case .message(let message):
-            if replicaWait != nil, holds(message.sequenced, tag: message.tag, in: room) { return }
-            if room.sequencer.advanceIfNext(
-                epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag)
-            {
-                return append(
-                    message.frame, origin: message.originSession, id: message.id, seq: message.seq, tag: message.tag,
-                    ts: message.ts, of: room)
-            }
-            apply(room.sequencer.receive(message.sequenced), to: room)
+        case .messages(let messages):
+            for message in messages { receive(message, in: room) }
         case .presence(let presence):
             receive(presence, in: room)
         case .typing(let origin, let frame):
             append(frame, to: room, as: .typing, except: SessionID(origin))
         case .kick, .moved:
             malformed(room.channel)
+        }
+    }
+
+    private func receive(_ message: RelayMessage.Message, in room: HubRoom) {
+        if replicaWait != nil, holds(message.sequenced(behind: room.prefix), tag: message.tag, in: room) { return }
+        if room.sequencer.advanceIfNext(
+            epoch: message.epoch, seq: message.seq, tag: message.tag, previousTag: message.previousTag)
+        {
+            var text = textBuffer
+            textBuffer = []
+            message.write(behind: room.prefix, to: &text)
+            text.withUnsafeBytes {
+                append(
+                    $0, origin: message.origin, id: message.id, seq: message.seq, tag: message.tag, ts: message.ts,
+                    of: room)
+            }
+            text.removeAll(keepingCapacity: true)
+            textBuffer = text
+        } else {
+            apply(room.sequencer.receive(message.sequenced(behind: room.prefix)), to: room)
         }
     }
 
@@ -115,8 +127,8 @@ extension Hub: RedisSubscriberDelegate {
     private func receive(_ message: RelayMessage, for user: UserName) {
         guard let sessions = users[user]?.sessions else { return }
         switch message {
-        case .message(let message):
-            receiveDirect(message, for: user)
+        case .messages(let messages):
+            for message in messages { receiveDirect(message, for: user) }
         case .kick(let room, let reason):
             for (session, lane) in sessions {
                 emit(.kicked(session, room: room, reason: reason), to: lane.shard)
@@ -273,15 +285,23 @@ extension Hub: RedisSubscriberDelegate {
 }
 
 extension RelayMessage.Message {
-    var originSession: SessionID? { origin.flatMap { SessionID($0) } }
     /// The client's id, JSON-escaped without its quotes; empty without one.
     var id: String { clientID.isEmpty ? "" : String(decoding: clientID, as: UTF8.self) }
 
+    /// Writes what clients get.
+    func write(behind prefix: [UInt8], to text: inout [UInt8]) {
+        MessageText.append(
+            prefix: prefix, epoch: room == nil ? nil : epoch, seq: seq, tag: tag, body: body, ts: ts, to: &text)
+    }
+
     /// A copy, which may outlive the receive buffer.
-    var sequenced: RoomSequencer<HubRoom.Relayed>.Message {
-        .init(
+    func sequenced(behind prefix: [UInt8]) -> RoomSequencer<HubRoom.Relayed>.Message {
+        var text: [UInt8] = []
+        text.reserveCapacity(prefix.count + body.count + 96)
+        write(behind: prefix, to: &text)
+        return .init(
             epoch: epoch, seq: seq, tag: tag, previousTag: previousTag,
-            element: .init(text: ByteBuffer(bytes: frame), origin: originSession, id: id, ts: ts))
+            element: .init(text: ByteBuffer(bytes: text), origin: origin, id: id, ts: ts))
     }
 }
 

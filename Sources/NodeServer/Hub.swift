@@ -82,6 +82,8 @@ final class Hub: @unchecked Sendable {
     private var nextHandle = 0
     private var outbox: [[ShardEvent]] = []
     var batches: [DeliveryBatch] = []
+    /// For the text of one message at a time; empty in between.
+    var textBuffer: [UInt8] = []
     /// `nil` until a session takes compressed frames.
     private(set) lazy var compressor = FrameCompressor()
     private var isTurnScheduled = false

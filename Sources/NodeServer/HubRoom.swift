@@ -67,6 +67,8 @@ final class HubRoom {
 
     let name: RoomName
     let channel: String
+    /// What each message for clients begins with.
+    let prefix: [UInt8]
     let handle: RoomHandle
     var phase: Phase = .opening
     var isSubscribed = false
@@ -104,6 +106,7 @@ final class HubRoom {
     init(name: RoomName, channel: String, handle: RoomHandle, shardCount: Int) {
         self.name = name
         self.channel = channel
+        self.prefix = MessageText.prefix(room: name)
         self.handle = handle
         self.interest = Interest(shardCount: shardCount)
     }

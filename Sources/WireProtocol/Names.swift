@@ -193,6 +193,11 @@ package struct SessionID: Hashable, Sendable, CustomStringConvertible {
         self.string = String(string)
     }
 
+    package init?(decoding bytes: UnsafeRawBufferPointer) {
+        guard bytes.count == Self.length, bytes.allSatisfy(Base64URL.contains) else { return nil }
+        self.string = String(decoding: bytes, as: UTF8.self)
+    }
+
     /// - Parameter generator: the system's, except in tests: a seeded one would let one id tell the next.
     package init(using generator: inout some RandomNumberGenerator) {
         self.string = Base64URL.random(count: Self.length, using: &generator)

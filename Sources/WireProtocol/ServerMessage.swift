@@ -250,10 +250,24 @@ package enum MessageText {
     ) -> [UInt8] {
         var bytes = prefix(room: room)
         appendTail(seq: seq, tag: tag, body: body, ts: ts, rawID: rawID, to: &bytes)
-        guard room.isDirect else { return bytes }
+        if room.isDirect { appendEpoch(epoch, to: &bytes) }
+        return bytes
+    }
+
+    /// The same for whoever is in the room, behind the room's own ``prefix(room:)``.
+    package static func append(
+        prefix: [UInt8], epoch: String?, seq: Int64, tag: String, body: UnsafeRawBufferPointer, ts: Int64,
+        to bytes: inout [UInt8]
+    ) {
+        bytes.append(contentsOf: prefix)
+        appendTail(seq: seq, tag: tag, body: body, ts: ts, rawID: "", to: &bytes)
+        if let epoch { appendEpoch(epoch, to: &bytes) }
+    }
+
+    /// No `joined` tells the epoch of a private room.
+    private static func appendEpoch(_ epoch: String, to bytes: inout [UInt8]) {
         bytes.removeLast()
         bytes.append(contentsOf: ",\"epoch\":\"\(epoch)\"}".utf8)
-        return bytes
     }
 
     /// A stored message as an element of `history`, where the room is said once.

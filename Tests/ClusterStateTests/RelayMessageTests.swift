@@ -11,10 +11,14 @@ struct RelayMessageTests {
         return text.withUTF8 { bytes in
             switch RelayMessage.parse(UnsafeRawBufferPointer(bytes)) {
             case nil: nil
-            case .message(let m):
-                .message(
-                    seq: m.seq, tags: [m.previousTag, m.tag], epoch: m.epoch, room: m.room, ts: m.ts, origin: m.origin,
-                    id: String(decoding: m.clientID, as: UTF8.self), frame: String(decoding: m.frame, as: UTF8.self))
+            case .messages(let messages):
+                .messages(
+                    messages.map { m in
+                        Message(
+                            seq: m.seq, tags: [m.previousTag, m.tag], epoch: m.epoch, room: m.room, ts: m.ts,
+                            origin: m.origin, id: String(decoding: m.clientID, as: UTF8.self),
+                            body: String(decoding: m.body, as: UTF8.self))
+                    })
             case .presence(let presence): .presence(presence)
             case .typing(let origin, let frame): .typing(origin, String(decoding: frame, as: UTF8.self))
             case .kick(let room, let reason): .kick(room?.string, reason)
@@ -24,43 +28,54 @@ struct RelayMessageTests {
     }
 
     private enum Parsed: Equatable {
-        case message(
-            seq: Int64, tags: [String], epoch: String, room: String?, ts: Int64, origin: String?, id: String,
-            frame: String)
+        case messages([Message])
         case presence(RelayMessage.Presence)
         case typing(String, String)
         case kick(String?, String)
         case moved(SessionID, Int64)
     }
 
-    @Test("M is a message of the channel's room")
-    func message() {
+    private struct Message: Equatable {
+        var seq: Int64
+        var tags: [String]
+        var epoch = "k3x9"
+        var room: String?
+        var ts: Int64 = 5
+        var origin: SessionID?
+        var id = ""
+        var body = "{}"
+    }
+
+    @Test("M is messages of the channel's room, in a row up to its seq, each with the tag of the one before")
+    func message() throws {
+        let session = try #require(SessionID("wZ3kq0-fHhK1mDd8sPpL2A"))
         #expect(
-            parse("M42 x7Qa -a_b k3x9 1790000000123 SESSION 3\nc-7{\"type\":\"message\"}")
-                == .message(
-                    seq: 42, tags: ["-a_b", "x7Qa"], epoch: "k3x9", room: nil, ts: 1_790_000_000_123, origin: "SESSION",
-                    id: "c-7", frame: #"{"type":"message"}"#))
+            parse("M42 1790000000123 1 -a_b k3x9\nx7Qa wZ3kq0-fHhK1mDd8sPpL2A 3 9 bob\nc-7\"text\":\"\"")
+                == .messages([
+                    Message(
+                        seq: 42, tags: ["-a_b", "x7Qa"], ts: 1_790_000_000_123, origin: session, id: "c-7",
+                        body: #""text":"""#)
+                ]))
         #expect(
-            parse("M1 x7Qa - k3x9 5 - 0\n{}")
-                == .message(
-                    seq: 1, tags: ["-", "x7Qa"], epoch: "k3x9", room: nil, ts: 5, origin: nil, id: "", frame: "{}"))
+            parse("M3 5 3 - k3x9\naaaa - 0 2 bob\n{}bbbb - 1 2 al ice\ni{}cccc - 0 2 bob\n\n\n")
+                == .messages([
+                    Message(seq: 1, tags: ["-", "aaaa"]), Message(seq: 2, tags: ["aaaa", "bbbb"], id: "i"),
+                    Message(seq: 3, tags: ["bbbb", "cccc"], body: "\n\n"),
+                ]))
     }
 
     @Test("D names its private room")
     func direct() {
         #expect(
-            parse("D1 tagA - ep dm:a:b%7D 5 - 0\n{}")
-                == .message(
-                    seq: 1, tags: ["-", "tagA"], epoch: "ep", room: "dm:a:b%7D", ts: 5, origin: nil, id: "", frame: "{}"
-                ))
+            parse("D1 5 1 - k3x9 dm:a:b%7D\ntagA - 0 2 a\n{}")
+                == .messages([Message(seq: 1, tags: ["-", "tagA"], room: "dm:a:b%7D")]))
     }
 
     @Test("an id may hold line ends and spaces, for its length is said")
     func awkwardID() {
         #expect(
-            parse("M1 t p e 5 - 4\na\n b{}")
-                == .message(
-                    seq: 1, tags: ["p", "t"], epoch: "e", room: nil, ts: 5, origin: nil, id: "a\n b", frame: "{}"))
+            parse("M1 5 1 p k3x9\nt - 4 2 bob\na\n b{}")
+                == .messages([Message(seq: 1, tags: ["p", "t"], id: "a\n b")]))
     }
 
     @Test("P lists changes in their order")
@@ -93,15 +108,21 @@ struct RelayMessageTests {
     @Test(
         "that none of our scripts makes is no message",
         arguments: [
-            "", "\n", "M", "M\n", "M\n{}", "X1 2 3\n{}", "m42 t p e 5 - 0\n{}",
+            "", "\n", "M", "M\n", "M\n{}", "X1 2 3\n{}", "m42 5 1 p e\nt - 0 2 bob\n{}",
             // A field missing, empty, too many, or not a number.
-            "M42 t p e 5 -\n{}", "M42 t p e 5 - 0 x\n{}", "M42  p e 5 - 0\n{}", "M42 t p e 5 - 0 \n{}",
-            "M t p e 5 - 0\n{}",
-            "M4x t p e 5 - 0\n{}", "M-4 t p e 5 - 0\n{}", "M0 t p e 5 - 0\n{}", "M42 t p e 5 - x\n{}",
-            "M9999999999999999999 t p e 5 - 0\n{}", "M 42 t p e 5 - 0\n{}",
-            // An id that runs into the frame or past it.
-            "M42 t p e 5 - 2\n{}", "M42 t p e 5 - 900000000000000000\n{}", "M42 t p e 5 - 0\n",
-            "D42 t p e 5 - 0\n{}",
+            "M42 5 1 p\nt - 0 2 bob\n{}", "M42 5 1 p e x\nt - 0 2 bob\n{}", "M42  1 p e\nt - 0 2 bob\n{}",
+            "M42 5 1 p e \nt - 0 2 bob\n{}", "Mx 5 1 p e\nt - 0 2 bob\n{}", "M-4 5 1 p e\nt - 0 2 bob\n{}",
+            "M42 x 1 p e\nt - 0 2 bob\n{}", "M42 5 x p e\nt - 0 2 bob\n{}", "M 42 5 1 p e\nt - 0 2 bob\n{}",
+            "M9999999999999999999 5 1 p e\nt - 0 2 bob\n{}", "D42 5 1 p e\nt - 0 2 bob\n{}",
+            "M42 5 1 p e\nt - 0 2\n{}", "M42 5 1 p e\nt - 0 2 \n{}", "M42 5 1 p e\nt - x 2 bob\n{}",
+            "M42 5 1 p e\nt - 0 x bob\n{}", "M42 5 1 p e\nt - 0 2 bob",
+            // Other than as many records as it says, or more than there were before.
+            "M42 5 0 p e\n", "M42 5 1 p e\n", "M42 5 2 p e\nt - 0 2 bob\n{}", "M1 5 2 p e\nt - 0 1 b\n{t - 0 1 b\n{",
+            "M42 5 1 p e\nt - 0 2 bob\n{}t - 0 2 bob\n{}", "M42 5 900000000000000000 p e\nt - 0 2 bob\n{}",
+            // A body that is empty or, as an id, runs past the end.
+            "M42 5 1 p e\nt - 0 0 bob\n", "M42 5 1 p e\nt - 0 3 bob\n{}", "M42 5 1 p e\nt - 2 2 bob\n{}",
+            "M42 5 1 p e\nt - 900000000000000000 2 bob\n{}",
+            "M42 5 1 p e\nt - 900000000000000000 900000000000000000 b\n{}",
             "P7 2 k3x9\n", "P7 2 k3x9", "P7 2\n+{\"a\":1}", "P7 x e\n+{\"a\":1}", "P7 2 e\n*{\"a\":1}", "P7 2 e\n+{}",
             "T\n{}", "TSESSION\n", "TS S\n{}", "K\nreason", "Kbad room\nreason", "Kbad!room\nreason",
             "O\n", "OwZ3kq0-fHhK1mDd8sPpL2A\n", "OwZ3kq0-fHhK1mDd8sPpL2A x\n", "Oshort 7\n",

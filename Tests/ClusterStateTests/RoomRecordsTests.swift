@@ -37,39 +37,47 @@ struct RoomRecordsTests {
         #expect(try Membership(room: room(), session: "short", value: "n.1\n3\n1\naway\nalice\n") == nil)
     }
 
-    @Test("a log entry is a head of three lines and a body")
-    func storedMessage() throws {
-        let entry = RESPValue.array([
-            .text("42-0"),
-            .array([
-                .text("h"), .text("1790000000123 x7Qa al ice\nSESSION 4\nc\n-7"), .text("b"), .text(#""text":"hi""#),
-            ]),
-        ])
-        let message = try #require(StoredMessage(entry: entry))
-        #expect(message.seq == 42)
-        #expect(message.ts == 1_790_000_000_123)
-        #expect(message.tag == "x7Qa")
-        #expect(message.from.string == "al ice")
-        #expect(message.origin == "SESSION")
-        #expect(message.clientID == "c\n-7")
-        #expect(message.body == ByteBuffer(string: #""text":"hi""#))
+    private func messages(_ entry: RESPValue, from first: Int64 = 0, to last: Int64 = .max) -> [StoredMessage] {
+        var messages: [StoredMessage] = []
+        StoredMessage.read(entry: entry, of: (first, last), into: &messages)
+        return messages
+    }
+
+    private func entry(_ id: String, _ head: String, _ records: String) -> RESPValue {
+        .array([.text(id), .array([.text("h"), .text(head), .text("b"), .text(records)])])
+    }
+
+    @Test("a log entry has the seq of its last message, one time, and a record a message")
+    func storedMessages() throws {
+        let session = "wZ3kq0-fHhK1mDd8sPpL2A"
+        let records =
+            "x7Qa \(session) 4 9 al ice\nc\n-7\"text\":\"\"" + "x7Qb - 0 4 bob\nbody" + "x7Qc - 0 4 bob\nlast"
+        let entry = entry("42-0", "1790000000123 3", records)
+        let all = messages(entry)
+        #expect(all.map(\.seq) == [40, 41, 42])
+        #expect(all.map(\.ts) == Array(repeating: 1_790_000_000_123, count: 3))
+        #expect(all.map(\.tag) == ["x7Qa", "x7Qb", "x7Qc"])
+        #expect(all.map(\.from.string) == ["al ice", "bob", "bob"])
+        #expect(all.map(\.origin) == [session, "", ""])
+        #expect(all.map(\.clientID) == ["c\n-7", "", ""])
+        #expect(all.map { String(buffer: $0.body) } == [#""text":"""#, "body", "last"])
+        #expect(messages(entry, from: 41).map(\.seq) == [41, 42])
+        #expect(messages(entry, from: 41, to: 41).map(\.seq) == [41])
+        #expect(messages(entry, from: 43).isEmpty)
     }
 
     @Test("a log entry that is none is passed over")
     func malformedEntry() {
-        let body: [RESPValue] = [.text("b"), .text("{}")]
+        let record = "t - 0 2 a\n{}"
         let entries: [RESPValue] = [
             .null, .integer(1), .array([]), .array([.text("42-0"), .null]),
-            .array([.text("42-1"), .array([.text("h"), .text("5 t a\n- 0\n")] + body)]),
-            .array([.text("x-0"), .array([.text("h"), .text("5 t a\n- 0\n")] + body)]),
-            .array([.text("42-0"), .array([.text("h"), .text("5 t a\n- 0")] + body)]),
-            .array([.text("42-0"), .array([.text("h"), .text("x t a\n- 0\n")] + body)]),
-            .array([.text("42-0"), .array([.text("h"), .text("5 t\n- 0\n")] + body)]),
-            .array([.text("42-0"), .array([.text("h"), .text("5 t \n- 0\n")] + body)]),
             .array([.text("42-0"), .array([.text("h")])]),
+            entry("42-1", "5 1", record), entry("x-0", "5 1", record), entry("42-0", "5", record),
+            entry("42-0", "x 1", record), entry("42-0", "5 x", record), entry("42-0", "5 1", "t - 0 2\n{}"),
+            entry("42-0", "5 1", "t - 0 2 \n{}"), entry("42-0", "5 1", "t - 0 3 a\n{}"), entry("42-0", "5 1", ""),
         ]
         for entry in entries {
-            #expect(StoredMessage(entry: entry) == nil, "\(entry)")
+            #expect(messages(entry).isEmpty, "\(entry)")
         }
     }
 
@@ -118,7 +126,7 @@ struct RoomRecordsTests {
         }
     }
 
-    @Test("a publish has six arguments and six more a message")
+    @Test("a publish has six arguments, its channels, and two more a message")
     func publishArguments() throws {
         let publications = try [
             Publication(
@@ -131,22 +139,22 @@ struct RoomRecordsTests {
         ]
         let limits = HistoryLimits(maxMessages: 10, maxAge: 20, afterlife: 30)
         let messages = [
-            "bob\nclient\nc-7", "z", "x7Qa", "abcdefghijklmnopqrstuv 5\nc-\\\"7", "bob", #""text":"hi""#,
-            "k", "3w5e11264sgsf", "tagB", "- 0\n", "al ice", #""data":1"#,
+            "bob\nclient\nc-7", "x7Qa z", "k", "tagB 3w5e11264sgsf",
         ]
-        let opening = #"{"type":"message","room":"general","seq":"#
+        let records =
+            "x7Qa abcdefghijklmnopqrstuv 5 11 bob\nc-\\\"7\"text\":\"hi\"" + "tagB - 0 8 al ice\n\"data\":1"
         #expect(
             try texts(
                 RoomStore.publishArguments(
                     room(), channels: [], orChannel: "P:{r:general}", publications[...], limits: limits, newEpoch: "ep")
             )
-                == [opening, "ep", "10", "20 30", "0", "P:{r:general}"] + messages)
+                == ["ep", "10", "20 30", records, "", "1", "P:{r:general}"] + messages)
         #expect(
             try texts(
                 RoomStore.publishArguments(
                     room(), channels: ["one", "two"], orChannel: "P:{r:general}", publications[...], limits: limits,
                     newEpoch: "ep"))
-                == [opening, "ep", "10", "20 30", "2", "one", "two"] + messages)
+                == ["ep", "10", "20 30", records, " general", "2", "one", "two"] + messages)
     }
 
     @Test("a user's value says their status and info; who is invisible, or not such a value, is left out")

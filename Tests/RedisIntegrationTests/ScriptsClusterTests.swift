@@ -169,7 +169,7 @@ struct ScriptsClusterTests {
             try await cluster.command("HSET", keys.roomMeta(here), "swap", "1", "ts", "1")
         }
         try await cluster.command("DEL", keys.roomLog(here))
-        try await cluster.command("XADD", keys.roomLog(here), "1-0", "h", "1000 tagg bob\n- 0\n", "b", "{}")
+        try await cluster.command("XADD", keys.roomLog(here), "1-0", "h", "1000 1", "b", "tagg - 0 2 bob\n{}")
         try await cluster.command("HSET", keys.roomMeta(here), "swap", "1", "ts", "1")
         _ = try await cluster.publish(publication("6"), to: here)
         _ = try await cluster.publish(publication("7"), to: here, channels: [keys.userChannel(who)])

@@ -2,43 +2,55 @@
 -- A page of a room's log, with the room's head.
 --
 -- KEYS  1 meta  2 log
--- ARGV  1 'forward' | 'backward'  2 start id  3 end id (as XRANGE and XREVRANGE take them)  4 how many (at most 500)
---       5 how many bytes of fields, about; at least two entries are in a page whatever they weigh, so that a reader who
---         begins with the last message it knows gets further
+-- ARGV  1 'forward' (oldest first) | 'backward' (newest first)  2 first seq  3 last seq
+--       4 how many messages (at most 500)  5 how many bytes, about
 -- RETURNS {} there is no such room; else {epoch, seq, tag, pv, count, more (1: entries of the range are left behind this
---         page, 0), entries, oldest first, as XRANGE gives them}
+--         page, 0), entries, oldest first, as XRANGE gives them}. The entries have at least what was asked for, or two
+--         messages whatever they weigh; those at the ends may hold more than the range.
 -- ATOMICITY  head and entries are of one moment.
 
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'tag', 'pv', 'count')
 if not meta[1] then return {} end
-local most, room_left = math.min(tonumber(ARGV[4]), 500), tonumber(ARGV[5])
-local command = ARGV[1] == 'backward' and 'XREVRANGE' or 'XRANGE'
+local from, to, most, room_left = ARGV[2] + 0, ARGV[3] + 0, math.min(ARGV[4] + 0, 500), ARGV[5] + 0
+
+local entries, messages, more = {}, 0, 0
+--- An entry's id is the seq of its last message; its head ends with their number. False when nothing more is wanted.
+local function take(entry)
+    local last = string.match(entry[1], '^%d+') + 0
+    local first = last - (string.match(entry[2][2], ' (%d+)$') or 1) + 1
+    if first > to or last < from then return false end
+    if messages >= most or (room_left <= 0 and messages >= 2) then
+        more = 1
+        return false
+    end
+    entries[#entries + 1] = entry
+    messages = messages + math.min(last, to) - math.max(first, from) + 1
+    for _, field in ipairs(entry[2]) do room_left = room_left - #field end
+    return true
+end
 
 -- Read in pieces, each about as large as what still fits: a page of large entries must not load the whole range.
-local entries, more, start, piece = {}, 0, ARGV[2], 8
-local read
-repeat
-    piece = math.min(piece, most + 1 - #entries)
-    read = redis.call(command, KEYS[2], start, ARGV[3], 'COUNT', piece)
-    local bytes = 0
-    for _, entry in ipairs(read) do
-        for _, field in ipairs(entry[2]) do bytes = bytes + #field end
-    end
-    local average = bytes / math.max(1, #read)
-    for _, entry in ipairs(read) do
-        for _, field in ipairs(entry[2]) do room_left = room_left - #field end
-        if #entries == most or (room_left < 0 and #entries >= 2) then
-            more = 1
-            break
+local function take_all(command, start, stop)
+    local piece, read = 4, nil
+    repeat
+        local before = room_left
+        read = redis.call(command, KEYS[2], start, stop, 'COUNT', piece)
+        for _, entry in ipairs(read) do
+            if not take(entry) then return end
+            start = '(' .. entry[1]
         end
-        entries[#entries + 1] = entry
-        start = '(' .. entry[1]
-    end
-    local whole = #read == piece
-    piece = math.max(2, math.ceil(room_left / math.max(1, average)))
-until more == 1 or not whole
+        local average = (before - room_left) / math.max(1, #read)
+        local whole = #read == piece
+        piece = math.min(math.max(2, math.ceil(room_left / math.max(1, average))), math.max(1, most + 1 - messages))
+    until not whole
+end
 
-if command == 'XREVRANGE' then
+if ARGV[1] == 'forward' then
+    take_all('XRANGE', ARGV[2] .. '-0', '+')
+elseif to >= 1 then
+    -- The entry with the last of the range may go on behind it.
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[2], ARGV[3] .. '-0', '+', 'COUNT', 1)) do take(entry) end
+    take_all('XREVRANGE', '(' .. ARGV[3] .. '-0', '-')
     local newest_first = entries
     entries = {}
     for index = #newest_first, 1, -1 do entries[#entries + 1] = newest_first[index] end

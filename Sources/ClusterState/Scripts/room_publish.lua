@@ -1,37 +1,37 @@
 #!lua
 -- A batch of messages of one room: dedupe, number, store, relay. The hot path of the cluster's Redis: as few calls and
--- arguments as there can be.
+-- arguments as there can be. A batch without duplicates is one entry of the log and one publication, whatever its size.
 --
 -- KEYS  1 meta  2 log  3 sent  4 sent.prev
--- ARGV  1 the frame up to its seq: {"type":"message","room":"ROOM","seq":   2 epoch should the room be new
---       3 history messages (0: no log)  4 "AGE KEEP": history age (ms), how long meta outlives the log (ms)
---       5 user channels (0: one room channel)   6... the channel or channels
---       then six a message: dedupe key, fingerprint, tag, "ORIGIN IDLEN\nID", user, body (JSON members)
--- RETURNS {epoch, ts, then one a message: seq (stored) | "SEQ TS TAG" (a duplicate of it) | 0 (the id had another payload)}
+-- ARGV  1 epoch should the room be new  2 history messages (0: no log)
+--       3 "AGE KEEP": history age (ms), how long meta outlives the log (ms)
+--       4 the messages, as RecordBatch writes them  5 " ROOM" of a private room, else ''
+--       6 how many channels  7... the channels  then two a message: dedupe key, "TAG FINGERPRINT"
+-- RETURNS {epoch, ts, seq of the first: all were stored}
+--         or {epoch, ts, {one a message: seq (stored) | "SEQ TS TAG" (a duplicate of it) | 0 (the id had another payload)}}
 -- ATOMICITY  the batch is numbered, stored and relayed in its order, without another message in between. A duplicate is
 --            neither stored nor relayed again. No allow-oom: a full Redis refuses the batch before it does anything.
 
 -- What `sent` remembers is swapped away after two minutes or some 100,000 messages, and gone after two swaps; so an id is
 -- known for at least two minutes, or at least for the last 100,000 messages of its room.
 local SENT_MS, SENT_CAP = 120000, 100000
+-- A log of fewer messages than this has one in each entry, to be trimmed to the message.
+local EXACT = 256
 
-local call, format, floor = redis.call, string.format, math.floor
-local to_users, has_log = ARGV[5] ~= '0', ARGV[3] ~= '0'
-local first = to_users and ARGV[5] + 6 or 7
-local n = (#ARGV - first + 1) / 6
+local call, format, floor, match = redis.call, string.format, math.floor, string.match
+-- Arithmetic on a string costs Lua half of what tonumber() does.
+local most, first = ARGV[2] + 0, ARGV[6] + 7
+local n = (#ARGV - first + 1) / 2
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'tag', 'ts', 'swap', 'members')
--- Arithmetic on a string costs Lua half of what tonumber() does.
-local epoch, seq, tag, last, swap = meta[1], (meta[2] or 0) + 0, meta[3] or '-', (meta[4] or 0) + 0, meta[5]
-if not epoch then epoch, seq, tag, last, swap = ARGV[2], 0, '-', 0, false end
+local epoch, before, tag, last, swap = meta[1], (meta[2] or 0) + 0, meta[3] or '-', (meta[4] or 0) + 0, meta[5]
+if not epoch then epoch, before, tag, last, swap = ARGV[1], 0, '-', 0, false end
 -- A log or ids from before the room's first message belong to an earlier life of it.
-if seq == 0 then call('UNLINK', KEYS[2], KEYS[3], KEYS[4]) end
-
+if before == 0 then call('UNLINK', KEYS[2], KEYS[3], KEYS[4]) end
 -- '%d' of a Lua number is exact up to 2^53, as '%.0f' is, and takes a third of the time.
-local ts_text = format('%d', now > last and now or last)
-local reply = { epoch, ts_text }
+local ts = format('%d', now > last and now or last)
 
 local known, previous
 if n == 1 then
@@ -39,51 +39,64 @@ if n == 1 then
     previous = { known[1] or call('HGET', KEYS[4], ARGV[first]) }
 else
     local ids = {}
-    for index = 1, n do ids[index] = ARGV[first + (index - 1) * 6] end
+    for index = 1, n do ids[index] = ARGV[first + index * 2 - 2] end
     known = call('HMGET', KEYS[3], unpack(ids))
     previous = call('HMGET', KEYS[4], unpack(ids))
 end
 
-local kind, middle, closing = 'M', ' ' .. epoch .. ' ' .. ts_text .. ' ', ',"ts":' .. ts_text .. '}'
-if to_users then
-    -- No `joined` tells the epoch of a private room.
-    closing = ',"ts":' .. ts_text .. ',"epoch":"' .. epoch .. '"}'
-    kind, middle = 'D', ' ' .. epoch .. ' ' .. string.match(ARGV[1], '"room":"([^"]*)"') .. ' ' .. ts_text .. ' '
-end
-local opening, before_batch, fresh, sent = ARGV[1], seq, {}, {}
-
+local seq, sent, size, fresh, outcomes = before, {}, 0, {}, nil
 for index = 1, n do
-    local at = first + (index - 1) * 6
-    local id = ARGV[at]
-    local before = known[index] or previous[index] or fresh[id]
-    if before then
-        local stored, fingerprint = string.match(before, '^(%d+ %d+ %S+) (.*)$')
-        reply[index + 2] = fingerprint == ARGV[at + 1] and stored or 0
+    local id, mark = ARGV[first + index * 2 - 2], ARGV[first + index * 2 - 1]
+    local earlier = known[index] or previous[index] or fresh[id]
+    if earlier then
+        if not outcomes then
+            outcomes = {}
+            for stored = 1, index - 1 do outcomes[stored] = before + stored end
+        end
+        local stored, fingerprint = match(earlier, '^(%d+ %d+ %S+) (.*)$')
+        outcomes[index] = fingerprint == match(mark, ' (.*)') and stored or 0
     else
         seq = seq + 1
-        local seq_text, new_tag, head, body = format('%d', seq), ARGV[at + 2], ARGV[at + 3], ARGV[at + 5]
-        if has_log then
-            call('XADD', KEYS[2], seq_text .. '-0', 'h',
-                ts_text .. ' ' .. new_tag .. ' ' .. ARGV[at + 4] .. '\n' .. head, 'b', body)
-        end
-        local message = kind .. seq_text .. ' ' .. new_tag .. ' ' .. tag .. middle .. head
-            .. opening .. seq_text .. ',"tag":"' .. new_tag .. '",' .. body .. closing
-        for channel = 6, first - 1 do call('PUBLISH', ARGV[channel], message) end
-        tag = new_tag
-        local value = seq_text .. ' ' .. ts_text .. ' ' .. new_tag .. ' ' .. ARGV[at + 1]
+        local value = format('%d %s %s', seq, ts, mark)
         fresh[id] = value
-        sent[#sent + 1] = id
-        sent[#sent + 1] = value
-        reply[index + 2] = seq
+        sent[size + 1], sent[size + 2] = id, value
+        size = size + 2
+        if outcomes then outcomes[index] = seq end
     end
 end
-if seq == before_batch then return reply end
+if seq == before then return { epoch, ts, outcomes } end
 
-local function limits() return string.match(ARGV[4], '^(%d+) (%d+)$') end
+--- Stores and relays messages in a row, of which the last has this seq and tag.
+local function write(records, count, seq, last_tag)
+    local number, head = format('%d', seq), ts .. ' ' .. format('%d', count)
+    if most > 0 then call('XADD', KEYS[2], number .. '-0', 'h', head, 'b', records) end
+    local message = (ARGV[5] == '' and 'M' or 'D') .. number .. ' ' .. head .. ' ' .. tag .. ' ' .. epoch .. ARGV[5]
+        .. '\n' .. records
+    for channel = 7, first - 1 do call('PUBLISH', ARGV[channel], message) end
+    tag = last_tag
+end
+
+local function tag_of(index) return match(ARGV[first + index * 2 - 1], '^%S+') end
+if not outcomes and (most == 0 or most >= EXACT) then
+    write(ARGV[4], n, seq, tag_of(n))
+else
+    local records, from, number = ARGV[4], 1, before
+    for index = 1, n do
+        local id_bytes, body_bytes, past_header = match(records, '^%S+ %S+ (%d+) (%d+) [^\n]*\n()', from)
+        local past = past_header + id_bytes + body_bytes
+        if not outcomes or type(outcomes[index]) == 'number' and outcomes[index] > 0 then
+            number = number + 1
+            write(string.sub(records, from, past - 1), 1, number, tag_of(index))
+        end
+        from = past
+    end
+end
+
+local function limits() return match(ARGV[3], '^(%d+) (%d+)$') end
 
 -- The clock may go back; then, too, a new generation starts, so that none is without its end.
 local swaps = not swap or now - swap >= SENT_MS or now - swap < 0
-if not swaps and floor(seq / 1024) ~= floor(before_batch / 1024) then swaps = call('HLEN', KEYS[3]) >= SENT_CAP end
+if not swaps and floor(seq / 1024) ~= floor(before / 1024) then swaps = call('HLEN', KEYS[3]) >= SENT_CAP end
 if swaps then
     call('UNLINK', KEYS[4])
     if call('EXISTS', KEYS[3]) == 1 then call('RENAME', KEYS[3], KEYS[4]) end
@@ -91,35 +104,49 @@ if swaps then
     call('HSET', KEYS[3], '', string.rep('-', 65), unpack(sent))
     call('PEXPIRE', KEYS[3], SENT_MS * 2)
     local age, keep = limits()
-    call('HSET', KEYS[1], 'epoch', epoch, 'seq', format('%d', seq), 'tag', tag, 'ts', ts_text,
+    call('HSET', KEYS[1], 'epoch', epoch, 'seq', format('%d', seq), 'tag', tag, 'ts', ts,
         'swap', format('%d', now), 'age', age, 'keep', keep)
 else
     call('HSET', KEYS[3], unpack(sent))
-    call('HSET', KEYS[1], 'seq', format('%d', seq), 'tag', tag, 'ts', ts_text)
+    call('HSET', KEYS[1], 'seq', format('%d', seq), 'tag', tag, 'ts', ts)
 end
 
-if has_log then
-    -- By count: exactly in small logs, in large ones each 32 messages.
-    local most = ARGV[3] + 0
-    if seq > most and (most < 256 or floor(seq / 32) ~= floor(before_batch / 32)) then
-        -- A limit that was lowered is reached in steps, of at most a thousand entries each.
-        local length = call('XLEN', KEYS[2])
-        if length > most then call('XTRIM', KEYS[2], 'MAXLEN', math.max(most, length - 1000)) end
+--- Whole entries go, so that a large log may keep some more than it should.
+local function trim_by_count()
+    if seq <= most or (most >= EXACT and floor(seq / 32) == floor(before / 32)) then return end
+    local length = call('XLEN', KEYS[2])
+    if length > most + 1000 then
+        -- A limit that was lowered is reached in steps.
+        call('XTRIM', KEYS[2], 'MAXLEN', length - 1000)
+    else
+        call('XTRIM', KEYS[2], 'MINID', format('%d', seq - most + 1))
     end
-    -- By age: ten times a second at most, up to a hundred entries.
-    if floor(now / 100) ~= floor(last / 100) then
-        local age = limits()
-        local function is_old(entry) return tonumber(string.match(entry[2][2], '^%d+')) < now - age end
-        local oldest = call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-        if oldest and is_old(oldest) then
-            local entries, keep = call('XRANGE', KEYS[2], '-', '+', 'COUNT', 101), nil
-            for index = 1, #entries do
-                keep = entries[index][1]
-                if not is_old(entries[index]) then break end
+end
+
+--- Ten times a second at most, up to a hundred messages and the rest of their entry.
+local function trim_by_age()
+    if floor(now / 100) == floor(last / 100) then return end
+    local age = limits()
+    local from, keep, trimmed = '-', nil, 0
+    repeat
+        local entries = call('XRANGE', KEYS[2], from, '+', 'COUNT', trimmed == 0 and 1 or 10)
+        for index = 1, #entries do
+            local id, sent_at, count = entries[index][1], match(entries[index][2][2], '^(%d+) (%d+)$')
+            keep = id
+            if trimmed >= 100 or (sent_at and sent_at + 0 >= now - age) then
+                entries = {}
+                break
             end
-            call('XTRIM', KEYS[2], 'MINID', keep)
+            trimmed = trimmed + (count or 1)
         end
-    end
+        from = '(' .. (keep or '')
+    until #entries == 0
+    if trimmed > 0 then call('XTRIM', KEYS[2], 'MINID', keep) end
+end
+
+if most > 0 then
+    trim_by_count()
+    trim_by_age()
 end
 -- Nobody is here to keep the room: it ends with its history. Its ids end by themselves: an id is known for two minutes, also
 -- where the history is shorter.
@@ -128,4 +155,4 @@ if not meta[6] or meta[6] == '0' then
     call('PEXPIRE', KEYS[2], age)
     call('PEXPIRE', KEYS[1], format('%d', age + keep))
 end
-return reply
+return { epoch, ts, outcomes or before + 1 }

@@ -84,10 +84,13 @@ private final class TailEar: RedisSubscriberDelegate {
         _ subscriber: RedisSubscriber, received payload: UnsafeRawBufferPointer, on channel: UnsafeRawBufferPointer
     ) {
         switch RelayMessage.parse(payload) {
-        case .message(let message):
-            guard message.room == nil || message.room == room.string else { return }
-            continuation.yield(
-                .message(seq: message.seq, ts: message.ts, epoch: message.epoch, frame: Array(message.frame)))
+        case .messages(let messages):
+            for message in messages where message.room == nil || message.room == room.string {
+                let frame = MessageText.frame(
+                    room: room, epoch: message.epoch, seq: message.seq, tag: message.tag, body: message.body,
+                    ts: message.ts, rawID: "")
+                continuation.yield(.message(seq: message.seq, ts: message.ts, epoch: message.epoch, frame: frame))
+            }
         case .presence(let presence):
             var joined: [String] = []
             var left: [String] = []
