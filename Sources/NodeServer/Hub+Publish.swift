@@ -45,6 +45,7 @@ extension Hub {
         }
         waitingPublishes += 1
         waitingPublishBytes += bytes
+        arrivedPublishes += 1
         metrics.publishes += 1
     }
 
@@ -60,9 +61,11 @@ extension Hub {
         scheduleTurn()
     }
 
-    /// One batch a room, all of a tick.
+    /// One batch a room, all of a round. The next round goes when the store has answered this one and ``PublishPace`` says so:
+    /// what gathers meanwhile shares a script a room, a write, and later a relay and a send a member.
     func sendBatches() {
-        guard mayWrite(), redis.isConnected, replicaWait?.mayPublish ?? true else { return }
+        guard publishesInFlight == 0, mayWrite(), redis.isConnected, replicaWait?.mayPublish ?? true, isPublishDue()
+        else { return }
         let dirty = dirtyRooms
         dirtyRooms = []
         // What the replicas could not have in time does not go out.
@@ -84,6 +87,27 @@ extension Hub {
             noteDirect(name, users: direct.users)
             send(batch, toDirect: name, channels: direct.channels)
         }
+    }
+
+    /// What waits goes now; else a turn is scheduled for when it does.
+    private func isPublishDue() -> Bool {
+        guard !dirtyRooms.isEmpty || !dirtyDirects.isEmpty else { return false }
+        let now = NIODeadline.now().uptimeNanoseconds
+        if arrivedPublishes > 0 { pace.arrived(arrivedPublishes, now: now) }
+        arrivedPublishes = 0
+        let wait = pace.wait(publishes: waitingPublishes, rooms: dirtyRooms.count + dirtyDirects.count, now: now)
+        guard wait == 0 else {
+            if !isPublishScheduled {
+                isPublishScheduled = true
+                eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(wait))) {
+                    self.isPublishScheduled = false
+                    self.endTurn()
+                }
+            }
+            return false
+        }
+        pace.left(waitingPublishes, now: now)
+        return true
     }
 
     private func send(_ batch: [PublishQueue<HubRoom.PendingPublish>.Entry], to room: HubRoom) {
@@ -171,6 +195,7 @@ extension Hub {
         _ completion: @escaping (Result<[PublishOutcome], any Error>) -> Void
     ) {
         metrics.publishBatches += 1
+        publishesInFlight += replicaWait == nil ? 1 : 0
         // Answered in time for the one that has waited longest.
         let now = NIODeadline.now().uptimeNanoseconds
         let deadline = batch.map(\.deadline).min() ?? now
@@ -185,7 +210,10 @@ extension Hub {
         if let replicaWait {
             replicaWait.publish(deadline: deadline, publish(to:by:), completion)
         } else {
-            publish(to: store, by: deadline).assumeIsolated().whenComplete(completion)
+            publish(to: store, by: deadline).assumeIsolated().whenComplete { result in
+                self.publishesInFlight -= 1
+                completion(result)
+            }
         }
     }
 
