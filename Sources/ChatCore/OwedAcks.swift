@@ -9,8 +9,8 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
         let publish: Publish
     }
 
-    /// In the order of `seq`.
-    private var entries: [Entry] = []
+    /// In the order of `seq`. A slice, so that taking the first ones moves nothing.
+    private var entries: ArraySlice<Entry> = []
 
     package init() {}
 
@@ -19,7 +19,7 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
 
     /// - Parameter deadline: monotonic nanoseconds, like `now`.
     package mutating func add(_ publish: Publish, seq: Int64, now: UInt64, deadline: UInt64) {
-        let index = entries.lastIndex { $0.seq <= seq }.map { $0 + 1 } ?? 0
+        let index = entries.lastIndex { $0.seq <= seq }.map { $0 + 1 } ?? entries.startIndex
         entries.insert(Entry(seq: seq, since: now, deadline: deadline, publish: publish), at: index)
     }
 

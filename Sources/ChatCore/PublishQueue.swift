@@ -23,7 +23,10 @@ package struct PublishQueue<Element: Sendable>: Sendable {
 
     private var state: State = .idle
     private var batch: [Entry] = []
-    private var waiting: [Entry] = []
+    /// The relay brings a batch in its order, so the next that it brings is most likely here.
+    private var nextRelayed = 0
+    /// A slice, so that taking the first ones moves nothing.
+    private var waiting: ArraySlice<Entry> = []
     package private(set) var bytes = 0
 
     package init() {}
@@ -70,15 +73,17 @@ package struct PublishQueue<Element: Sendable>: Sendable {
             return entry
         }
         finishBatch()
-        waiting = entries + waiting
+        waiting = entries[...] + waiting
         return takeOut { $0.isRelayed }
     }
 
     /// The relay brought one, so it is stored, and acknowledged: it is not sent or refused any more. Returns what waited to
     /// be sent again.
     package mutating func relayed(where matches: (Element) -> Bool) -> [Entry] {
-        if let index = batch.firstIndex(where: { matches($0.element) }) {
+        let isNext = nextRelayed < batch.count && matches(batch[nextRelayed].element)
+        if let index = isNext ? nextRelayed : batch.firstIndex(where: { matches($0.element) }) {
             batch[index].isRelayed = true
+            nextRelayed = index + 1
             return []
         }
         guard waiting.first?.attempts ?? 0 > 0 else { return [] }
@@ -100,7 +105,7 @@ package struct PublishQueue<Element: Sendable>: Sendable {
 
     private mutating func takeOut(_ isWanted: (Entry) -> Bool) -> [Entry] {
         guard waiting.contains(where: isWanted) else { return [] }
-        let taken = waiting.filter(isWanted)
+        let taken = Array(waiting.filter(isWanted))
         waiting.removeAll(where: isWanted)
         bytes -= taken.reduce(0) { $0 + $1.bytes }
         return taken
@@ -108,6 +113,7 @@ package struct PublishQueue<Element: Sendable>: Sendable {
 
     private mutating func finishBatch() {
         batch = []
+        nextRelayed = 0
         state = .idle
     }
 }
