@@ -1,9 +1,11 @@
+package import WireProtocol
+
 /// What a room got in one tick: the frames of all as one buffer, and for those who wrote some of them what they get in
 /// their place.
 ///
 /// Everybody is sent ``bytes`` as it is. An origin is sent its ``assembly(for:echo:from:)``, in which each answer stands
 /// where its own message would (G1); who is slow is sent ``lean(for:echo:from:)``, without what is ephemeral (G6).
-package struct TickBuffer<Origin: Hashable & Sendable>: Sendable {
+package struct TickBuffer: Sendable {
     private struct Piece: Sendable {
         let frame: Range<Int>
         let own: Range<Int>
@@ -14,12 +16,12 @@ package struct TickBuffer<Origin: Hashable & Sendable>: Sendable {
     package private(set) var frames = 0
     package private(set) var hasPresence = false
     private var ownBytes: [UInt8] = []
-    private var pieces: [Origin: [Piece]] = [:]
+    private var pieces: [SessionID: [Piece]] = [:]
     private var ephemeral: [Range<Int>] = []
 
     package init() {}
 
-    package mutating func append(_ frame: some Collection<UInt8>, kind: FrameKind) {
+    package mutating func append(_ frame: UnsafeRawBufferPointer, kind: FrameKind) {
         let start = bytes.count
         bytes.append(contentsOf: frame)
         frames += 1
@@ -31,7 +33,7 @@ package struct TickBuffer<Origin: Hashable & Sendable>: Sendable {
     ///   - own: what `origin` gets instead; may be empty.
     ///   - kind: of a message the origin gets, with echo, `frame` too, behind `own`.
     package mutating func append(
-        _ frame: some Collection<UInt8>, kind: FrameKind, origin: Origin, own: some Collection<UInt8>
+        _ frame: UnsafeRawBufferPointer, kind: FrameKind, origin: SessionID, own: UnsafeRawBufferPointer
     ) {
         let start = bytes.count
         append(frame, kind: kind)
@@ -49,13 +51,13 @@ package struct TickBuffer<Origin: Hashable & Sendable>: Sendable {
     /// The tick as `origin` sees it; `nil` when it wrote nothing of it.
     ///
     /// - Parameter start: where in ``bytes`` it begins for `origin`; the start of a frame, or the end.
-    package func assembly(for origin: Origin, echo: Bool, from start: Int = 0) -> [UInt8]? {
+    package func assembly(for origin: SessionID, echo: Bool, from start: Int = 0) -> [UInt8]? {
         guard let pieces = pieces[origin] else { return nil }
         return assemble(pieces, echo: echo, from: start)
     }
 
     /// The same without the ephemeral frames, for anybody.
-    package func lean(for origin: Origin, echo: Bool, from start: Int = 0) -> [UInt8] {
+    package func lean(for origin: SessionID, echo: Bool, from start: Int = 0) -> [UInt8] {
         // Own typing stands in both lists.
         var cuts = (pieces[origin] ?? []).filter { piece in !ephemeral.contains(piece.frame) }
         cuts += ephemeral.map { Piece(frame: $0, own: 0..<0, isMessage: false) }

@@ -12,30 +12,35 @@ extension RoomStore {
     /// - Returns: one outcome a message, in order.
     ///
     /// When it fails the batch may have been stored (``RedisError/outcomeIsUnknown``); the same call again is then safe.
-    /// An out-of-memory error stored nothing, unless the batch has over 256 messages.
+    /// An out-of-memory error stored nothing, unless the batch has over 256 messages or the same id twice.
     package func publish(
         to room: RoomName, channels: [String]?, _ batch: [Publication], limits: HistoryLimits, newEpoch: String,
         timeout: TimeAmount? = nil
     ) -> EventLoopFuture<[PublishOutcome]> {
-        guard batch.count > Self.publishChunk else {
-            return publishChunk(
-                to: room, channels: channels, batch[...], limits: limits, newEpoch: newEpoch, timeout: timeout)
-        }
+        let piece = Self.piece(of: batch)
+        let first = publishPiece(
+            to: room, channels: channels, piece, limits: limits, newEpoch: newEpoch, timeout: timeout)
+        guard piece.count < batch.count else { return first }
         // One after the other, for the order: a piece that failed must not be overtaken by the next.
-        let first = publishChunk(
-            to: room, channels: channels, batch.prefix(Self.publishChunk), limits: limits, newEpoch: newEpoch,
-            timeout: timeout)
         return first.flatMap { outcomes in
             publish(
-                to: room, channels: channels, Array(batch.dropFirst(Self.publishChunk)), limits: limits,
-                newEpoch: newEpoch, timeout: timeout
+                to: room, channels: channels, Array(batch[piece.endIndex...]), limits: limits, newEpoch: newEpoch,
+                timeout: timeout
             ).map { outcomes + $0 }
         }
     }
 
+    /// The first of a batch, as many as one script takes: up to an id that comes again.
+    static func piece(of batch: [Publication]) -> ArraySlice<Publication> {
+        guard batch.count > 1 else { return batch[...] }
+        var keys = Set<String>(minimumCapacity: min(batch.count, publishChunk))
+        let end = batch.prefix(publishChunk).firstIndex { !keys.insert($0.dedupeKey).inserted }
+        return batch[..<(end ?? min(batch.count, publishChunk))]
+    }
+
     private static let publishChunk = 256
 
-    private func publishChunk(
+    private func publishPiece(
         to room: RoomName, channels: [String]?, _ batch: ArraySlice<Publication>, limits: HistoryLimits,
         newEpoch: String, timeout: TimeAmount?
     ) -> EventLoopFuture<[PublishOutcome]> {
@@ -77,9 +82,9 @@ extension RoomStore {
         ]
         arguments.reserveCapacity(arguments.count + max(1, channels.count) + batch.count * 2)
         for channel in channels.isEmpty ? [roomChannel] : channels { arguments.append(.string(channel)) }
-        for publication in batch {
+        for (index, publication) in batch.enumerated() {
             arguments.append(.string(publication.dedupeKey))
-            arguments.append(.string(publication.tag + " " + String(publication.fingerprint, radix: 36)))
+            arguments.append(.string("\(index) \(publication.tag) \(String(publication.fingerprint, radix: 36))"))
         }
         return arguments
     }

@@ -38,10 +38,10 @@ final class ShardRoom<Receiver: FrameReceiver> {
     private var members: ContiguousArray<Member> = []
     private var indices: [SessionID: Int] = [:]
     /// What gathers, `nil` while that is nothing, and where in the stream it begins.
-    private var tick: TickBuffer<SessionID>?
+    private var tick: TickBuffer?
     private var tickStart = 0
     /// What is being sent, to the members below `unsent`.
-    private var sending: TickBuffer<SessionID>?
+    private var sending: TickBuffer?
     private var sendingStart = 0
     private var unsent = 0
 
@@ -88,10 +88,12 @@ final class ShardRoom<Receiver: FrameReceiver> {
     /// - Parameter frame: that of the entry in this room's format.
     func append(_ entry: DeliveryBatch.Entry, frame: Range<Int>, in bytes: UnsafeRawBufferPointer) {
         if tick == nil { tick = pool.take() }
+        let text = UnsafeRawBufferPointer(rebasing: bytes[frame])
         if let origin = entry.origin, indices[origin] != nil {
-            tick?.append(bytes[frame], kind: entry.kind, origin: origin, own: bytes[entry.own])
+            let own = UnsafeRawBufferPointer(rebasing: bytes[entry.own])
+            tick?.append(text, kind: entry.kind, origin: origin, own: own)
         } else {
-            tick?.append(bytes[frame], kind: entry.kind)
+            tick?.append(text, kind: entry.kind)
         }
         if end - tickStart >= maximumTick { sendEverything() }
     }
@@ -139,7 +141,7 @@ final class ShardRoom<Receiver: FrameReceiver> {
         while isSending { sendChunk() }
     }
 
-    private func send(_ tick: TickBuffer<SessionID>, at start: Int, to range: Range<Int>) {
+    private func send(_ tick: TickBuffer, at start: Int, to range: Range<Int>) {
         let hasOrigins = tick.hasOrigins
         let hasEphemeral = tick.hasEphemeral
         let hasPresence = tick.hasPresence
@@ -170,14 +172,14 @@ final class ShardRoom<Receiver: FrameReceiver> {
 final class TickPool {
     private static let maximumCount = 64
     private static let maximumBytes = 64 * 1024
-    private var buffers: [TickBuffer<SessionID>] = []
+    private var buffers: [TickBuffer] = []
 
     /// An empty one.
-    func take() -> TickBuffer<SessionID> {
+    func take() -> TickBuffer {
         buffers.popLast() ?? TickBuffer()
     }
 
-    func put(_ buffer: consuming TickBuffer<SessionID>) {
+    func put(_ buffer: consuming TickBuffer) {
         guard buffers.count < Self.maximumCount, buffer.capacity <= Self.maximumBytes else { return }
         buffer.removeAll()
         buffers.append(buffer)

@@ -194,7 +194,8 @@ package struct SessionID: Hashable, Sendable, CustomStringConvertible {
     }
 
     package init?(decoding bytes: UnsafeRawBufferPointer) {
-        guard bytes.count == Self.length, bytes.allSatisfy(Base64URL.contains) else { return nil }
+        guard bytes.count == Self.length || bytes.count == Self.formerLength, bytes.allSatisfy(Base64URL.contains)
+        else { return nil }
         self.string = String(decoding: bytes, as: UTF8.self)
     }
 

@@ -139,7 +139,7 @@ struct RoomRecordsTests {
         ]
         let limits = HistoryLimits(maxMessages: 10, maxAge: 20, afterlife: 30)
         let messages = [
-            "bob\nclient\nc-7", "x7Qa z", "k", "tagB 3w5e11264sgsf",
+            "bob\nclient\nc-7", "0 x7Qa z", "k", "1 tagB 3w5e11264sgsf",
         ]
         let records =
             "x7Qa abcdefghijklmnopqrstuv 5 11 bob\nc-\\\"7\"text\":\"hi\"" + "tagB - 0 8 al ice\n\"data\":1"

@@ -6,14 +6,16 @@
 -- ARGV  1 epoch should the room be new  2 history messages (0: no log)
 --       3 "AGE KEEP": history age (ms), how long meta outlives the log (ms)
 --       4 the messages, as RecordBatch writes them  5 " ROOM" of a private room, else ''
---       6 how many channels  7... the channels  then two a message: dedupe key, "TAG FINGERPRINT"
+--       6 how many channels  7... the channels  then two a message, no two with the same key:
+--       dedupe key, "INDEX TAG FINGERPRINT", INDEX from 0
 -- RETURNS {epoch, ts, seq of the first: all were stored}
 --         or {epoch, ts, {one a message: seq (stored) | "SEQ TS TAG" (a duplicate of it) | 0 (the id had another payload)}}
 -- ATOMICITY  the batch is numbered, stored and relayed in its order, without another message in between. A duplicate is
 --            neither stored nor relayed again. No allow-oom: a full Redis refuses the batch before it does anything.
 
 -- What `sent` remembers is swapped away after two minutes or some 100,000 messages, and gone after two swaps; so an id is
--- known for at least two minutes, or at least for the last 100,000 messages of its room.
+-- known for at least two minutes, or at least for the last 100,000 messages of its room. A value is
+-- "SEQ TS INDEX TAG FINGERPRINT"; the message has seq SEQ + INDEX.
 local SENT_MS, SENT_CAP = 120000, 100000
 -- A log of fewer messages than this has one in each entry, to be trimmed to the message.
 local EXACT = 256
@@ -44,24 +46,37 @@ else
     previous = call('HMGET', KEYS[4], unpack(ids))
 end
 
-local seq, sent, size, fresh, outcomes = before, {}, 0, {}, nil
+local has_duplicates = false
 for index = 1, n do
-    local id, mark = ARGV[first + index * 2 - 2], ARGV[first + index * 2 - 1]
-    local earlier = known[index] or previous[index] or fresh[id]
-    if earlier then
-        if not outcomes then
-            outcomes = {}
-            for stored = 1, index - 1 do outcomes[stored] = before + stored end
+    if known[index] or previous[index] then
+        has_duplicates = true
+        break
+    end
+end
+
+local seq, sent, outcomes = before, {}, nil
+if has_duplicates then
+    outcomes = {}
+    for index = 1, n do
+        local id, tag_and_fingerprint = ARGV[first + index * 2 - 2], match(ARGV[first + index * 2 - 1], ' (.*)')
+        local earlier = known[index] or previous[index]
+        if earlier then
+            local base, at, offset, its_tag, fingerprint = match(earlier, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
+            local is_same = fingerprint == match(tag_and_fingerprint, ' (.*)')
+            outcomes[index] = is_same and format('%d %s %s', base + offset, at, its_tag) or 0
+        else
+            seq = seq + 1
+            outcomes[index] = seq
+            sent[#sent + 1] = id
+            sent[#sent + 1] = format('%d %s 0 %s', seq, ts, tag_and_fingerprint)
         end
-        local stored, fingerprint = match(earlier, '^(%d+ %d+ %S+) (.*)$')
-        outcomes[index] = fingerprint == match(mark, ' (.*)') and stored or 0
-    else
-        seq = seq + 1
-        local value = format('%d %s %s', seq, ts, mark)
-        fresh[id] = value
-        sent[size + 1], sent[size + 2] = id, value
-        size = size + 2
-        if outcomes then outcomes[index] = seq end
+    end
+else
+    seq = before + n
+    local base = format('%d %s ', before + 1, ts)
+    for index = first, #ARGV, 2 do
+        sent[index - first + 1] = ARGV[index]
+        sent[index - first + 2] = base .. ARGV[index + 1]
     end
 end
 if seq == before then return { epoch, ts, outcomes } end
@@ -76,7 +91,7 @@ local function write(records, count, seq, last_tag)
     tag = last_tag
 end
 
-local function tag_of(index) return match(ARGV[first + index * 2 - 1], '^%S+') end
+local function tag_of(index) return match(ARGV[first + index * 2 - 1], ' (%S+)') end
 if not outcomes and (most == 0 or most >= EXACT) then
     write(ARGV[4], n, seq, tag_of(n))
 else
