@@ -37,7 +37,7 @@ extension ClusterAdmin {
         let buffer = ByteBuffer(bytes: body)
         let publication = Publication(
             dedupeKey: "\(user.string)\nadmin\n\(Base64URL.random(count: 16, using: &generator))",
-            fingerprint: Publication.fingerprint(of: buffer), tag: Base64URL.random(count: 4, using: &generator),
+            tag: Base64URL.random(count: 4, using: &generator),
             origin: nil, clientID: "", from: user, body: buffer)
         let channels = room.participants.map { pair in
             Set([pair.0, pair.1]).map { keys.userChannel($0) }

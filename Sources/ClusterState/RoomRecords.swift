@@ -96,8 +96,6 @@ package struct JoinResult: Sendable, Hashable {
 package struct Publication: Sendable {
     /// What makes a repetition one: `user\nclient\nid`, or a unique one of the node's making.
     package var dedupeKey: String
-    /// Of `body` (``fingerprint(of:)``): a repetition with another body is an error.
-    package var fingerprint: UInt64
     /// Four characters of base64url, random.
     package var tag: String
     /// The session that gets an ack instead of the message.
@@ -109,11 +107,10 @@ package struct Publication: Sendable {
     package var body: ByteBuffer
 
     package init(
-        dedupeKey: String, fingerprint: UInt64, tag: String, origin: SessionID?, clientID: String, from: UserName,
+        dedupeKey: String, tag: String, origin: SessionID?, clientID: String, from: UserName,
         body: ByteBuffer
     ) {
         self.dedupeKey = dedupeKey
-        self.fingerprint = fingerprint
         self.tag = tag
         self.origin = origin
         self.clientID = clientID
@@ -121,12 +118,14 @@ package struct Publication: Sendable {
         self.body = body
     }
 
-    /// FNV-1a, 64 bits (draft-eastlake-fnv).
-    package static func fingerprint(of body: ByteBuffer) -> UInt64 {
+    /// Tells a repetition from another body under the same id, and one message of a batch from all others. FNV-1a, 64 bits
+    /// (draft-eastlake-fnv), of the key, a zero and the body.
+    var fingerprint: UInt64 {
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-        for byte in body.readableBytesView {
-            hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3
-        }
+        func add(_ byte: UInt8) { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        for byte in dedupeKey.utf8 { add(byte) }
+        add(0)
+        for byte in body.readableBytesView { add(byte) }
         return hash
     }
 }

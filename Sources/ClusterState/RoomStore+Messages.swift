@@ -80,12 +80,11 @@ extension RoomStore {
             .bytes(records), .string(channels.isEmpty ? "" : " \(room.string)"),
             .integer(Int64(max(1, channels.count))),
         ]
-        arguments.reserveCapacity(arguments.count + max(1, channels.count) + batch.count * 2)
+        arguments.reserveCapacity(arguments.count + max(1, channels.count) + 1 + batch.count)
         for channel in channels.isEmpty ? [roomChannel] : channels { arguments.append(.string(channel)) }
-        for (index, publication) in batch.enumerated() {
-            arguments.append(.string(publication.dedupeKey))
-            arguments.append(.string("\(index) \(publication.tag) \(String(publication.fingerprint, radix: 36))"))
-        }
+        let marks = batch.map { "\(String($0.fingerprint, radix: 36)) \($0.tag)\n" }
+        arguments.append(.string(marks.joined()))
+        for publication in batch { arguments.append(.string(publication.dedupeKey)) }
         return arguments
     }
 

@@ -22,7 +22,7 @@ extension Hub {
         let body = ByteBuffer(bytes: request.body)
         let pending = HubRoom.PendingPublish(
             publication: Publication(
-                dedupeKey: request.dedupeKey, fingerprint: Publication.fingerprint(of: body), tag: tag,
+                dedupeKey: request.dedupeKey, tag: tag,
                 origin: request.session, clientID: request.id.map(Self.escaped) ?? "", from: request.user, body: body),
             session: request.session, id: request.id)
         let deadline = request.deadline.uptimeNanoseconds

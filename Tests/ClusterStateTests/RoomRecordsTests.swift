@@ -90,11 +90,17 @@ struct RoomRecordsTests {
                 == RoomHead(epoch: "ep", seq: 42, tag: "x7Qa", pv: 7, count: 2))
     }
 
-    @Test("the fingerprint is FNV-1a")
-    func fingerprint() {
-        #expect(Publication.fingerprint(of: ByteBuffer()) == 0xcbf2_9ce4_8422_2325)
-        #expect(Publication.fingerprint(of: ByteBuffer(string: "a")) == 0xaf63_dc4c_8601_ec8c)
-        #expect(Publication.fingerprint(of: ByteBuffer(string: "foobar")) == 0x8594_4171_f739_67e8)
+    @Test("the fingerprint is FNV-1a of key, zero and body")
+    func fingerprint() throws {
+        func fingerprint(_ key: String, _ body: String) throws -> UInt64 {
+            try Publication(
+                dedupeKey: key, tag: "tagA", origin: nil, clientID: "", from: UserName(validating: "bob"),
+                body: ByteBuffer(string: body)
+            ).fingerprint
+        }
+        // FNV-1a of one zero byte, and of "foo\0bar".
+        #expect(try fingerprint("", "") == 0xaf63_bd4c_8601_b7df)
+        #expect(try fingerprint("foo", "bar") == 0x8a5f_40d8_2438_88aa)
     }
 
     @Test("limits below what makes sense are lifted")
@@ -126,20 +132,20 @@ struct RoomRecordsTests {
         }
     }
 
-    @Test("a publish has six arguments, its channels, and two more a message")
+    @Test("a publish has six arguments, its channels, its marks, and one more a message")
     func publishArguments() throws {
         let publications = try [
             Publication(
-                dedupeKey: "bob\nclient\nc-7", fingerprint: 35, tag: "x7Qa",
+                dedupeKey: "bob\nclient\nc-7", tag: "x7Qa",
                 origin: SessionID("abcdefghijklmnopqrstuv"),
                 clientID: #"c-\"7"#, from: UserName(validating: "bob"), body: ByteBuffer(string: #""text":"hi""#)),
             Publication(
-                dedupeKey: "k", fingerprint: .max, tag: "tagB", origin: nil, clientID: "",
+                dedupeKey: "k", tag: "tagB", origin: nil, clientID: "",
                 from: UserName(validating: "al ice"), body: ByteBuffer(string: #""data":1"#)),
         ]
         let limits = HistoryLimits(maxMessages: 10, maxAge: 20, afterlife: 30)
         let messages = [
-            "bob\nclient\nc-7", "0 x7Qa z", "k", "1 tagB 3w5e11264sgsf",
+            "1oz2s3hsem6h2 x7Qa\npcwdrwkwu2gz tagB\n", "bob\nclient\nc-7", "k",
         ]
         let records =
             "x7Qa abcdefghijklmnopqrstuv 5 11 bob\nc-\\\"7\"text\":\"hi\"" + "tagB - 0 8 al ice\n\"data\":1"

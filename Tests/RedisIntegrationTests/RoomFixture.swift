@@ -179,7 +179,7 @@ func publication(
 ) throws -> Publication {
     let body = ByteBuffer(string: #""from":"\#(name)","text":"\#(text)""#)
     return try Publication(
-        dedupeKey: "\(name)\nclient\n\(id)", fingerprint: Publication.fingerprint(of: body),
+        dedupeKey: "\(name)\nclient\n\(id)",
         tag: tag ?? String((id + "____").prefix(4)), origin: origin.map { try session($0) }, clientID: id,
         from: user(name),
         body: body)

@@ -90,6 +90,9 @@ struct RoomPublishTests {
                 guard case .stored(3, let later, epoch) = mixed[1] else { throw Unexpected(mixed) }
                 #expect(mixed[2] == .duplicate(seq: 3, ts: later, tag: "3___", epoch: epoch))
                 #expect(mixed[3] == .idReused)
+                #expect(
+                    try await cluster.publish(publication("1"), publication("2", "no"))
+                        == [.duplicate(seq: 1, ts: ts, tag: "1___", epoch: epoch), .idReused])
             }
             #expect(heard.count == 1)
             #expect(heard.first?.wholeMatch(of: /M3 \d+ 1 2___ \S+\n3___ .*/.dotMatchesNewlines()) != nil)
@@ -233,6 +236,37 @@ struct RoomPublishTests {
                 heads.map { "\($0[0]) \($0[2]) \($0[3])" } == [
                     "M1 1 -", "M2 1 1___", "M3 1 2___", "M4 1 3___", "M5 1 4___", "M6 1 5___",
                 ])
+        }
+    }
+
+    @Test("G3: of a batch, too, each id is known, and known by its own text, also after a swap")
+    func duplicatesOfBatch() async throws {
+        try await ClusterFixture.run { cluster in
+            let batch = try (1...40).map { try publication("\($0)") }
+            _ = try await cluster.publish(publication("0"))
+            let stored = try await cluster.rooms.publish(
+                to: room(), channels: nil, batch, limits: HistoryLimits(), newEpoch: "e"
+            ).get()
+            guard case .stored(2, let ts, let epoch) = stored[0] else { throw Unexpected(stored) }
+            for _ in 1...2 {
+                for id in [1, 17, 40] {
+                    let first = PublishOutcome.duplicate(
+                        seq: Int64(id) + 1, ts: ts, tag: batch[id - 1].tag, epoch: epoch)
+                    #expect(try await cluster.publish(publication("\(id)")) == [first])
+                    #expect(try await cluster.publish(publication("\(id)", "other")) == [.idReused])
+                }
+                let again = try await cluster.rooms.publish(
+                    to: room(), channels: nil, batch, limits: HistoryLimits(), newEpoch: "e"
+                ).get()
+                #expect(
+                    again
+                        == batch.enumerated().map {
+                            .duplicate(seq: Int64($0.offset) + 2, ts: ts, tag: $0.element.tag, epoch: epoch)
+                        })
+                // Two minutes have passed: the next message swaps.
+                try await cluster.command("HSET", cluster.keys.roomMeta(room()), "swap", "1")
+                _ = try await cluster.publish(publication("new"))
+            }
         }
     }
 

@@ -6,24 +6,25 @@
 -- ARGV  1 epoch should the room be new  2 history messages (0: no log)
 --       3 "AGE KEEP": history age (ms), how long meta outlives the log (ms)
 --       4 the messages, as RecordBatch writes them  5 " ROOM" of a private room, else ''
---       6 how many channels  7... the channels  then two a message, no two with the same key:
---       dedupe key, "INDEX TAG FINGERPRINT", INDEX from 0
+--       6 how many channels  7... the channels  then "FINGERPRINT TAG\n" of all messages, each fingerprint and each tag (four
+--       characters) one of its own  then the dedupe key of each, no two the same
 -- RETURNS {epoch, ts, seq of the first: all were stored}
 --         or {epoch, ts, {one a message: seq (stored) | "SEQ TS TAG" (a duplicate of it) | 0 (the id had another payload)}}
 -- ATOMICITY  the batch is numbered, stored and relayed in its order, without another message in between. A duplicate is
 --            neither stored nor relayed again. No allow-oom: a full Redis refuses the batch before it does anything.
 
 -- What `sent` remembers is swapped away after two minutes or some 100,000 messages, and gone after two swaps; so an id is
--- known for at least two minutes, or at least for the last 100,000 messages of its room. A value is
--- "SEQ TS INDEX TAG FINGERPRINT"; the message has seq SEQ + INDEX.
+-- known for at least two minutes, or at least for the last 100,000 messages of its room. What it has of a message is
+-- "SEQ TS FINGERPRINT TAG"; of all messages of a batch the SEQ of the first, beside "#SEQ": "TS\n" and the batch's marks.
 local SENT_MS, SENT_CAP = 120000, 100000
 -- A log of fewer messages than this has one in each entry, to be trimmed to the message.
 local EXACT = 256
 
 local call, format, floor, match = redis.call, string.format, math.floor, string.match
 -- Arithmetic on a string costs Lua half of what tonumber() does.
-local most, first = ARGV[2] + 0, ARGV[6] + 7
-local n = (#ARGV - first + 1) / 2
+local most, last_channel = ARGV[2] + 0, ARGV[6] + 6
+local marks, first = ARGV[last_channel + 1], last_channel + 2
+local n = #ARGV - first + 1
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
@@ -40,12 +41,9 @@ if n == 1 then
     known = { call('HGET', KEYS[3], ARGV[first]) }
     previous = { known[1] or call('HGET', KEYS[4], ARGV[first]) }
 else
-    local ids = {}
-    for index = 1, n do ids[index] = ARGV[first + index * 2 - 2] end
-    known = call('HMGET', KEYS[3], unpack(ids))
-    previous = call('HMGET', KEYS[4], unpack(ids))
+    known = call('HMGET', KEYS[3], unpack(ARGV, first))
+    previous = call('HMGET', KEYS[4], unpack(ARGV, first))
 end
-
 local has_duplicates = false
 for index = 1, n do
     if known[index] or previous[index] then
@@ -54,29 +52,41 @@ for index = 1, n do
     end
 end
 
+--- What a message got when it came first: "SEQ TS TAG", or 0 when it is another one.
+local function earlier(key, value, fingerprint)
+    local seq, at, its_fingerprint, its_tag = match(value, '^(%d+) (%d+) (%S+) (%S+)$')
+    if seq then return its_fingerprint == fingerprint and seq .. ' ' .. at .. ' ' .. its_tag or 0 end
+    local batch = call('HGET', key, '#' .. value) or ''
+    local found, past = string.find(batch, '\n' .. fingerprint .. ' ', 1, true)
+    if not found then return 0 end
+    local _, offset = string.gsub(string.sub(batch, 1, found - 1), '\n', '')
+    return format('%d %s %s', value + offset, match(batch, '^%d+'), string.sub(batch, past + 1, past + 4))
+end
+
 local seq, sent, outcomes = before, {}, nil
-if has_duplicates then
-    outcomes = {}
-    for index = 1, n do
-        local id, tag_and_fingerprint = ARGV[first + index * 2 - 2], match(ARGV[first + index * 2 - 1], ' (.*)')
-        local earlier = known[index] or previous[index]
-        if earlier then
-            local base, at, offset, its_tag, fingerprint = match(earlier, '^(%d+) (%d+) (%d+) (%S+) (.*)$')
-            local is_same = fingerprint == match(tag_and_fingerprint, ' (.*)')
-            outcomes[index] = is_same and format('%d %s %s', base + offset, at, its_tag) or 0
+if n == 1 or has_duplicates then
+    local index, found = 0, {}
+    for fingerprint, its_tag in string.gmatch(marks, '(%S+) (%S+)\n') do
+        index = index + 1
+        if known[index] then
+            found[index] = earlier(KEYS[3], known[index], fingerprint)
+        elseif previous[index] then
+            found[index] = earlier(KEYS[4], previous[index], fingerprint)
         else
             seq = seq + 1
-            outcomes[index] = seq
-            sent[#sent + 1] = id
-            sent[#sent + 1] = format('%d %s 0 %s', seq, ts, tag_and_fingerprint)
+            found[index] = seq
+            sent[#sent + 1] = ARGV[first + index - 1]
+            sent[#sent + 1] = format('%d %s %s %s', seq, ts, fingerprint, its_tag)
         end
     end
+    outcomes = has_duplicates and found or nil
 else
     seq = before + n
-    local base = format('%d %s ', before + 1, ts)
-    for index = first, #ARGV, 2 do
-        sent[index - first + 1] = ARGV[index]
-        sent[index - first + 2] = base .. ARGV[index + 1]
+    local base = format('%d', before + 1)
+    sent[1], sent[2] = '#' .. base, ts .. '\n' .. marks
+    for index = first, #ARGV do
+        local at = (index - first) * 2
+        sent[at + 3], sent[at + 4] = ARGV[index], base
     end
 end
 if seq == before then return { epoch, ts, outcomes } end
@@ -87,21 +97,21 @@ local function write(records, count, seq, last_tag)
     if most > 0 then call('XADD', KEYS[2], number .. '-0', 'h', head, 'b', records) end
     local message = (ARGV[5] == '' and 'M' or 'D') .. number .. ' ' .. head .. ' ' .. tag .. ' ' .. epoch .. ARGV[5]
         .. '\n' .. records
-    for channel = 7, first - 1 do call('PUBLISH', ARGV[channel], message) end
+    for channel = 7, last_channel do call('PUBLISH', ARGV[channel], message) end
     tag = last_tag
 end
 
-local function tag_of(index) return match(ARGV[first + index * 2 - 1], ' (%S+)') end
-if not outcomes and (most == 0 or most >= EXACT) then
-    write(ARGV[4], n, seq, tag_of(n))
+if not outcomes and (n == 1 or most == 0 or most >= EXACT) then
+    write(ARGV[4], n, seq, string.sub(marks, -5, -2))
 else
-    local records, from, number = ARGV[4], 1, before
-    for index = 1, n do
-        local id_bytes, body_bytes, past_header = match(records, '^%S+ %S+ (%d+) (%d+) [^\n]*\n()', from)
+    local from, number, index = 1, before, 0
+    for its_tag in string.gmatch(marks, ' (%S+)\n') do
+        index = index + 1
+        local id_bytes, body_bytes, past_header = match(ARGV[4], '^%S+ %S+ (%d+) (%d+) [^\n]*\n()', from)
         local past = past_header + id_bytes + body_bytes
         if not outcomes or type(outcomes[index]) == 'number' and outcomes[index] > 0 then
             number = number + 1
-            write(string.sub(records, from, past - 1), 1, number, tag_of(index))
+            write(string.sub(ARGV[4], from, past - 1), 1, number, its_tag)
         end
         from = past
     end
