@@ -87,7 +87,7 @@ package struct SessionState: Sendable {
     }
 
     package mutating func join(_ room: RoomName) -> JoinAction {
-        guard case .open(let user) = phase else { return .refuse(WireError(.notAuthenticated)) }
+        guard step == .open, let user = knownUser else { return .refuse(WireError(.notAuthenticated)) }
         if let (first, second) = room.participants, user != first, user != second {
             return .refuse(WireError(.forbidden, "a private room is for its two users"))
         }
@@ -149,7 +149,7 @@ package struct SessionState: Sendable {
     /// Whether a message came before its turn: a client need not wait for `welcome` before it joins, nor for `joined`
     /// before it speaks. Its turn is when the session is opened, or the join of its room is answered.
     package func mustWait(_ message: ClientMessage) -> Bool {
-        switch (phase, message.body) {
+        switch (step, message.body) {
         case (.opening, .auth), (.opening, .ping), (.anonymous, _), (.closed, _): false
         case (.opening, _): true
         case (.open, .join(let joins)): joins.contains { rooms[$0.room] == .joining }
@@ -159,7 +159,7 @@ package struct SessionState: Sendable {
 
     /// Publishing, typing and presence need membership; a private room is read by its two users.
     package func requireMember(of room: RoomName) throws(WireError) -> UserName {
-        guard case .open(let user) = phase else { throw WireError(.notAuthenticated) }
+        guard step == .open, let user = knownUser else { throw WireError(.notAuthenticated) }
         guard rooms[room] == .joined else {
             throw WireError(.notInRoom, "join \(room) first")
         }
@@ -167,7 +167,7 @@ package struct SessionState: Sendable {
     }
 
     package func requireReader(of room: RoomName) throws(WireError) -> UserName {
-        guard case .open(let user) = phase else { throw WireError(.notAuthenticated) }
+        guard step == .open, let user = knownUser else { throw WireError(.notAuthenticated) }
         if let (first, second) = room.participants {
             guard user == first || user == second else {
                 throw WireError(.forbidden, "a private room is for its two users")
@@ -178,7 +178,7 @@ package struct SessionState: Sendable {
     }
 
     package func requireOpen() throws(WireError) -> UserName {
-        guard case .open(let user) = phase else { throw WireError(.notAuthenticated) }
+        guard step == .open, let user = knownUser else { throw WireError(.notAuthenticated) }
         return user
     }
 

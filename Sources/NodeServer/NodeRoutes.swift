@@ -1,4 +1,3 @@
-import ChatCore
 import ClusterState
 import NIOCore
 import NIOHTTP1

@@ -3,7 +3,8 @@
 /// an index of four bytes a place. It gives memory back when entries go.
 ///
 /// The order of the entries changes with each removal. Holds at most 2^32 - 2 entries.
-package struct PackedMap<Key: Hashable, Value> {
+/// It stands in this module, and not among the other values, so that the compiler makes one of each kind of entry.
+struct PackedMap<Key: Hashable, Value> {
     private typealias Row = (key: Key, value: Value?)
 
     /// Entries of one page.
@@ -14,13 +15,13 @@ package struct PackedMap<Key: Hashable, Value> {
     /// The number of a row, rising from 1, at the place of its key's hash or behind that; 0: free. A power of two, at most
     /// two thirds full.
     private var places: ContiguousArray<UInt32> = []
-    package private(set) var count = 0
+    private(set) var count = 0
 
-    package init() {}
+    init() {}
 
-    package var isEmpty: Bool { count == 0 }
+    var isEmpty: Bool { count == 0 }
 
-    package subscript(key: Key) -> Value? {
+    subscript(key: Key) -> Value? {
         get { place(of: key).flatMap { value(at: row(at: $0)) } }
         _modify {
             // Taken out meanwhile, so that what it owns is not copied when it changes.
@@ -40,7 +41,7 @@ package struct PackedMap<Key: Hashable, Value> {
     }
 
     @discardableResult
-    package mutating func removeValue(forKey key: Key) -> Value? {
+    mutating func removeValue(forKey key: Key) -> Value? {
         guard let place = place(of: key) else { return nil }
         var value: Value?
         swapValue(&value, at: row(at: place))
@@ -48,8 +49,8 @@ package struct PackedMap<Key: Hashable, Value> {
         return value
     }
 
-    package var keys: some Sequence<Key> { lazy.map(\.key) }
-    package var values: some Sequence<Value> { lazy.map(\.value) }
+    var keys: some Sequence<Key> { lazy.map(\.key) }
+    var values: some Sequence<Value> { lazy.map(\.value) }
 
     // MARK: Rows
 
@@ -133,19 +134,19 @@ package struct PackedMap<Key: Hashable, Value> {
 }
 
 extension PackedMap: Sequence {
-    package struct Iterator: IteratorProtocol {
+    struct Iterator: IteratorProtocol {
         fileprivate let map: PackedMap
         fileprivate var row = 0
 
-        package mutating func next() -> (key: Key, value: Value)? {
+        mutating func next() -> (key: Key, value: Value)? {
             guard row < map.count, let value = map.value(at: row) else { return nil }
             defer { row += 1 }
             return (map.key(at: row), value)
         }
     }
 
-    package func makeIterator() -> Iterator { Iterator(map: self) }
-    package var underestimatedCount: Int { count }
+    func makeIterator() -> Iterator { Iterator(map: self) }
+    var underestimatedCount: Int { count }
 }
 
 extension PackedMap: Sendable where Key: Sendable, Value: Sendable {}
