@@ -50,11 +50,11 @@ enum FrameFormat: UInt8, Sendable {
 
 /// The sessions of one shard that take one format.
 struct Lane: Hashable, Sendable {
-    private let number: UInt32
+    private let number: UInt16
     let format: FrameFormat
 
     init(shard: Int, format: FrameFormat) {
-        number = UInt32(shard)
+        number = UInt16(shard)
         self.format = format
     }
 

@@ -159,14 +159,49 @@ struct HubUser {
     /// Those with a connection, and where it is.
     var sessions = FewMap<SessionID, Lane>()
     var isHeard = false
+    /// What few users have, and the others therefore do not own.
+    private var seldom: Box?
+
+    private struct Seldom {
+        var detached: Set<SessionID> = []
+        var directs: [RoomName: DirectStream] = [:]
+        var catchUps: Set<RoomName> = []
+        var missedSince: NIODeadline?
+
+        var isVoid: Bool { detached.isEmpty && directs.isEmpty && catchUps.isEmpty && missedSince == nil }
+    }
+
+    private final class Box {
+        let value: Seldom
+        init(_ value: Seldom) { self.value = value }
+    }
+
+    private mutating func change(_ change: (inout Seldom) -> Void) {
+        var value = seldom?.value ?? Seldom()
+        change(&value)
+        seldom = value.isVoid ? nil : Box(value)
+    }
+
     /// Those that wait for their client to come back.
-    var detached: Set<SessionID> = []
+    var detached: Set<SessionID> {
+        get { seldom?.value.detached ?? [] }
+        set { change { $0.detached = newValue } }
+    }
     /// The private rooms of which something was heard since the user came.
-    var directs: [RoomName: DirectStream] = [:]
+    var directs: [RoomName: DirectStream] {
+        get { seldom?.value.directs ?? [:] }
+        set { change { $0.directs = newValue } }
+    }
     /// Rooms in which missed private messages are looked for.
-    var catchUps: Set<RoomName> = []
+    var catchUps: Set<RoomName> {
+        get { seldom?.value.catchUps ?? [] }
+        set { change { $0.catchUps = newValue } }
+    }
     /// From then on private messages may have been missed, and have not been looked for yet.
-    var missedSince: NIODeadline?
+    var missedSince: NIODeadline? {
+        get { seldom?.value.missedSince }
+        set { change { $0.missedSince = newValue } }
+    }
 }
 
 /// A connection of this process that said who it is.

@@ -233,8 +233,8 @@ extension Session {
         switch state.authenticate(as: user, status: auth.status) {
         case .open(let user):
             if let client = auth.client { self.client = client }
-            opening?.welcomeID = requestID
-            opening?.firstJoins = joins
+            welcomeID = requestID
+            keep(firstJoins: joins)
             shard.authenticated(self)
             // What is no secret resumes nothing: the client hears so by the welcome to a new session.
             let resume = auth.resume.flatMap { asked in
@@ -244,11 +244,11 @@ extension Session {
                 .open(
                     SessionOpening(
                         connection: connectionID, user: user, lane: lane,
-                        client: auth.client ?? opening?.claim.client, info: auth.info, status: auth.status,
+                        client: auth.client ?? claimedClient, info: auth.info, status: auth.status,
                         resume: resume,
                         directs: auth.directs)))
         case .acknowledge(let user):
-            if case .open = state.phase { welcome(user, requestID, nil) } else { opening?.welcomeID = requestID }
+            if case .open = state.phase { welcome(user, requestID, nil) } else { welcomeID = requestID }
         case .refuse(let error):
             throw error
         }

@@ -16,57 +16,59 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     /// Names this connection alone.
     let connectionID: SessionID
     let shard: Shard
-    /// Where what is sent to many reaches it.
-    let lane: Lane
-    /// It goes on with a new secret, of which the client has not yet shown that it has it.
-    private var isUnconfirmed = false
-    /// It is who the upgrade request said.
-    private var isClaimed = false
-    var wheelPlace = WheelPlace()
     /// Of the client instance, which scopes publish ids; `nil`: the session's own id.
     private var givenClient: String?
     private let requestID: String
-    /// `nil` once the rooms that `auth` named were asked for.
-    var opening: Opening?
     var state: SessionState
     var limits: SessionLimits?
     private var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
     var publishes: UInt64 = 0
-    private var ending: Ending?
-    var held = HeldMessages()
-    private var backlog: Backlog?
+    /// `nil` for most who are open.
+    private var seldom: Seldom?
+    var wheelPlace = WheelPlace()
     /// The rooms in which the shard delivers to this session.
     var handles = FewMap<RoomName, RoomHandle>()
+    /// It goes on with a new secret, of which the client has not yet shown that it has it.
+    private var isUnconfirmed = false
+    /// It is who the upgrade request said.
+    private var isClaimed = false
+    /// Where what is sent to many reaches it.
+    let lane: Lane
 
-    /// What nobody needs of an open session, so that those who are idle do not own it.
-    final class Opening {
+    /// What an open session that is not behind does not need, and therefore does not own.
+    private final class Seldom {
         /// What the upgrade request said.
-        let claim: Identity.Claim
+        var claim: Identity.Claim?
         /// Rooms that `auth` named.
         var firstJoins: [ClientMessage.Join] = []
         var welcomeID: String?
-
-        init(claim: Identity.Claim) { self.claim = claim }
-    }
-
-    /// Of one for which much waits.
-    private final class Backlog {
-        /// Pages that are still to be answered.
+        var held = HeldMessages()
+        /// Pages that are still to be answered, because much waits for it.
         var pages: [Int] = []
-        /// Rooms of which it was not sent every presence event.
+        /// Rooms of which it was not sent every presence event, because too much waited for it.
         var missedPresence: Set<RoomName> = []
-    }
-
-    private final class Ending {
         var end: (code: CloseCode, reason: String, rooms: Int)?
         var drained: EventLoopPromise<Void>?
+
+        var isVoid: Bool {
+            claim == nil && firstJoins.isEmpty && welcomeID == nil && held.isEmpty && pages.isEmpty
+                && missedPresence.isEmpty && end == nil && drained == nil
+        }
+    }
+
+    private func note(_ change: (Seldom) -> Void) {
+        let noted = seldom ?? Seldom()
+        change(noted)
+        seldom = noted.isVoid ? nil : noted
     }
 
     init(id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, claim: Identity.Claim) {
+        let seldom = Seldom()
+        seldom.claim = claim
+        self.seldom = seldom
         self.id = id
         self.connectionID = id
-        self.opening = Opening(claim: claim)
         self.shard = shard
         let isCompressed = connection.takesCompressedFrames
         let format: FrameFormat =
@@ -87,16 +89,36 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     }
 
     /// Who the upgrade request said it is, if it said so.
-    var claimedUser: UserName? { opening?.claim.user ?? (isClaimed ? state.knownUser : nil) }
+    var claimedUser: UserName? { seldom?.claim?.user ?? (isClaimed ? state.knownUser : nil) }
+    var claimedClient: String? { seldom?.claim?.client }
+
+    var held: HeldMessages {
+        get { seldom?.held ?? HeldMessages() }
+        set {
+            guard seldom != nil || !newValue.isEmpty else { return }
+            note { $0.held = newValue }
+        }
+    }
+
+    /// Until it is open.
+    var welcomeID: String? {
+        get { seldom?.welcomeID }
+        set { note { $0.welcomeID = newValue } }
+    }
+
+    func keep(firstJoins joins: [ClientMessage.Join]) { note { $0.firstJoins = joins } }
 
     /// The rooms that `auth` named, to be asked for now, and the id of its request.
     func endOpening() -> (joins: [ClientMessage.Join], id: String?) {
-        guard let opening else { return ([], nil) }
-        let ended = (opening.firstJoins, opening.welcomeID)
-        opening.firstJoins = []
-        isClaimed = opening.claim.user == state.user
-        // Where `auth` named another than the upgrade request, that claim still stands for an `auth` without a name.
-        if isClaimed || opening.claim.user == nil { self.opening = nil }
+        guard let seldom else { return ([], nil) }
+        let ended = (seldom.firstJoins, seldom.welcomeID)
+        isClaimed = seldom.claim?.user == state.user
+        note {
+            $0.firstJoins = []
+            $0.welcomeID = nil
+            // Where `auth` named another than the upgrade request, that claim still stands for an `auth` without a name.
+            if isClaimed || $0.claim?.user == nil { $0.claim = nil }
+        }
         return ended
     }
 
@@ -111,7 +133,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
                 "session": "\(id)", "user": "\(claimedUser?.string ?? "")", "node": "\(shard.configuration.name)",
                 "rooms": "0", "address": "\(connection?.remoteAddress ?? "")", "request_id": "\(requestID)",
             ])
-        guard let claim = opening?.claim, let user = claim.user, !claim.resumes else { return }
+        guard let claim = seldom?.claim, let user = claim.user, !claim.resumes else { return }
         do throws(WireError) {
             try authenticate(as: user, ClientMessage.Auth(), nil)
         } catch {
@@ -146,8 +168,8 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
 
     /// Who missed presence events gets the lists as they are now (G6).
     func webSocketCaughtUp(_ connection: WebSocketConnection) {
-        let missed = backlog?.missedPresence ?? []
-        backlog?.missedPresence = []
+        let missed = seldom?.missedPresence ?? []
+        forgetMissed()
         for room in missed where state.rooms[room] == .joined {
             shard.send(.presence(room: room, session: id, id: nil))
         }
@@ -155,9 +177,8 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     }
 
     private func answerPages() {
-        guard let taken = backlog?.pages else { return }
-        backlog?.pages = []
-        if backlog?.missedPresence.isEmpty == true { backlog = nil }
+        guard let taken = seldom?.pages, !taken.isEmpty else { return }
+        note { $0.pages = [] }
         for number in taken { shard.send(.pageTaken(number: number)) }
     }
 
@@ -168,9 +189,9 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         answerPages()
         shard.remove(self)
         self.connection = nil
-        ending?.drained?.succeed(())
-        ending?.drained = nil
-        let end = ending?.end
+        seldom?.drained?.succeed(())
+        seldom?.drained = nil
+        let end = seldom?.end
         shard.logger.info(
             "disconnect",
             metadata: [
@@ -182,12 +203,10 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     }
 
     /// It was told to go: nothing is read from it or sent to it any more.
-    private var isEnding: Bool { ending?.end != nil }
+    private var isEnding: Bool { seldom?.end != nil }
 
     private func willEnd(_ code: CloseCode, _ reason: String) {
-        let ending = ending ?? Ending()
-        ending.end = (code, reason, state.rooms.count)
-        self.ending = ending
+        note { $0.end = (code, reason, state.rooms.count) }
     }
 
     // MARK: From the hub, by the shard
@@ -199,7 +218,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
             let user = state.user
         else { return false }
         id = opened.session
-        welcome(user, opening?.welcomeID, opened)
+        welcome(user, welcomeID, opened)
         if let record {
             isUnconfirmed = true
             givenClient = record.client.isEmpty ? nil : record.client
@@ -218,13 +237,13 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         guard !isEnding, let connection else { return }
         willEnd(.moved, CloseCode.moved.reason)
         _ = held.release()
-        backlog?.missedPresence = []
+        forgetMissed()
         _ = state.close()
         connection.close(code: CloseCode.moved.rawValue, reason: CloseCode.moved.reason)
     }
 
     func refused(_ error: WireError) {
-        refuse(error, id: opening?.welcomeID)
+        refuse(error, id: welcomeID)
         end(.overloaded)
     }
 
@@ -266,9 +285,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     /// Says when to go, and closes at that moment, so that nobody is away longer than a reconnect takes.
     func drain(after delay: TimeAmount) -> EventLoopFuture<Void> {
         let promise = shard.eventLoop.makePromise(of: Void.self)
-        let ending = ending ?? Ending()
-        ending.drained = promise
-        self.ending = ending
+        note { $0.drained = promise }
         send(ServerMessage.reconnect(delayMilliseconds: delay.nanoseconds / 1_000_000, reason: "draining"))
         return promise.futureResult
     }
@@ -284,7 +301,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     private func giveUp(keepingPlace: Bool) {
         let wasKnown = state.user != nil
         _ = held.release()
-        backlog?.missedPresence = []
+        forgetMissed()
         _ = state.close()
         shard.forget(self)
         guard wasKnown else { return }
@@ -313,20 +330,18 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     /// Replayed messages are not hurried into a connection that has not taken the last of them.
     func send(page texts: [[UInt8]], number: Int) {
         for text in texts { send(text) }
-        noteBacklog { $0.pages.append(number) }
+        note { $0.pages.append(number) }
         if !isBehind || isEnding { answerPages() }
     }
 
     var isBehind: Bool { connection?.isBehind ?? false }
 
     func missedPresence(of room: RoomName) {
-        noteBacklog { $0.missedPresence.insert(room) }
+        note { $0.missedPresence.insert(room) }
     }
 
-    private func noteBacklog(_ change: (Backlog) -> Void) {
-        let backlog = backlog ?? Backlog()
-        change(backlog)
-        self.backlog = backlog
+    private func forgetMissed() {
+        if seldom?.missedPresence.isEmpty == false { note { $0.missedPresence = [] } }
     }
 
     /// What was meant for its user: nothing stands before `welcome`.
