@@ -19,6 +19,8 @@ extension Hub {
             default: HubRoom.Member(
                 user: session.user, registration: Registration(wanting: stake))
         ].registration.want(stake, request)
+        // An entry that was found in Redis before (``addStray(_:to:)``) is nobody's.
+        room.members[id]?.user = session.user
         room.members[id]?.lane = session.lane
         room.members[id]?.connection = session.connection
         settle(id, in: room)

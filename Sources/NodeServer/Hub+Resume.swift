@@ -210,6 +210,7 @@ extension Hub {
                 default: HubRoom.Member(
                     user: record.user, registration: Registration(wanting: stake))
             ].registration.want(stake)
+            room.members[id]?.user = record.user
             settle(id, in: room)
         }
     }

@@ -16,7 +16,7 @@ final class HubRoom {
     }
 
     struct Member {
-        let user: UserName
+        var user: UserName
         /// `nil` for one without a connection, and for an entry that Redis holds and that nobody here stands behind.
         var lane: Lane?
         var connection: SessionID?
