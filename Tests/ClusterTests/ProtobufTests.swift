@@ -12,7 +12,7 @@ private struct Conversation: CustomTestStringConvertible {
     }
 }
 
-@Suite("martlet.v1.protobuf", .timeLimit(.minutes(2)))
+@Suite("martlet.v1.protobuf", .timeLimit(.minutes(10)))
 struct ProtobufTests {
     private static let conversations: [Conversation] = [
         .init("welcome") { try await ConversationTests().welcome() },
