@@ -39,21 +39,23 @@ struct Sabotage: Sendable, CustomTestStringConvertible {
 
 extension Sabotage {
     /// Of room_publish.lua: nothing is stored.
-    private static let noLog = ["= ARGV[5] ~= '0', ARGV[3] ~= '0'": "= ARGV[5] ~= '0', false"]
+    private static let noLog = ["local most, last_channel = ARGV[2] + 0,": "local most, last_channel = 0,"]
     /// Of room_history.lua: the log is there, and every page of it is empty.
     private static let noReading = ["meta[5] or '0', more, entries }": "meta[5] or '0', more, {} }"]
     /// Of session_adopt.lua: no session is ever there to be adopted.
     private static let noAdoption = [
         "if (session.owner ~= ARGV[1] and not is_again) or (session.secret or '') == '' then": "if true then"
     ]
-    /// Of room_publish.lua: every id is new.
+    /// Of room_publish.lua: no id is kept.
     private static let noIDs = [
-        "local before = known[index] or previous[index] or fresh[id]": "local before = nil"
+        "    call('HSET', KEYS[3], unpack(sent))": "", "string.rep('-', 65), unpack(sent))": "string.rep('-', 65))",
     ]
-    /// Of room_publish.lua, all tags are one; of room_turn.lua, the epoch stays.
+    /// Of room_publish.lua, each message stands alone, and all tags are one; of room_turn.lua, the epoch stays.
     private static let noProof = [
-        "local seq_text, new_tag, head, body = format('%d', seq), ARGV[at + 2],":
-            "local seq_text, new_tag, head, body = format('%d', seq), 'same',",
+        "local EXACT = 256": "local EXACT = 9e9",
+        "local number, head = format('%d', seq), ts .. ' ' .. format('%d', count)":
+            "records = 'same' .. records:sub(5) local number, head = seq, ts .. ' 1'",
+        "tag = last_tag": "tag = 'same'",
         "redis.call('HSET', KEYS[1], 'epoch', ARGV[2])": "",
     ]
 
@@ -134,8 +136,8 @@ extension Sabotage {
             protection: "a room that begins anew has another epoch",
             lines: noProof.merging(
                 [
-                    "if not epoch then epoch, seq, tag, last, swap = ARGV[2], 0, '-', 0, false end":
-                        "if not epoch then epoch, seq, tag, last, swap = 'same', 0, '-', 0, false end",
+                    "if not epoch then epoch, before, tag, last, swap = ARGV[1], 0, '-', 0, false end":
+                        "if not epoch then epoch, before, tag, last, swap = 'same', 0, '-', 0, false end",
                     "head = { epoch = ARGV[2], seq = 0,": "head = { epoch = 'same', seq = 0,",
                 ]
             ) { $1 }, change: neverAgrees
