@@ -28,6 +28,8 @@ package struct OwedAcks<Publish: Sendable>: Sendable {
         guard let first = entries.first, first.seq <= seq else { return [] }
         let taken = entries.prefix { $0.seq <= seq }.map { ($0.seq, $0.publish) }
         entries.removeFirst(taken.count)
+        // A slice keeps what was removed from its front.
+        if entries.isEmpty { entries = [] }
         return taken
     }
 

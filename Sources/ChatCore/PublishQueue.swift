@@ -40,18 +40,24 @@ package struct PublishQueue<Element: Sendable>: Sendable {
         self.bytes += bytes
     }
 
-    /// The next batch, or nothing while one is under way or none waits.
-    package mutating func nextBatch(maximumCount: Int, maximumBytes: Int) -> [Entry] {
+    /// The next batch, or nothing while one is under way or none waits. It ends before an id that it has already.
+    package mutating func nextBatch(
+        maximumCount: Int, maximumBytes: Int, id: (Element) -> String
+    ) -> [Entry] {
         guard state == .idle, !waiting.isEmpty else { return [] }
         var size = 0
         var count = 0
+        var ids: Set<String> = []
         for entry in waiting.prefix(maximumCount) {
             size += entry.bytes
-            if count > 0, size > maximumBytes { break }
+            let isNew = ids.insert(id(entry.element)).inserted
+            if count > 0, size > maximumBytes || !isNew { break }
             count += 1
         }
         batch = Array(waiting.prefix(count))
         waiting.removeFirst(count)
+        // A slice keeps what was removed from its front.
+        if waiting.isEmpty { waiting = [] }
         state = .inFlight
         return batch
     }
@@ -106,7 +112,7 @@ package struct PublishQueue<Element: Sendable>: Sendable {
     private mutating func takeOut(_ isWanted: (Entry) -> Bool) -> [Entry] {
         guard waiting.contains(where: isWanted) else { return [] }
         let taken = Array(waiting.filter(isWanted))
-        waiting.removeAll(where: isWanted)
+        waiting = waiting.filter { !isWanted($0) }[...]
         bytes -= taken.reduce(0) { $0 + $1.bytes }
         return taken
     }

@@ -115,7 +115,7 @@ extension Hub {
                     publish: own.map { _ in waitingPublish(message.tag, message.seq, in: stream.room, owed) }),
                 in: stream.room, to: id)
         }
-        if origin != nil { noteRelayed(message.tag, inDirect: stream.room) }
+        if let origin { noteRelayed(message.tag, by: origin, inDirect: stream.room) }
         element.text.withUnsafeReadableBytes { text in
             var framing = framing(text)
             for (lane, group) in Dictionary(grouping: live, by: \.value) {

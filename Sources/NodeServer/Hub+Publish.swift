@@ -74,7 +74,9 @@ extension Hub {
             room.isQueueDirty = false
             guard room.phase == .open else { continue }
             if let least { expirePublishes(of: room, least) }
-            let batch = room.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes)
+            let batch = room.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes) {
+                $0.publication.dedupeKey
+            }
             if !batch.isEmpty { send(batch, to: room) }
         }
         let dirtyNames = dirtyDirects
@@ -82,7 +84,9 @@ extension Hub {
         for name in dirtyNames where directs[name]?.queue.isInFlight == false {
             if let least { expireDirects(in: name, least) }
             let batch =
-                directs[name]?.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes) ?? []
+                directs[name]?.queue.nextBatch(maximumCount: Self.batchCount, maximumBytes: Self.batchBytes) {
+                    $0.publication.dedupeKey
+                } ?? []
             guard !batch.isEmpty, let direct = directs[name] else { continue }
             noteDirect(name, users: direct.users)
             send(batch, toDirect: name, channels: direct.channels)
@@ -132,7 +136,8 @@ extension Hub {
                 // Unknown: the same ids go out again, and the store knows what it has.
                 self.forget(room.queue.outcomeUnknown())
                 self.expirePublishes(of: room, .now())
-                return
+                // Others may have waited for the end of the round.
+                return self.scheduleTurn()
             }
             self.release(room)
             if !room.queue.isEmpty { self.markQueueDirty(room) } else { self.closeIfUnused(room) }
@@ -296,12 +301,12 @@ extension Hub {
     }
 
     /// The relay brought a message of one of this node's sessions, with its ack.
-    func noteRelayed(_ tag: String, in room: HubRoom) {
-        forget(room.queue.relayed { $0.publication.tag == tag })
+    func noteRelayed(_ tag: String, by origin: SessionID, in room: HubRoom) {
+        forget(room.queue.relayed { $0.publication.tag == tag && $0.session == origin })
     }
 
-    func noteRelayed(_ tag: String, inDirect name: RoomName) {
-        forget(directs[name]?.queue.relayed { $0.publication.tag == tag } ?? [])
+    func noteRelayed(_ tag: String, by origin: SessionID, inDirect name: RoomName) {
+        forget(directs[name]?.queue.relayed { $0.publication.tag == tag && $0.session == origin } ?? [])
     }
 
     // MARK: What the relay owes

@@ -161,7 +161,7 @@ extension Hub: RedisSubscriberDelegate {
         // One that comes back gets it in its place among what it missed.
         var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.lane }
         if replicaWait != nil, !Self.isOwed(tag, seq, owed) { local = nil }
-        if local != nil, !room.queue.isEmpty { noteRelayed(tag, in: room) }
+        if local != nil, let origin, !room.queue.isEmpty { noteRelayed(tag, by: origin, in: room) }
         var framing = framing(text)
         for shard in batches.indices {
             guard let local, local.shard == shard else {

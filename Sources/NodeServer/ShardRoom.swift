@@ -23,13 +23,6 @@ final class ShardRoom<Receiver: FrameReceiver> {
         let receiver: Receiver
         var echo: Bool
         var position: Int
-        /// The same, without a count of references: to raise and lower it costs a fan-out as much as all else around the send.
-        let unretained: Unmanaged<Receiver>
-
-        init(receiver: Receiver, echo: Bool, position: Int) {
-            (self.receiver, self.echo, self.position) = (receiver, echo, position)
-            unretained = Unmanaged.passUnretained(receiver)
-        }
     }
 
     let name: RoomName
@@ -159,20 +152,15 @@ final class ShardRoom<Receiver: FrameReceiver> {
                 for index in range.reversed() {
                     let from = members[index].position - start
                     guard from < bytes.count else { continue }
-                    let echo = members[index].echo
+                    let (receiver, echo) = (members[index].receiver, members[index].echo)
                     members[index].position = end
-                    // Nobody leaves the room while it is sent to: a connection that fails is closed in a later turn.
-                    members[index].unretained._withUnsafeGuaranteedRef { receiver in
-                        if hasEphemeral, receiver.isBehind {
-                            tick.lean(for: receiver.id, echo: echo, from: from).withUnsafeBytes {
-                                receiver.sendFrames($0)
-                            }
-                            if hasPresence { receiver.missedPresence(of: name) }
-                        } else if hasOrigins, let own = tick.assembly(for: receiver.id, echo: echo, from: from) {
-                            own.withUnsafeBytes { receiver.sendFrames($0) }
-                        } else {
-                            receiver.sendFrames(from == 0 ? bytes : UnsafeRawBufferPointer(rebasing: bytes[from...]))
-                        }
+                    if hasEphemeral, receiver.isBehind {
+                        tick.lean(for: receiver.id, echo: echo, from: from).withUnsafeBytes { receiver.sendFrames($0) }
+                        if hasPresence { receiver.missedPresence(of: name) }
+                    } else if hasOrigins, let own = tick.assembly(for: receiver.id, echo: echo, from: from) {
+                        own.withUnsafeBytes { receiver.sendFrames($0) }
+                    } else {
+                        receiver.sendFrames(from == 0 ? bytes : UnsafeRawBufferPointer(rebasing: bytes[from...]))
                     }
                 }
             }

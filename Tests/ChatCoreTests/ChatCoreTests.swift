@@ -44,10 +44,10 @@ struct PublishQueueTests {
     func batches() {
         var queue = PublishQueue<Int>()
         for number in 1...5 { queue.append(number, bytes: 10, deadline: 9) }
-        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000).map(\.element) == [1, 2, 3])
-        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000).isEmpty)
+        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000, id: \.description).map(\.element) == [1, 2, 3])
+        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000, id: \.description).isEmpty)
         #expect(queue.answered().map(\.element) == [1, 2, 3])
-        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000).map(\.element) == [4, 5])
+        #expect(queue.nextBatch(maximumCount: 3, maximumBytes: 1000, id: \.description).map(\.element) == [4, 5])
         #expect(queue.bytes == 20)
     }
 
@@ -55,19 +55,31 @@ struct PublishQueueTests {
     func bytes() {
         var queue = PublishQueue<Int>()
         for number in 1...3 { queue.append(number, bytes: 600, deadline: 9) }
-        #expect(queue.nextBatch(maximumCount: 64, maximumBytes: 1000).map(\.element) == [1])
+        #expect(queue.nextBatch(maximumCount: 64, maximumBytes: 1000, id: \.description).map(\.element) == [1])
         _ = queue.answered()
-        #expect(queue.nextBatch(maximumCount: 64, maximumBytes: 100).map(\.element) == [2])
+        #expect(queue.nextBatch(maximumCount: 64, maximumBytes: 100, id: \.description).map(\.element) == [2])
+    }
+
+    @Test("a batch ends before an id that it has already")
+    func repeatedID() {
+        var queue = PublishQueue<Int>()
+        for number in [1, 2, 1, 1, 3] { queue.append(number, bytes: 1, deadline: 9) }
+        var batches: [[Int]] = []
+        while !queue.isEmpty {
+            batches.append(queue.nextBatch(maximumCount: 64, maximumBytes: 100, id: \.description).map(\.element))
+            _ = queue.answered()
+        }
+        #expect(batches == [[1, 2], [1], [1, 3]])
     }
 
     @Test("what may or may not be stored goes out again before everything else")
     func unknown() {
         var queue = PublishQueue<Int>()
         queue.append(1, bytes: 1, deadline: 9)
-        _ = queue.nextBatch(maximumCount: 64, maximumBytes: 1000)
+        _ = queue.nextBatch(maximumCount: 64, maximumBytes: 1000, id: \.description)
         queue.append(2, bytes: 1, deadline: 9)
         #expect(queue.outcomeUnknown().isEmpty)
-        let batch = queue.nextBatch(maximumCount: 64, maximumBytes: 1000)
+        let batch = queue.nextBatch(maximumCount: 64, maximumBytes: 1000, id: \.description)
         #expect(batch.map(\.element) == [1, 2])
         #expect(batch.map(\.attempts) == [1, 0])
     }
@@ -76,7 +88,7 @@ struct PublishQueueTests {
     func relayed() {
         var queue = PublishQueue<Int>()
         for number in 1...3 { queue.append(number, bytes: 1, deadline: 9) }
-        _ = queue.nextBatch(maximumCount: 2, maximumBytes: 1000)
+        _ = queue.nextBatch(maximumCount: 2, maximumBytes: 1000, id: \.description)
         #expect(queue.relayed { $0 == 1 }.isEmpty, "its answer is under way")
         #expect(queue.outcomeUnknown().map(\.element) == [1])
         #expect(queue.relayed { $0 == 3 }.isEmpty, "it never went out")
@@ -89,7 +101,7 @@ struct PublishQueueTests {
     func expiry() {
         var queue = PublishQueue<Int>()
         queue.append(1, bytes: 1, deadline: 5)
-        _ = queue.nextBatch(maximumCount: 1, maximumBytes: 1000)
+        _ = queue.nextBatch(maximumCount: 1, maximumBytes: 1000, id: \.description)
         queue.append(2, bytes: 1, deadline: 5)
         queue.append(3, bytes: 1, deadline: 6)
         #expect(queue.expire(now: 5).map(\.element) == [2])

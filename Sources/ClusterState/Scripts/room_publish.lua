@@ -15,8 +15,9 @@
 
 -- What `sent` remembers is swapped away after two minutes or some 100,000 messages, and gone after two swaps; so an id is
 -- known for at least two minutes, or at least for the last 100,000 messages of its room. What it has of a message is
--- "SEQ TS FINGERPRINT TAG"; of all messages of a batch the SEQ of the first, beside "#SEQ": "TS\n" and the batch's marks.
-local SENT_MS, SENT_CAP = 120000, 100000
+-- "SEQ TS FINGERPRINT TAG"; of all messages of a batch the SEQ of the first, beside "#SEQ": "TS\n" and the batch's marks; so the cap is of
+-- one and a half fields a message.
+local SENT_MS, SENT_CAP = 120000, 150000
 -- A log of fewer messages than this has one in each entry, to be trimmed to the message.
 local EXACT = 256
 
@@ -52,15 +53,27 @@ for index = 1, n do
     end
 end
 
+-- By key and first seq: what the messages of a batch got, "SEQ TS TAG" by fingerprint. Read once, for a whole batch may come again.
+local batches = {}
+local function batch_of(key, base)
+    local found = batches[key .. base]
+    if not found then
+        found = {}
+        local number, at = base - 1, nil
+        for one, two in string.gmatch(call('HGET', key, '#' .. base) or '', '(%S+) ?(%S*)\n') do
+            if at then found[one] = format('%d %s %s', number, at, two) else at = one end
+            number = number + 1
+        end
+        batches[key .. base] = found
+    end
+    return found
+end
+
 --- What a message got when it came first: "SEQ TS TAG", or 0 when it is another one.
 local function earlier(key, value, fingerprint)
     local seq, at, its_fingerprint, its_tag = match(value, '^(%d+) (%d+) (%S+) (%S+)$')
     if seq then return its_fingerprint == fingerprint and seq .. ' ' .. at .. ' ' .. its_tag or 0 end
-    local batch = call('HGET', key, '#' .. value) or ''
-    local found, past = string.find(batch, '\n' .. fingerprint .. ' ', 1, true)
-    if not found then return 0 end
-    local _, offset = string.gsub(string.sub(batch, 1, found - 1), '\n', '')
-    return format('%d %s %s', value + offset, match(batch, '^%d+'), string.sub(batch, past + 1, past + 4))
+    return batch_of(key, value)[fingerprint] or 0
 end
 
 local seq, sent, outcomes = before, {}, nil
@@ -101,20 +114,29 @@ local function write(records, count, seq, last_tag)
     tag = last_tag
 end
 
-if not outcomes and (n == 1 or most == 0 or most >= EXACT) then
+local keeps_batches = most == 0 or most >= EXACT
+if not outcomes and (n == 1 or keeps_batches) then
     write(ARGV[4], n, seq, string.sub(marks, -5, -2))
 else
+    -- In runs between duplicates, or each alone.
     local from, number, index = 1, before, 0
+    local run_from, run_count, run_tag = 1, 0, nil
+    local function end_run()
+        if run_count > 0 then write(string.sub(ARGV[4], run_from, from - 1), run_count, number, run_tag) end
+        run_count = 0
+    end
     for its_tag in string.gmatch(marks, ' (%S+)\n') do
         index = index + 1
+        local is_new = not outcomes or type(outcomes[index]) == 'number' and outcomes[index] > 0
+        if run_count > 0 and not (is_new and keeps_batches) then end_run() end
         local id_bytes, body_bytes, past_header = match(ARGV[4], '^%S+ %S+ (%d+) (%d+) [^\n]*\n()', from)
-        local past = past_header + id_bytes + body_bytes
-        if not outcomes or type(outcomes[index]) == 'number' and outcomes[index] > 0 then
-            number = number + 1
-            write(string.sub(ARGV[4], from, past - 1), 1, number, its_tag)
+        if is_new then
+            if run_count == 0 then run_from = from end
+            number, run_count, run_tag = number + 1, run_count + 1, its_tag
         end
-        from = past
+        from = past_header + id_bytes + body_bytes
     end
+    end_run()
 end
 
 local function limits() return match(ARGV[3], '^(%d+) (%d+)$') end
