@@ -187,16 +187,17 @@ package struct SessionID: Hashable, Sendable, CustomStringConvertible {
     package let string: String
 
     package init?(_ string: some StringProtocol) {
-        guard string.utf8.count == Self.length || string.utf8.count == Self.formerLength,
-            string.utf8.allSatisfy(Base64URL.contains)
-        else { return nil }
+        guard Self.isID(string.utf8) else { return nil }
         self.string = String(string)
     }
 
     package init?(decoding bytes: UnsafeRawBufferPointer) {
-        guard bytes.count == Self.length || bytes.count == Self.formerLength, bytes.allSatisfy(Base64URL.contains)
-        else { return nil }
+        guard Self.isID(bytes) else { return nil }
         self.string = String(decoding: bytes, as: UTF8.self)
+    }
+
+    private static func isID(_ bytes: some Collection<UInt8>) -> Bool {
+        (bytes.count == length || bytes.count == formerLength) && bytes.allSatisfy(Base64URL.contains)
     }
 
     /// - Parameter generator: the system's, except in tests: a seeded one would let one id tell the next.

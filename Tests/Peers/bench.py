@@ -312,7 +312,7 @@ def latency(report, key=None):
 
 TABLES = {
     "fanout": ("Fan-out: one room of 1,000 on one node, 150-byte texts",
-               "martlet bench fanout --members 1000 --in-flight N` (`--rate N` in the last row), in turns with `floor 1000 150 SECONDS N",
+               "martlet bench fanout --members 1000 --in-flight N` (`--rate N` in the last rows), in turns with `floor 1000 150 SECONDS N",
                ["in flight", "node, µs a delivery", "floor, µs", "node / floor, median", "spread", "pairs", "deliveries a second",
                 "p50 ms", "p99 ms", "p99.9 ms", "bench, µs"]),
     "rooms": ("Many rooms: 200 of 10 members on two nodes, one publisher each",
