@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Each fault between a bare client and a bare server.
-@Suite("A proxy that harms what it passes on", .timeLimit(.minutes(1)))
+@Suite("A proxy that harms what it passes on", .timeLimit(.minutes(10)))
 struct FaultProxyTests {
     /// A client and a server with a proxy between them, connected.
     private struct Ends {

@@ -2,6 +2,8 @@ import TestSupport
 
 /// How much of the machine the tests of this target may use at once: a cluster that mostly waits costs 1, one that
 /// keeps the cores busy costs all.
+///
+/// A test waits here for its turn, and `.timeLimit` counts that wait too: on a slow machine it is most of the limit.
 enum Machine {
     static let capacity = 6
     private static let gate = Gate(capacity)

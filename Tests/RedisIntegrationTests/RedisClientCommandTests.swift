@@ -3,7 +3,7 @@ import RedisClient
 import TestSupport
 import Testing
 
-@Suite("RedisClient: commands", .timeLimit(.minutes(1)))
+@Suite("RedisClient: commands", .timeLimit(.minutes(10)))
 struct RedisClientCommandTests {
     let prefix = "t\(UInt64.random(in: 0 ... .max))"
 

@@ -3,7 +3,7 @@ import RedisClient
 import TestSupport
 import Testing
 
-@Suite("RedisClient: connecting", .timeLimit(.minutes(1)))
+@Suite("RedisClient: connecting", .timeLimit(.minutes(10)))
 struct RedisClientConnectionTests {
     @Test("connects over a Unix socket")
     func unixSocket() async throws {

@@ -3,7 +3,7 @@ import RedisClient
 import TestSupport
 import Testing
 
-@Suite("RedisSubscriber", .timeLimit(.minutes(1)))
+@Suite("RedisSubscriber", .timeLimit(.minutes(10)))
 struct RedisClientSubscriberTests {
     let prefix = "t\(UInt64.random(in: 0 ... .max))"
 

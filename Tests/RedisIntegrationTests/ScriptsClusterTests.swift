@@ -8,7 +8,7 @@ import WireProtocol
 
 @Suite("Every script on a Redis Cluster of three masters")
 struct ScriptsClusterTests {
-    @Test("touches one hash tag and the keys it declares, and nothing else", .timeLimit(.minutes(2)))
+    @Test("touches one hash tag and the keys it declares, and nothing else", .timeLimit(.minutes(10)))
     func declaredKeysOnly() async throws {
         let redis = try await RedisClusterProcess.start()
         var unseen = Set(ClusterScripts.all.map(\.name))
@@ -25,7 +25,7 @@ struct ScriptsClusterTests {
         await redis.stop()
     }
 
-    @Test("a key that is not declared, or of another slot, is told here: the test can fail", .timeLimit(.minutes(2)))
+    @Test("a key that is not declared, or of another slot, is told here: the test can fail", .timeLimit(.minutes(10)))
     func theCheckCatches() async throws {
         let redis = try await RedisClusterProcess.start()
         let key = try await redis.name("k", on: 0) { $0 }
