@@ -29,9 +29,9 @@ struct SendQueue {
 //    1. There is one place for bytes that the kernel has not taken: first `inFlight`, one write inside NIO, then `waiting`.
 //    2. `transmit` is the only caller of `send(2)`, and requires `inFlight == 0` and that `waiting` was taken out (its
 //       bytes are the ones being sent). So `send(2)` never overtakes NIO.
-//    3. What the socket did not take of it goes to NIO at once (`handOver`); from then on `inFlight > 0` and everything is
-//       appended to `waiting`. A frame that was cut is thus always in `inFlight`, and `waiting` begins at a frame, which
-//       is why it may be thrown away when the queue overflows.
+//    3. What the socket did not take of it is given to NIO at once (`handOver`), which writes it at the end of the tick; from
+//       then on `inFlight > 0` and everything is appended to `waiting`. A frame that was cut is thus always in `inFlight`,
+//       and `waiting` begins at a frame, which is why it may be thrown away when the queue overflows.
 //    4. When NIO has written all, the promise's success callback hands `waiting` to NIO again, or leaves `inFlight == 0`.
 //    5. The 101 (for a client: the request) is the first write and goes through NIO, as does every HTTP response before
 //       it, so nothing is sent directly before those bytes are in the kernel.
@@ -60,8 +60,8 @@ struct SendQueue {
 //    promises never send directly. `writeFailed` may run inside `close0`; a success callback may run inside NIO's flush,
 //    and gives what waits to NIO.
 //
-// Errors of `send(2)` are noted (-1, phase `lost`) and acted on later: a caller in the middle of a fan-out never sees its
-// member list changed under it by a `webSocketClosed`.
+// Errors of `send(2)` are noted (-1, phase `lost`) and acted on later, and NIO writes in a task of its own: a caller in the
+// middle of a fan-out never sees its member list changed under it by a `webSocketClosed`.
 extension WebSocketConnection {
     /// Already framed bytes, whole frames only, usually one buffer shared by many connections (server side only: a
     /// client must mask). Frames that `send` left for the end of the tick go first.
@@ -157,7 +157,7 @@ extension WebSocketConnection {
         }
     }
 
-    /// Requires that nothing is in flight.
+    /// Requires that nothing is in flight. NIO writes at the end of the tick: a write that fails ends the connection at once.
     private func handOver(_ bytes: ByteBuffer) {
         guard let context else { return }
         queue.inFlight = bytes.readableBytes
@@ -168,7 +168,8 @@ extension WebSocketConnection {
             case .failure: self.writeFailed()
             }
         }
-        context.writeAndFlush(NIOAny(bytes), promise: promise)
+        context.write(NIOAny(bytes), promise: promise)
+        flushLater()
     }
 
     private func writeSucceeded() {

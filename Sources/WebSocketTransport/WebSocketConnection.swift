@@ -177,7 +177,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     /// Frames of a ``FrameCompressor`` may be sent with ``sendFrames(_:)``, whatever their size.
     package var takesCompressedFrames: Bool { compressibleBytes == .max }
 
-    private func flushLater() {
+    func flushLater() {
         guard !queue.isListed else { return }
         queue.isListed = true
         loop.flushLater(self)
@@ -185,6 +185,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
 
     func flushAtEndOfTick() {
         queue.isListed = false
+        if queue.inFlight > 0 { context?.flush() }
         flush()
     }
 

@@ -1,5 +1,6 @@
 import Dispatch
 import NIOCore
+import NIOEmbedded
 import NIOHTTP1
 import NIOPosix
 import Synchronization
@@ -55,6 +56,28 @@ struct DirectSendTests {
         socket.send(clientFrame(0x88, closePayload(1000)))
         #expect(socket.receiveAll() == [])
         try server.stop()
+    }
+
+    @Test("a write that fails in NIO ends the connection after the send that caused it, not within")
+    func failingWrite() throws {
+        final class Failing: ChannelOutboundHandler {
+            typealias OutboundIn = ByteBuffer
+            func flush(context: ChannelHandlerContext) { context.close(promise: nil) }
+        }
+        let loop = EmbeddedEventLoop()
+        let channel = EmbeddedChannel(handler: Failing(), loop: loop)
+        let recorder = Recorder()
+        // Without a socket of its own, all that it sends is left to NIO.
+        let connection = WebSocketConnection(
+            role: .server, loop: .current(on: loop), limits: SharedLimits(TestServer.limits), server: nil,
+            subprotocol: nil)
+        try channel.pipeline.syncOperations.addHandler(connection)
+        connection.attach(recorder)
+        textFrame("one").withUnsafeBytes { connection.sendFrames($0) }
+        textFrame("two").withUnsafeBytes { connection.sendFrames($0) }
+        #expect(recorder.all == [] && connection.queuedBytes > 0)
+        loop.run()
+        #expect(recorder.all == [.closed(1006, "")])
     }
 
     @Test("who does not read is closed with 4001 and may read why; the others get everything")
