@@ -32,8 +32,10 @@ final class Shard: @unchecked Sendable {
 
     private(set) var sessions = PackedMap<SessionID, Session>()
     private var rooms: [Audience: ShardRoom<Session>] = [:]
-    /// Rooms that got something in this turn of the loop.
+    /// Rooms that got something in this turn of the loop, or rest from their last tick.
     private var dirty: [ShardRoom<Session>] = []
+    /// When the first of those that rest is sent to; `.max` when none does.
+    private var nextFlush = UInt64.max
     /// Rooms of which a tick is on its way in chunks.
     private var sending = 0
     private let ticks = TickPool()
@@ -266,10 +268,7 @@ final class Shard: @unchecked Sendable {
                     guard !frame.isEmpty,
                         let room = rooms[Audience(room: entry.room, format: format)]
                     else { continue }
-                    if !room.isDirty {
-                        room.isDirty = true
-                        dirty.append(room)
-                    }
+                    mark(room)
                     room.append(entry, frame: frame, in: bytes)
                 }
             }
@@ -287,25 +286,52 @@ final class Shard: @unchecked Sendable {
         guard !dirty.isEmpty else { return }
         let rooms = dirty
         dirty = []
+        let now = NIODeadline.now().uptimeNanoseconds
         for room in rooms {
-            room.isDirty = false
-            room.flush()
-            goOn(room)
+            if !room.isSending, room.rest.until > now {
+                dirty.append(room)
+            } else {
+                room.isDirty = false
+                if !room.isSending { send(room) }
+            }
+        }
+        guard let next = dirty.lazy.map(\.rest.until).min(), next < nextFlush else { return }
+        nextFlush = next
+        eventLoop.assumeIsolated().scheduleTask(deadline: .uptimeNanoseconds(next)) {
+            self.nextFlush = .max
+            self.flushRooms()
         }
     }
 
-    /// Sends the rest of a large room's tick in later turns of the loop.
-    private func goOn(_ room: ShardRoom<Session>) {
+    private func mark(_ room: ShardRoom<Session>) {
+        guard !room.isDirty else { return }
+        room.isDirty = true
+        dirty.append(room)
+    }
+
+    /// Sends what has gathered, the rest of a large room's tick in later turns of the loop.
+    private func send(_ room: ShardRoom<Session>) {
+        let start = NIODeadline.now().uptimeNanoseconds
+        if room.isSending { room.sendChunk() } else { room.flush() }
+        room.rest.sent(from: start, to: NIODeadline.now().uptimeNanoseconds, isWhole: !room.isSending)
         metrics.deliveries += room.deliveries
         room.deliveries = 0
-        guard room.isSending, !room.isContinued else { return }
+        if room.isSending {
+            goOn(room)
+        } else if room.hasGathered {
+            mark(room)
+            flushRooms()
+        }
+    }
+
+    private func goOn(_ room: ShardRoom<Session>) {
+        guard !room.isContinued else { return }
         room.isContinued = true
         sending += 1
         eventLoop.assumeIsolated().execute {
             room.isContinued = false
             self.sending -= 1
-            room.sendChunk()
-            self.goOn(room)
+            self.send(room)
         }
     }
 

@@ -30,6 +30,7 @@ final class ShardRoom<Receiver: FrameReceiver> {
     /// The shard's own marks.
     var isDirty = false
     var isContinued = false
+    var rest = FanOutRest()
     /// Frames given to members; the shard takes them from here into its figures.
     var deliveries = 0
     private let chunk: Int
@@ -59,6 +60,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
     var isEmpty: Bool { members.isEmpty }
     /// A tick is on its way: ``sendChunk()`` is to be called again.
     var isSending: Bool { sending != nil }
+    /// Something waits for the next tick.
+    var hasGathered: Bool { tick != nil }
 
     func contains(_ id: SessionID) -> Bool { indices[id] != nil }
 
@@ -98,14 +101,19 @@ final class ShardRoom<Receiver: FrameReceiver> {
         if end - tickStart >= maximumTick { sendEverything() }
     }
 
-    /// Begins to send what has gathered, unless an earlier tick is on its way: then it follows that one.
+    /// Begins to send what has gathered, unless an earlier tick is on its way.
     func flush() {
-        guard sending == nil, tick != nil else { return }
-        begin()
+        guard sending == nil, let next = tick else { return }
+        deliveries += next.frames * members.count
+        sendingStart = tickStart
+        tickStart += next.bytes.count
+        unsent = members.count
+        sending = next
+        tick = nil
         sendChunk()
     }
 
-    /// Sends to the next members; behind the last one the next tick begins.
+    /// Sends to the next members; ``isSending`` ends with the last one.
     func sendChunk() {
         let first = max(0, unsent - chunk)
         if let sending { send(sending, at: sendingStart, to: first..<unsent) }
@@ -113,7 +121,6 @@ final class ShardRoom<Receiver: FrameReceiver> {
         guard unsent == 0, let sent = sending else { return }
         sending = nil
         pool.put(sent)
-        begin()
     }
 
     /// Sends all that one member is still to get, because something is to follow that must not overtake it.
@@ -123,16 +130,6 @@ final class ShardRoom<Receiver: FrameReceiver> {
             send(sending, at: sendingStart, to: index..<index + 1)
         }
         if let tick { send(tick, at: tickStart, to: index..<index + 1) }
-    }
-
-    private func begin() {
-        guard let next = tick else { return }
-        deliveries += next.frames * members.count
-        sendingStart = tickStart
-        tickStart += next.bytes.count
-        unsent = members.count
-        sending = next
-        tick = nil
     }
 
     private func sendEverything() {

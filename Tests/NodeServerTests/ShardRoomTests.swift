@@ -80,6 +80,9 @@ struct ShardRoomTests {
             room.flush()
         }
         finish()
+        #expect(room.hasGathered)
+        room.flush()
+        finish()
         #expect(receivers[..<8].allSatisfy { $0.sends == ["1", "234"] })
     }
 
@@ -136,7 +139,7 @@ struct ShardRoomTests {
         repeat {
             room.flush()
             finish()
-        } while room.isSending
+        } while room.hasGathered
         #expect(receivers.map(\.text) == expected)
     }
 
