@@ -210,6 +210,7 @@ struct RoomPublishTests {
                 try await cluster.command(
                     "XADD", log, "\(seq)-0", "h", "1000 1", "b", "tagg - 0 12 bob\n" + #""text":"old""#)
             }
+            try await cluster.command("HSET", meta, "oldest", "1000")
             for (seq, left) in [("150", 50), ("151", 0)] {
                 try await cluster.command("HSET", meta, "seq", seq, "ts", "1000")
                 _ = try await cluster.publish(publication(seq), limits: HistoryLimits(maxAge: 60_000))

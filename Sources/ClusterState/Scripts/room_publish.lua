@@ -29,7 +29,7 @@ local n = #ARGV - first + 1
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
-local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'tag', 'ts', 'swap', 'members')
+local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'tag', 'ts', 'swap', 'members', 'oldest')
 local epoch, before, tag, last, swap = meta[1], (meta[2] or 0) + 0, meta[3] or '-', (meta[4] or 0) + 0, meta[5]
 if not epoch then epoch, before, tag, last, swap = ARGV[1], 0, '-', 0, false end
 -- A log or ids from before the room's first message belong to an earlier life of it.
@@ -170,16 +170,18 @@ local function trim_by_count()
     end
 end
 
---- Ten times a second at most, up to a hundred messages and the rest of their entry.
+--- Ten times a second at most, up to a hundred messages and the rest of their entry, and only when the oldest that was there at
+--- the last look is too old by now.
 local function trim_by_age()
     if floor(now / 100) == floor(last / 100) then return end
     local age = limits()
-    local from, keep, trimmed = '-', nil, 0
+    if meta[7] and meta[7] + 0 >= now - age then return end
+    local from, keep, oldest, trimmed = '-', nil, nil, 0
     repeat
         local entries = call('XRANGE', KEYS[2], from, '+', 'COUNT', trimmed == 0 and 1 or 10)
         for index = 1, #entries do
-            local id, sent_at, count = entries[index][1], match(entries[index][2][2], '^(%d+) (%d+)$')
-            keep = id
+            local sent_at, count = match(entries[index][2][2], '^(%d+) (%d+)$')
+            keep, oldest = entries[index][1], sent_at
             if trimmed >= 100 or (sent_at and sent_at + 0 >= now - age) then
                 entries = {}
                 break
@@ -189,6 +191,7 @@ local function trim_by_age()
         from = '(' .. (keep or '')
     until #entries == 0
     if trimmed > 0 then call('XTRIM', KEYS[2], 'MINID', keep) end
+    if oldest then call('HSET', KEYS[1], 'oldest', oldest) end
 end
 
 if most > 0 then
