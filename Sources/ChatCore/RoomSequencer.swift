@@ -68,8 +68,8 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
     private var heldOverflowed = false
     /// An epoch that was left behind: late copies of its messages are dropped.
     private var formerEpoch: String?
-    /// A ring of the tags of the last messages of this epoch; it grows as they come, since most rooms see few.
-    private var tags: [String] = []
+    /// A ring of the tags of the last messages of this epoch, ``packed(_:)``; it grows as they come, since most rooms see few.
+    private var tags: [UInt32] = []
     /// The `seq` of the first tag that was remembered.
     private var ringStart: Int64 = 0
     /// The first `seq` of which ``tags`` tells.
@@ -158,7 +158,7 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
     /// Whether the message of this `seq` went by with this tag; `nil` when that is too long ago to be told.
     package func passed(_ seq: Int64, tag: String) -> Bool? {
         guard seq <= self.seq else { return false }
-        return seq < firstRemembered ? nil : self.tag(of: seq) == tag
+        return seq < firstRemembered ? nil : self.tag(of: seq) == Self.packed(tag)
     }
 
     private var seq: Int64 { position?.seq ?? 0 }
@@ -181,7 +181,7 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
         }
         if message.seq <= position.seq {
             // A late copy, as behind a repair, or the same number given twice.
-            guard message.seq < firstRemembered || tag(of: message.seq) != message.tag else { return [] }
+            guard message.seq < firstRemembered || tag(of: message.seq) != Self.packed(message.tag) else { return [] }
             state = .reading
             return [.read(from: position.seq)]
         }
@@ -215,12 +215,21 @@ package struct RoomSequencer<Element: Sendable>: Sendable {
     /// Of the message behind the last one, or of the first after ``move(to:)``.
     private mutating func remember(_ tag: String, of seq: Int64) {
         if tags.isEmpty { ringStart = seq }
-        if tags.count < Self.remembered { tags.append(tag) } else { tags[place(of: seq)] = tag }
+        if tags.count < Self.remembered {
+            tags.append(Self.packed(tag))
+        } else {
+            tags[place(of: seq)] = Self.packed(tag)
+        }
         firstRemembered = max(firstRemembered, seq - Int64(Self.remembered) + 1)
     }
 
-    private func tag(of seq: Int64) -> String? {
+    private func tag(of seq: Int64) -> UInt32? {
         tags.isEmpty ? nil : tags[place(of: seq)]
+    }
+
+    /// Tells tags of four bytes, as the nodes give them, apart for certain; a longer one shares its value with few.
+    private static func packed(_ tag: String) -> UInt32 {
+        tag.utf8.reduce(0) { ($0 << 8 | $0 >> 24) ^ UInt32($1) }
     }
 
     private func place(of seq: Int64) -> Int { Int((seq - ringStart) % Int64(Self.remembered)) }
