@@ -11,7 +11,7 @@ MARTLET := .build/release/martlet
 # What the build links against, and what `make up` and the tests run.
 PACKAGES := libhiredis-dev libssl-dev zlib1g-dev pkg-config
 # What the browser and conformance tests need besides.
-TEST_PACKAGES := python3 python3-venv
+TEST_PACKAGES := python3 python3-venv openssl
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help

@@ -66,7 +66,7 @@ let package = Package(
         ),
         .target(
             name: "LoadGenerator",
-            dependencies: ["CLinux", "WireProtocol"],
+            dependencies: ["CLinux", "COpenSSL", "WireProtocol"],
             swiftSettings: strict
         ),
         .target(
@@ -107,7 +107,7 @@ let package = Package(
         // No pkgConfig: hiredis.pc names flags that SwiftPM warns of at each build, and its headers stand in the default path.
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CLinux"),
-        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
         .target(
             name: "TestSupport",

@@ -19,7 +19,7 @@ ALLOWED = {
     "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
     f"Logging {HTTP}",
     "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",
-    "LoadGenerator": "WireProtocol Affinity CLinux",
+    "LoadGenerator": "WireProtocol Affinity CLinux COpenSSL",
     "MartletClient": f"WebSocketTransport WireProtocol {HTTP}",
     "WebSocketTransport": f"COpenSSL CZlib {HTTP}",
     "ClusterState": "RedisClient ChatCore WireProtocol NIOCore",

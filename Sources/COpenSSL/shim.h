@@ -2,3 +2,6 @@
 #include <openssl/hmac.h>
 #include <openssl/kdf.h>
 #include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>

@@ -73,17 +73,20 @@ struct Address: Sendable {
 /// An endpoint with what is needed to connect to it many times.
 struct Target: Sendable {
     let endpoint: Endpoint
+    /// `nil` for an endpoint without TLS.
+    let tls: TLSContext?
     private let address: Address
     private let sources: [Address]
 
     /// Connects once, to find the address that answers.
     /// - Parameter sources: addresses to connect from, in turns; without any, those of the loopback network for a
     ///   target in it, and for others the kernel's choice.
-    init(_ endpoint: Endpoint, sources: [Address]) throws(LoadError) {
+    init(_ endpoint: Endpoint, sources: [Address], tls: TLSContext?) throws(LoadError) {
         let probe = try endpoint.connect(timeoutSeconds: 5)
         defer { close(probe) }
         address = try Address(peerOf: probe)
         self.endpoint = endpoint
+        self.tls = endpoint.isSecure ? tls : nil
         let own = sources.isEmpty && address.isLoopback4 ? Address.loopbacks : sources
         for source in own where source.family != address.family {
             throw LoadError("\(endpoint.authority) cannot be reached from a source address of another family")

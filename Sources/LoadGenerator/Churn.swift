@@ -32,11 +32,14 @@ package struct Churn: Sendable {
         let driver = Churners(self, prefix: prefix, settled: settled, control: control)
         let threads = try Threads([driver], targets: try options.targets(), control: control)
         try threads.ramp(to: rooms * size, "connected", progress: listener.progress)
-        let measured = try meter.measure(threads, listener)
-        threads.enter(.drain)
-        try threads.wait(seconds: 20, for: { settled.allSatisfy { $0.isTrue(observers) } }) {
+        var measured = try meter.measure(threads, listener)
+        let late = try threads.drain(seconds: 20, until: { settled.allSatisfy { $0.isTrue(observers) } }) {
             let wrong = settled.filter { !$0.isTrue(observers) }.count
             return "in \(wrong) of \(rooms) rooms the observers' lists did not become the true one within 20 s"
+        }
+        if rate > 0 { measured.add(late: late) }
+        guard measured.page.answers > 0 else {
+            throw LoadError("nobody joined in the time, so that nothing was checked (--rate, --seconds)")
         }
         _ = try threads.stop()
         return LoadReport(
@@ -100,6 +103,8 @@ private struct Churners: Driver {
         var state = State.connecting
         var joins = 0
         var due: UInt64 = 0
+        /// Whether the join is one of the load, not that of the end.
+        var isTimed = false
         var roster = Roster()
         /// Whether the answer to a request for the whole list is due.
         var isAsking = false
@@ -175,8 +180,10 @@ private struct Churners: Driver {
         guard message.users(in: "\"members\":[")?.contains(slot) == true else {
             return control.fail("user \(slot) joined and is not in the list: \(message.text.prefix(300))")
         }
-        open.page.answers += 1
-        open.page.answerLatency.record(now > clients[slot].due ? now - clients[slot].due : 0)
+        if clients[slot].isTimed {
+            open.page.answers += 1
+            open.page.answerLatency.record(now > clients[slot].due ? now - clients[slot].due : 0)
+        }
         move(slot, &wire)
     }
 
@@ -200,18 +207,23 @@ private struct Churners: Driver {
         switch clients[slot].state {
         case .connecting, .joining, .leaving: return
         case .inside:
-            guard phase == .load || turn % 2 == 1 else { return }
+            guard phase == .load || turn % 2 == 1 || nextJoin(of: slot, turn) != nil else { return }
             clients[slot].state = .leaving
             wire.send(text: roomText("leave", names[clients[slot].room]), on: slot)
         case .outside:
+            let due = nextJoin(of: slot, turn)
             let isLast = phase == .drain && turn % 2 == 0
-            let due = phase == .load ? schedule.due(clients[slot].joins, of: turn, at: nanoseconds()) : nil
             guard isLast || due != nil else { return }
             clients[slot].due = due ?? nanoseconds()
+            clients[slot].isTimed = due != nil
             clients[slot].joins += 1
             clients[slot].state = .joining
             wire.send(text: joinText(names[clients[slot].room]), on: slot)
         }
+    }
+
+    private func nextJoin(of slot: Int, _ turn: Int) -> UInt64? {
+        phase == .ramp ? nil : schedule.due(clients[slot].joins, of: turn, at: nanoseconds())
     }
 
     mutating func finishedRead(on slot: Int, _ wire: inout Wire) {}
@@ -226,6 +238,7 @@ private struct Churners: Driver {
         let before = phase
         phase = control.phase.load(ordering: .sequentiallyConsistent)
         if phase != before {
+            if phase == .drain { schedule.endsAt = control.endedAt.load(ordering: .relaxed) }
             schedule.beganAt = control.beganAt.load(ordering: .relaxed)
             for slot in clients.indices { move(slot, &wire) }
         }

@@ -26,13 +26,16 @@ final class Control: Sendable {
         case ramp
         /// Load is made.
         case load
-        /// No new load; what is on its way arrives.
+        /// No new load; what is on its way arrives, and what was due before, which counts as late as it is.
         case drain
     }
 
     let phase = Atomic(Phase.ramp)
-    /// When the load began, in monotonic nanoseconds.
+    /// When the load began, and when it ended, in monotonic nanoseconds.
     let beganAt = Atomic<UInt64>(0)
+    let endedAt = Atomic<UInt64>(0)
+    /// Publishers that have not sent all that was due before the load ended.
+    let behind = Atomic(Int.max)
     /// Connections that have all that they wait for in the ramp.
     let ready = Atomic(0)
     let pageNumber = Atomic(0)
@@ -125,6 +128,8 @@ struct Schedule {
     /// A second, all together; 0 is as fast as they can.
     let rate: Double
     var beganAt: UInt64 = 0
+    /// What is due from then on is not done.
+    var endsAt = UInt64.max
     /// How many turns have come so far.
     private var turns = 0
 
@@ -135,9 +140,10 @@ struct Schedule {
 
     /// When this taker's action is due, counted from 0; nil when that has not come yet.
     func due(_ action: Int, of taker: Int, at now: UInt64) -> UInt64? {
-        guard rate > 0 else { return now }
+        // Without a rate what was not sent in time is not due any more.
+        guard rate > 0 else { return endsAt == .max ? now : nil }
         let due = time(of: action * takers + taker)
-        return due <= now ? due : nil
+        return due <= now && due < endsAt ? due : nil
     }
 
     /// The takers whose turn has come since this was last asked, and when the next one comes.
@@ -145,6 +151,7 @@ struct Schedule {
         guard rate > 0, takers > 0 else { return nil }
         while true {
             let due = time(of: turns)
+            guard due < endsAt else { return nil }
             guard due <= now else { return due }
             each(turns % takers)
             turns += 1
@@ -152,7 +159,7 @@ struct Schedule {
     }
 
     private func time(of turn: Int) -> UInt64 {
-        beganAt + UInt64(Double(turn) / rate * 1e9)
+        beganAt + UInt64(min(Double(turn) / rate * 1e9, 1e18))
     }
 }
 
@@ -191,7 +198,11 @@ struct Threads<D: Driver>: ~Copyable {
     }
 
     func enter(_ phase: Control.Phase) {
-        if phase == .load { control.beganAt.store(nanoseconds(), ordering: .relaxed) }
+        switch phase {
+        case .ramp: break
+        case .load: control.beganAt.store(nanoseconds(), ordering: .relaxed)
+        case .drain: control.endedAt.store(nanoseconds(), ordering: .relaxed)
+        }
         control.phase.store(phase, ordering: .sequentiallyConsistent)
         ringAll()
     }
@@ -209,8 +220,18 @@ struct Threads<D: Driver>: ~Copyable {
         }
     }
 
+    /// Ends the load and waits, checking now and then, until this holds.
+    /// - Returns: what came meanwhile. It was due in the time that was measured, if there was a rate.
+    func drain(
+        seconds: Double, until condition: () -> Bool, orSay failure: () -> String
+    ) throws(LoadError) -> Page {
+        enter(.drain)
+        try wait(seconds: seconds, for: condition, orSay: failure)
+        return try turnPage()
+    }
+
     /// Waits, checking now and then, until this holds.
-    func wait(seconds: Double, for condition: () -> Bool, orSay failure: () -> String) throws(LoadError) {
+    private func wait(seconds: Double, for condition: () -> Bool, orSay failure: () -> String) throws(LoadError) {
         let deadline = nanoseconds() + UInt64(seconds * 1e9)
         while !condition() {
             try control.check()

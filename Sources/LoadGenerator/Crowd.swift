@@ -12,7 +12,7 @@ final class RoomTally: Sendable {
 }
 
 /// Members of rooms, of whom some publish. Each checks that it sees every `seq` once and in order, where the `ack` of an own
-/// message stands in its place.
+/// message stands in its place, and in each message what its publisher sent next, unchanged.
 struct Crowd: Driver {
     struct Member {
         /// Over all threads; names the user, chooses the endpoint.
@@ -26,6 +26,8 @@ struct Crowd: Driver {
         /// That of the last message before it joined.
         var firstSeq: Int64 = 0
         var lastSeq: Int64 = 0
+        /// By publisher of the room, how many of its messages came.
+        var heard: [Int] = []
     }
 
     struct Publisher {
@@ -46,6 +48,11 @@ struct Crowd: Driver {
         /// How many get each message: all but its sender.
         let receivers: Int
         let publishers: Int
+        var name: [UInt8] = []
+        /// Length of each text.
+        var bytes = Text.stampBytes
+        /// By publisher, whom its first message came from: so the server calls it.
+        var senders: [[UInt8]?] = []
         /// Deliveries of this burst.
         var burst = 0
     }
@@ -78,6 +85,9 @@ struct Crowd: Driver {
         control: Control
     ) {
         (self.members, self.publishers, self.rooms) = (members, publishers, rooms)
+        for room in self.rooms.indices {
+            self.rooms[room].senders = Array(repeating: nil, count: rooms[room].publishers)
+        }
         (self.schedule, self.inFlight, self.window) = (schedule, inFlight, window)
         self.control = control
     }
@@ -100,10 +110,11 @@ struct Crowd: Driver {
             let room = members[slot].room
             if rooms[room].burst == 0 { touched.append(room) }
             rooms[room].burst += 1
-            guard let due = message.stamp(&hint) else {
-                return control.fail("somebody else publishes to \(roomName(slot))")
+            guard let stamp = verified(message, on: slot) else {
+                return control.fail(
+                    "member \(members[slot].number) got what nobody sent next: \(message.text.prefix(300))")
             }
-            open.page.deliveryLatency.record(now > due ? now - due : 0)
+            open.page.deliveryLatency.record(now > stamp.due ? now - stamp.due : 0)
         } else if message.isType("ack") {
             acknowledged(message, on: slot, at: now)
         } else if message.isType("joined") {
@@ -143,6 +154,24 @@ struct Crowd: Driver {
         return true
     }
 
+    /// Nil when this is not the next message of one of the room's publishers, as that one sent it.
+    private mutating func verified(_ message: Scan, on slot: Int) -> Text.Stamp? {
+        let room = members[slot].room
+        guard let stamp = message.stamp(&hint, bytes: rooms[room].bytes), stamp.publisher < rooms[room].publishers,
+            message.isRoom(rooms[room].name, &hint)
+        else { return nil }
+        if members[slot].heard.isEmpty {
+            members[slot].heard = [Int](repeating: 0, count: rooms[room].publishers)
+        }
+        members[slot].heard[stamp.publisher] += 1
+        guard Text.isID(Int64(stamp.number), members[slot].heard[stamp.publisher]) else { return nil }
+        if let sender = rooms[room].senders[stamp.publisher] {
+            return message.isFrom(sender, &hint) ? stamp : nil
+        }
+        rooms[room].senders[stamp.publisher] = message.from
+        return message.from == nil ? nil : stamp
+    }
+
     private mutating func acknowledged(_ message: Scan, on slot: Int, at now: UInt64) {
         guard takes(message, on: slot), let index = members[slot].publisher else { return }
         let publisher = publishers[index]
@@ -162,7 +191,7 @@ struct Crowd: Driver {
 
     /// Sends what is due and may be on its way.
     private mutating func pump(_ index: Int, _ wire: inout Wire) {
-        guard phase == .load else { return }
+        guard phase != .ramp else { return }
         let slot = publishers[index].slot
         let room = members[slot].room
         let now = nanoseconds()
@@ -218,12 +247,20 @@ struct Crowd: Driver {
         guard !publishers.isEmpty else { return nil }
         let before = phase
         phase = control.phase.load(ordering: .sequentiallyConsistent)
-        guard phase == .load else { return nil }
-        if before != .load {
+        guard phase != .ramp else { return nil }
+        if before != phase {
             schedule.beganAt = control.beganAt.load(ordering: .relaxed)
+            if phase == .drain { schedule.endsAt = control.endedAt.load(ordering: .relaxed) }
             held = Array(publishers.indices)
         }
-        return publish(&wire)
+        let next = publish(&wire)
+        if phase == .drain { control.behind.store(publishersBehind, ordering: .releasing) }
+        return next
+    }
+
+    /// Those that have not sent all that was due, though the load has ended.
+    private var publishersBehind: Int {
+        publishers.count { schedule.due($0.sent, of: $0.turn, at: .max) != nil }
     }
 
     private mutating func publish(_ wire: inout Wire) -> UInt64? {

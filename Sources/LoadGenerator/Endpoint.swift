@@ -14,17 +14,20 @@ package struct LoadError: Error, CustomStringConvertible {
     }
 }
 
-/// An address of the form `ws://host[:port][/path][?query]`, or the same with `http`.
+/// An address of the form `ws://host[:port][/path][?query]`, or the same with `wss`, `http` or `https`.
 package struct Endpoint: Sendable, Equatable {
+    /// Through TLS.
+    package let isSecure: Bool
     package let host: String
     package let port: UInt16
     /// Path and query, as the request line carries them.
     package let target: String
 
     package init(_ url: String) throws(LoadError) {
-        guard let start = ["ws://", "http://"].first(where: url.hasPrefix) else {
-            throw LoadError("'\(url)' is no address of the form ws://host:port/ws (wss:// is not spoken here yet)")
+        guard let start = ["ws://", "wss://", "http://", "https://"].first(where: url.hasPrefix) else {
+            throw LoadError("'\(url)' is no address of the form ws://host:port/ws or wss://host:port/ws")
         }
+        isSecure = start == "wss://" || start == "https://"
         let rest = url.dropFirst(start.count)
         let authority = rest.prefix { $0 != "/" && $0 != "?" }
         let tail = rest.dropFirst(authority.count)
@@ -39,7 +42,7 @@ package struct Endpoint: Sendable, Equatable {
             name = parts.first ?? ""
             portText = parts.count > 1 ? parts[1] : nil
         }
-        guard !name.isEmpty, let port = portText.map({ UInt16($0) }) ?? 80 else {
+        guard !name.isEmpty, let port = portText.map({ UInt16($0) }) ?? (isSecure ? 443 : 80) else {
             throw LoadError("'\(url)' names no host, or no port between 0 and 65535")
         }
         host = String(name)
@@ -91,20 +94,32 @@ package struct Endpoint: Sendable, Equatable {
 }
 
 /// Sends all bytes; waits up to 5 s at a time while the socket takes none.
-func sendAll(_ bytes: [UInt8], to socket: Int32) throws(LoadError) {
+func sendAll(_ bytes: [UInt8], to socket: Int32, through tls: TLSStream? = nil) throws(LoadError) {
     var sent = 0
     while sent < bytes.count {
-        let n = bytes.withUnsafeBytes {
-            send(socket, $0.baseAddress.map { $0 + sent }, $0.count - sent, Int32(MSG_NOSIGNAL))
+        let result = bytes[sent...].withUnsafeBytes { rest in
+            Result { () throws(LoadError) in try sendOnce(rest, to: socket, through: tls) }
         }
-        if n < 0 && errno == EINTR { continue }
-        if n < 0 && errno == EAGAIN {
-            var polled = pollfd(fd: socket, events: Int16(POLLOUT), revents: 0)
-            if poll(&polled, 1, 5000) != 0 { continue }
+        let count = try result.get()
+        sent += count
+        guard count == 0 else { continue }
+        var polled = pollfd(fd: socket, events: tls?.awaited ?? Int16(POLLOUT), revents: 0)
+        if poll(&polled, 1, 5000) == 0 {
             errno = EAGAIN
+            throw .system("the server stopped reading")
         }
+    }
+}
+
+/// - Returns: how many bytes were taken; 0 when the socket takes none now.
+func sendOnce(_ bytes: UnsafeRawBufferPointer, to socket: Int32, through tls: TLSStream?) throws(LoadError) -> Int {
+    if let tls { return try tls.write(bytes) ? bytes.count : 0 }
+    while true {
+        let n = send(socket, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
+        if n < 0 && errno == EINTR { continue }
+        if n < 0 && errno == EAGAIN { return 0 }
         guard n > 0 else { throw .system("the server stopped reading") }
-        sent += n
+        return n
     }
 }
 

@@ -22,10 +22,12 @@ package struct Handshakes: Sendable {
         let control = try Control()
         let driver = Handshaker(clients: clients, rate: rate, control: control)
         let threads = try Threads([driver], targets: try options.targets(), control: control)
-        let measured = try meter.measure(threads, listener)
-        threads.enter(.drain)
-        try threads.wait(seconds: 10, for: { control.ready.load(ordering: .relaxed) == clients }) {
-            "handshakes were not finished within 10 s"
+        var measured = try meter.measure(threads, listener)
+        let isDone = { control.ready.load(ordering: .relaxed) == clients }
+        let late = try threads.drain(seconds: 10, until: isDone) { "handshakes were not finished within 10 s" }
+        if rate > 0 { measured.add(late: late) }
+        guard measured.page.answers > 0 else {
+            throw LoadError("no handshake ended in the time, so that nothing was checked (--rate, --seconds)")
         }
         _ = try threads.stop()
         return LoadReport(
@@ -57,7 +59,7 @@ private struct Handshaker: Driver {
     mutating func begin(_ wire: inout Wire) {}
 
     private mutating func start(_ slot: Int, _ wire: inout Wire) {
-        guard phase == .load, !isBusy[slot], let due = schedule.due(started[slot], of: slot, at: nanoseconds()) else {
+        guard phase != .ramp, !isBusy[slot], let due = schedule.due(started[slot], of: slot, at: nanoseconds()) else {
             return
         }
         isBusy[slot] = true
@@ -81,8 +83,8 @@ private struct Handshaker: Driver {
 
     mutating func closed(_ slot: Int, _ wire: inout Wire) {
         isBusy[slot] = false
-        if phase == .drain { control.becameReady() }
         start(slot, &wire)
+        if phase == .drain && !isBusy[slot] { control.becameReady() }
     }
 
     mutating func lost(_ slot: Int, because reason: String) {
@@ -94,7 +96,11 @@ private struct Handshaker: Driver {
         let before = phase
         phase = control.phase.load(ordering: .sequentiallyConsistent)
         if phase == .drain && before != .drain {
-            for isBusy in isBusy where !isBusy { control.becameReady() }
+            schedule.endsAt = control.endedAt.load(ordering: .relaxed)
+            for slot in isBusy.indices where !isBusy[slot] {
+                start(slot, &wire)
+                if !isBusy[slot] { control.becameReady() }
+            }
         }
         guard phase == .load else { return nil }
         var ready: [Int] = []

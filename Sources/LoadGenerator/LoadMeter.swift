@@ -20,6 +20,13 @@ struct Measured: Sendable {
     var costs: [ProcessCost] = []
     var ownCPUSeconds = 0.0
     var intervals: [LoadInterval] = []
+
+    /// What was due in the time and came after it counts among latencies, though not among operations: it is what a server
+    /// that stood still at the end held up.
+    mutating func add(late: Page) {
+        page.deliveryLatency.add(late.deliveryLatency)
+        page.answerLatency.add(late.answerLatency)
+    }
 }
 
 /// The figures of one stretch of a long run.

@@ -27,16 +27,13 @@ package struct LoadReport: Sendable {
 
     private static let quantiles: [(String, Double)] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999)]
 
-    /// By what they are the latency of; the first is that of the operation.
+    /// By what they are the latency of; `latency_ms` is that of the operation.
     private var latencies: [(name: String, key: String, histogram: Histogram)] {
         let page = measured.page
-        let answers = page.answerLatency
+        let isDelivery = operation == "delivery"
         let all = [
-            ("delivery", "latency_ms", page.deliveryLatency),
-            (
-                operation == "delivery" ? "ack" : operation, page.deliveries > 0 ? "ack_latency_ms" : "latency_ms",
-                answers
-            ),
+            ("delivery", isDelivery ? "latency_ms" : "delivery_latency_ms", page.deliveryLatency),
+            (isDelivery ? "ack" : operation, isDelivery ? "ack_latency_ms" : "latency_ms", page.answerLatency),
         ]
         return all.filter { $0.2.count > 0 }
     }
@@ -51,7 +48,7 @@ package struct LoadReport: Sendable {
         let settings = parameters.map { "\($0.name) \(decimal($0.value, 0))" }.joined(separator: ", ")
         var rows = [("scenario", "\(scenario) (connections \(connections), \(settings))"), ("checked", checked)]
         if let rate {
-            let asked = rate > 0 ? " of \(decimal(rate, 0)) asked for" : ""
+            let asked = rate > 0 ? " of \(decimal(rate, rate < 10 ? 3 : 0)) asked for" : ""
             let answers = measured.page.answers
             rows.append(
                 (

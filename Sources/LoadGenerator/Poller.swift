@@ -87,7 +87,9 @@ final class Poller<D: Driver>: Sendable {
             events.deallocate()
         }
         driver.begin(&wire)
+        // What failed at once is told before anything is waited for.
         var next = driver.finishedBurst(&wire)
+        tellFailures(&driver, &wire)
         while !box.withLock({ $0.isStopping }) {
             let ready = wait(for: events, until: next)
             for index in 0..<max(0, ready) {
@@ -99,13 +101,17 @@ final class Poller<D: Driver>: Sendable {
                 }
             }
             next = driver.finishedBurst(&wire)
-            for failure in wire.takeFailures() {
-                wire.forget(failure.slot, resets: true)
-                driver.lost(failure.slot, because: failure.reason)
-            }
+            tellFailures(&driver, &wire)
         }
         wire.closeAll()
         box.withLock { [driver] in $0.driver = driver }
+    }
+
+    private func tellFailures(_ driver: inout D, _ wire: inout Wire) {
+        for failure in wire.takeFailures() {
+            wire.forget(failure.slot, resets: true)
+            driver.lost(failure.slot, because: failure.reason)
+        }
     }
 
     /// `epoll_wait` counts in milliseconds, `ppoll` in nanoseconds.
@@ -127,35 +133,25 @@ final class Poller<D: Driver>: Sendable {
         let slot = Int(event.data.u64)
         switch wire.phase(of: slot) {
         case .unused: return
-        case .connecting: return wire.connected(slot)
+        case .connecting, .securing: return wire.advance(slot)
         case .upgrading, .open, .closing: break
         }
-        // What is left after a short read is the end of the stream alone, and that is said in the event.
+        // What is left behind the last bytes is the end of the stream alone, and that is said in the event.
         let isEnding = event.events & (EPOLLRDHUP.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0
-        while true {
-            let n = readOnce(slot, into: buffer, &driver, &wire)
-            guard n == buffer.count || n > 0 && isEnding, wire.phase(of: slot) != .unused else { return }
+        while wire.phase(of: slot) != .unused {
+            switch wire.receive(slot, into: buffer) {
+            case .bytes(let count, let isLast):
+                let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+                if wire.hasPartial(slot) {
+                    wire.takePartial(slot, with: bytes).withUnsafeBytes { take($0, of: slot, &driver, &wire) }
+                } else {
+                    take(bytes, of: slot, &driver, &wire)
+                }
+                if isLast && !isEnding { return }
+            case .nothing: return
+            case .ended(let reason): return end(slot, because: reason, &driver, &wire)
+            }
         }
-    }
-
-    /// - Returns: how many bytes came; 0 when there were none, or the connection has ended.
-    private func readOnce(
-        _ slot: Int, into buffer: UnsafeMutableRawBufferPointer, _ driver: inout D, _ wire: inout Wire
-    ) -> Int {
-        let n = recv(wire.socket(of: slot), buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
-        if n < 0 && errno == EAGAIN { return 0 }
-        guard n > 0 else {
-            let reason = n == 0 ? "end of stream" : String(cString: strerror(errno))
-            end(slot, because: reason, &driver, &wire)
-            return 0
-        }
-        let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<n])
-        if wire.hasPartial(slot) {
-            wire.takePartial(slot, with: bytes).withUnsafeBytes { take($0, of: slot, &driver, &wire) }
-        } else {
-            take(bytes, of: slot, &driver, &wire)
-        }
-        return n
     }
 
     private func take(_ bytes: UnsafeRawBufferPointer, of slot: Int, _ driver: inout D, _ wire: inout Wire) {

@@ -26,22 +26,65 @@ struct Scan {
     struct Hint {
         fileprivate var seq = 0
         fileprivate var text = 0
+        fileprivate var room = 0
+        fileprivate var from = 0
     }
 
     func seq(_ hint: inout Hint) -> Int64? {
         end(of: "\"seq\":", near: &hint.seq).flatMap(number(at:))
     }
 
-    /// What ``Text`` put at the start of the text.
-    func stamp(_ hint: inout Hint) -> UInt64? {
-        guard let start = end(of: "\"text\":\"", near: &hint.text), payload.count >= start + Text.stampBytes else {
-            return nil
+    /// What ``Text`` put into its text; nil when this is not one of its texts, whole.
+    /// - Parameter bytes: the length of the text.
+    func stamp(_ hint: inout Hint, bytes: Int) -> Text.Stamp? {
+        guard let start = end(of: "\"text\":\"", near: &hint.text), let base = payload.baseAddress,
+            payload.count > start + bytes, payload[start + bytes] == UInt8(ascii: "\""),
+            let due = letters(start..<(start + 16)), let publisher = letters((start + 16)..<(start + 20)),
+            let number = digits((start + 20)..<(start + 28))
+        else { return nil }
+        let rest = bytes - Text.stampBytes
+        let isWhole = Text.filler.withUnsafeBytes { filler in
+            filler.baseAddress.map { memcmp(base + start + Text.stampBytes, $0, rest) == 0 } ?? false
         }
+        return isWhole ? Text.Stamp(due: due, publisher: Int(publisher), number: number) : nil
+    }
+
+    func isRoom(_ name: [UInt8], _ hint: inout Hint) -> Bool {
+        end(of: "\"room\":\"", near: &hint.room).map { isString(name, at: $0) } ?? false
+    }
+
+    func isFrom(_ user: [UInt8], _ hint: inout Hint) -> Bool {
+        end(of: "\"from\":\"", near: &hint.from).map { isString(user, at: $0) } ?? false
+    }
+
+    /// As it stands between its quotes.
+    var from: [UInt8]? {
+        end(of: "\"from\":\"").map { Array(payload[$0...].prefix { $0 != UInt8(ascii: "\"") }) }
+    }
+
+    private func isString(_ string: [UInt8], at start: Int) -> Bool {
+        guard let base = payload.baseAddress, payload.count > start + string.count,
+            payload[start + string.count] == UInt8(ascii: "\"")
+        else { return false }
+        return string.withUnsafeBytes { $0.baseAddress.map { memcmp(base + start, $0, string.count) == 0 } ?? true }
+    }
+
+    private func letters(_ range: Range<Int>) -> UInt64? {
         var value: UInt64 = 0
-        for at in start..<(start + Text.stampBytes) {
+        for at in range {
             let digit = payload[at] &- UInt8(ascii: "a")
             guard digit < 16 else { return nil }
             value = value << 4 | UInt64(digit)
+        }
+        return value
+    }
+
+    private func digits(_ range: Range<Int>) -> Int? {
+        var value = 0
+        for at in range {
+            let digit = payload[at] &- UInt8(ascii: "0")
+            guard digit <= 9 else { return nil }
+            value = value * 10 + Int(digit)
         }
         return value
     }
@@ -104,40 +147,62 @@ struct Scan {
 
 /// A `message` of which each copy differs in when it was due and in its number alone.
 struct Text: Sendable {
-    /// Hexadecimal digits from `a` to `p` at the start of the text: when the message was due, in monotonic nanoseconds.
-    static let stampBytes = 16
+    /// At the start of a text: when it was due, in monotonic nanoseconds, as 16 hexadecimal digits from `a` to `p`; who of the
+    /// room's publishers sent it, as four of them; its number, as eight decimal digits.
+    struct Stamp: Equatable {
+        let due: UInt64
+        let publisher: Int
+        let number: Int
+    }
+
+    static let stampBytes = 28
+    static let maximumBytes = 60_000
+    /// What follows the stamp.
+    static let filler = [UInt8](repeating: UInt8(ascii: "x"), count: maximumBytes)
     private static let idBytes = 8
 
     private var json: [UInt8]
     private let stampAt: Int
     private let idAt: Int
 
-    /// - Parameter bytes: length of the text, at least ``stampBytes``.
-    init(room: String, bytes: Int) {
+    /// - Parameters:
+    ///   - publisher: which of the room's, below 65,536.
+    ///   - bytes: length of the text, at least ``stampBytes``.
+    init(room: String, publisher: Int, bytes: Int) {
         json = Array("{\"type\":\"message\",\"room\":\"\(room)\",\"text\":\"".utf8)
         stampAt = json.count
-        json.append(contentsOf: repeatElement(UInt8(ascii: "x"), count: bytes))
+        json.append(contentsOf: Self.filler.prefix(bytes))
         json.append(contentsOf: "\",\"id\":\"".utf8)
         idAt = json.count
         json.append(contentsOf: repeatElement(UInt8(ascii: "0"), count: Self.idBytes))
         json.append(contentsOf: "\"}".utf8)
+        writeLetters(UInt64(publisher), (stampAt + 16)..<(stampAt + 20))
     }
 
-    /// - Parameter id: 1 to 99,999,999; what is more begins again at 0.
+    /// - Parameter id: from 1 on.
     mutating func message(due: UInt64, id: Int) -> [UInt8] {
-        var rest = due
-        for at in stride(from: stampAt + Self.stampBytes - 1, through: stampAt, by: -1) {
-            json[at] = UInt8(ascii: "a") + UInt8(rest & 15)
-            rest >>= 4
-        }
-        var number = id
-        for at in stride(from: idAt + Self.idBytes - 1, through: idAt, by: -1) {
-            json[at] = UInt8(ascii: "0") + UInt8(number % 10)
-            number /= 10
-        }
+        writeLetters(due, stampAt..<(stampAt + 16))
+        writeDigits(id, (stampAt + 20)..<(stampAt + 28))
+        writeDigits(id, idAt..<(idAt + Self.idBytes))
         return json
     }
 
-    /// Whether an answer's `id` is that of message `id`.
+    /// Whether this is the `id` of an answer to message `id`, or the number in its text: it has eight digits.
     static func isID(_ seen: Int64?, _ id: Int) -> Bool { seen == Int64(id % 100_000_000) }
+
+    private mutating func writeLetters(_ value: UInt64, _ range: Range<Int>) {
+        var rest = value
+        for at in range.reversed() {
+            json[at] = UInt8(ascii: "a") + UInt8(rest & 15)
+            rest >>= 4
+        }
+    }
+
+    private mutating func writeDigits(_ value: Int, _ range: Range<Int>) {
+        var rest = value
+        for at in range.reversed() {
+            json[at] = UInt8(ascii: "0") + UInt8(rest % 10)
+            rest /= 10
+        }
+    }
 }

@@ -5,6 +5,8 @@ package struct LoadOptions: Sendable {
     package var endpoints: [Endpoint]
     /// Addresses to connect from, in turns, as text.
     package var sources: [String] = []
+    /// Of `wss://` endpoints.
+    package var trust = TLSTrust()
     package var seconds = 5.0
     package var warmUpSeconds = 1.0
     /// Processes of this machine whose CPU and memory are counted.
@@ -24,8 +26,9 @@ package struct LoadOptions: Sendable {
             guard let address = Address(text) else { throw LoadError("'\(text)' is no address to connect from") }
             addresses.append(address)
         }
+        let tls = endpoints.contains(where: \.isSecure) ? try TLSContext(trust) : nil
         var targets: [Target] = []
-        for endpoint in endpoints { targets.append(try Target(endpoint, sources: addresses)) }
+        for endpoint in endpoints { targets.append(try Target(endpoint, sources: addresses, tls: tls)) }
         guard !targets.isEmpty else { throw LoadError("there is no endpoint") }
         return targets
     }
@@ -69,7 +72,7 @@ package struct Traffic: Sendable {
     /// Blocks for the whole run.
     package func run(_ listener: LoadListener) throws(LoadError) -> LoadReport {
         guard rooms > 0, size > 0, rooms * size <= 1_000_000, publishers == 0 || roomsEach == 1,
-            (1...1024).contains(inFlight), (Text.stampBytes...60_000).contains(bytes), rate >= 0
+            (1...1024).contains(inFlight), (Text.stampBytes...Text.maximumBytes).contains(bytes), rate >= 0
         else {
             throw LoadError(
                 "\(scenario) needs 1 to 1000000 connections, 1 to 1024 messages in flight and texts of"
@@ -82,17 +85,23 @@ package struct Traffic: Sendable {
         let threads = try Threads(drivers(tallies, control), targets: try options.targets(), control: control)
         control.setBell { [first = threads.pollers.first] in first?.ring() }
         try threads.ramp(to: rooms * size, roomsEach > 0 ? "joined" : "connected", progress: listener.progress)
-        let measured = try meter.measure(threads, listener)
-        threads.enter(.drain)
-        try threads.wait(seconds: 10, for: { tallies.allSatisfy(isComplete) }) {
+        var measured = try meter.measure(threads, listener)
+        let isDone = {
+            publishers == 0 || control.behind.load(ordering: .acquiring) == 0 && tallies.allSatisfy(isComplete)
+        }
+        let late = try threads.drain(seconds: 10, until: isDone) {
             let late = tallies.filter { !isComplete($0) }.count
             return "in \(late) of \(rooms) rooms messages did not reach everybody within 10 s"
+        }
+        if rate > 0 { measured.add(late: late) }
+        guard publishers == 0 || measured.page.answers > 0 else {
+            throw LoadError("no message was acknowledged in the time, so that nothing was checked (--rate, --seconds)")
         }
         try check(try threads.stop(), tallies)
         return LoadReport(
             scenario: scenario, parameters: parameters, operation: operation.rawValue,
             checked: publishers > 0
-                ? "every message once and in order, at \(rooms * size) members" : "all stayed connected",
+                ? "every message once, in order and unchanged, at \(rooms * size) members" : "all stayed connected",
             operations: operations(measured.page), rate: publishers > 0 ? rate : nil, connections: rooms * size,
             measured: measured)
     }
@@ -132,14 +141,20 @@ package struct Traffic: Sendable {
                 member.publisher = senders.count
                 senders.append(
                     Crowd.Publisher(
-                        slot: members[0].count, turn: senders.count, text: Text(room: member.rooms[0], bytes: bytes),
+                        slot: members[0].count, turn: senders.count,
+                        text: Text(room: member.rooms[0], publisher: place, bytes: bytes),
                         due: [UInt64](repeating: 0, count: inFlight)))
             } else {
                 thread = (publishers > 0 ? 1 : 0) + number % readers
             }
             members[thread].append(member)
         }
-        let shared = tallies.map { Crowd.Room(tally: $0, receivers: size - 1, publishers: publishers) }
+        let shared = tallies.enumerated().map { room, tally in
+            Crowd.Room(
+                tally: tally, receivers: size - 1, publishers: publishers,
+                name: Array((names(of: room).first ?? "").utf8),
+                bytes: bytes)
+        }
         return members.enumerated().map { thread, members in
             Crowd(
                 members: members, publishers: thread == 0 ? senders : [], rooms: shared,

@@ -7,6 +7,8 @@ struct Wire {
         case unused
         /// TCP is not established yet.
         case connecting
+        /// TCP is established, TLS is not yet.
+        case securing
         /// The request of the handshake is sent, its answer not whole.
         case upgrading
         case open
@@ -21,6 +23,7 @@ struct Wire {
 
     private struct Connection {
         var socket: Int32 = -1
+        var tls: TLSStream?
         var phase = Phase.unused
         var user = ""
         var target = 0
@@ -42,8 +45,6 @@ struct Wire {
 
     func phase(of slot: Int) -> Phase { connections[slot].phase }
 
-    func socket(of slot: Int) -> Int32 { connections[slot].socket }
-
     /// Begins a handshake; how it ends the driver is told.
     /// - Parameters:
     ///   - target: which of the endpoints, over their count.
@@ -64,7 +65,7 @@ struct Wire {
     /// Sends one message or several, made with ``append(_:to:)``.
     mutating func send(_ frames: [UInt8], on slot: Int) {
         do {
-            try sendAll(frames, to: connections[slot].socket)
+            try sendAll(frames, to: connections[slot].socket, through: connections[slot].tls)
         } catch {
             failures.append(Failure(slot: slot, reason: error.description))
         }
@@ -92,10 +93,8 @@ struct Wire {
         let goodbye = writer.close(1000)
         for slot in connections.indices where connections[slot].socket >= 0 {
             if connections[slot].phase == .open {
-                let socket = connections[slot].socket
-                _ = goodbye.withUnsafeBytes {
-                    Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
-                }
+                let (socket, tls) = (connections[slot].socket, connections[slot].tls)
+                goodbye.withUnsafeBytes { _ = try? sendOnce($0, to: socket, through: tls) }
             }
             forget(slot, resets: false)
         }
@@ -112,21 +111,67 @@ struct Wire {
         send(writer.pong(payload), on: slot)
     }
 
-    /// TCP is established, or could not be.
-    mutating func connected(_ slot: Int) {
+    enum Received {
+        /// - Parameter isLast: the socket has no more now.
+        case bytes(Int, isLast: Bool)
+        case nothing
+        case ended(String)
+    }
+
+    mutating func receive(_ slot: Int, into buffer: UnsafeMutableRawBufferPointer) -> Received {
+        guard let tls = connections[slot].tls else {
+            let n = recv(connections[slot].socket, buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
+            if n > 0 { return .bytes(n, isLast: n < buffer.count) }
+            if n < 0 && errno == EAGAIN { return .nothing }
+            return .ended(n == 0 ? "end of stream" : String(cString: strerror(errno)))
+        }
+        do throws(LoadError) {
+            switch try tls.read(into: buffer) {
+            case .bytes(let count): return .bytes(count, isLast: false)
+            case .nothing: return .nothing
+            case .ended: return .ended("end of stream")
+            }
+        } catch {
+            return .ended(error.description)
+        }
+    }
+
+    /// Something happened to a connection that is not upgraded yet.
+    mutating func advance(_ slot: Int) {
+        do throws(LoadError) {
+            if connections[slot].phase == .connecting { try connected(slot) }
+            if let tls = connections[slot].tls {
+                guard try tls.handshake() else { return }
+            }
+        } catch {
+            failures.append(Failure(slot: slot, reason: error.description))
+            return
+        }
+        connections[slot].phase = .upgrading
+        send(targets[connections[slot].target].request(user: connections[slot].user), on: slot)
+        watch(slot, EPOLLIN.rawValue)
+    }
+
+    private mutating func connected(_ slot: Int) throws(LoadError) {
         let socket = connections[slot].socket
         var length = socklen_t(MemoryLayout<Int32>.size)
         var reason: Int32 = 0
         getsockopt(socket, SOL_SOCKET, SO_ERROR, &reason, &length)
         errno = reason
-        guard reason == 0 else { return failed(slot, "cannot connect") }
-        connections[slot].phase = .upgrading
-        send(targets[connections[slot].target].request(user: connections[slot].user), on: slot)
+        guard reason == 0 else { throw .system("cannot connect") }
+        let target = targets[connections[slot].target]
+        guard let context = target.tls else { return }
+        connections[slot].tls = try TLSStream(context, to: target.endpoint.host, on: socket)
+        connections[slot].phase = .securing
+        watch(slot, EPOLLIN.rawValue | EPOLLOUT.rawValue)
+    }
+
+    /// Edge-triggered: the kernel need not ask the socket again after it has been read to its end.
+    private func watch(_ slot: Int, _ events: UInt32) {
         var event = epoll_event()
-        // Edge-triggered: the kernel need not ask the socket again after it has been read to its end.
-        event.events = EPOLLIN.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
+        event.events = events | EPOLLRDHUP.rawValue | EPOLLET.rawValue
         event.data.u64 = UInt64(slot)
-        epoll_ctl(epoll, EPOLL_CTL_MOD, socket, &event)
+        epoll_ctl(epoll, EPOLL_CTL_MOD, connections[slot].socket, &event)
     }
 
     /// - Returns: how many of these bytes are the head of the answer that opened the connection; nil when it is not whole,

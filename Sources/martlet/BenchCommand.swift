@@ -5,11 +5,11 @@ import LoadGenerator
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Loads any ws:// endpoint, checks every message, and says what it cost.",
+        abstract: "Loads any ws:// or wss:// endpoint, checks every message, and says what it cost.",
         discussion: """
             Start the nodes with MARTLET_AUTH=none, MARTLET_LIMIT_MESSAGES_PER_SECOND=0 and
             MARTLET_LIMIT_UPGRADES_PER_SECOND=0, or the limits are what you measure. Process numbers given with --pid must
-            be on this machine. wss:// is not spoken yet. With --rate latency counts from the moment at which an operation
+            be on this machine. With --rate latency counts from the moment at which an operation
             was due, so that a server that stands still is not spared what it held up; without a rate it is service time.
             """,
         subcommands: [
@@ -31,6 +31,12 @@ struct BenchOptions: ParsableArguments {
             """)
     var sources: [String] = []
 
+    @Option(help: "A file of PEM certificates to trust for wss:// instead of the system's.")
+    var cacert: String?
+
+    @Flag(help: "Take any certificate of a wss:// endpoint.")
+    var insecure = false
+
     @Option(help: "Seconds to measure (default 5; idle 30, soak 3600).")
     var seconds: Double?
 
@@ -50,6 +56,7 @@ struct BenchOptions: ParsableArguments {
         guard (0.1...1_000_000).contains(seconds ?? 1), (0...600).contains(warmUp) else {
             throw ValidationError("--seconds is 0.1 to 1000000 and --warm-up 0 to 600.")
         }
+        guard pids.allSatisfy({ $0 > 0 }) else { throw ValidationError("--pid is the number of a process.") }
         guard (1...64).contains(threads ?? 1) else { throw ValidationError("--threads is 1 to 64.") }
     }
 
@@ -58,6 +65,8 @@ struct BenchOptions: ParsableArguments {
         for url in urls { endpoints.append(try Endpoint(url)) }
         var options = LoadOptions(endpoints: endpoints)
         options.sources = sources
+        options.trust.authorities = cacert
+        options.trust.verifies = !insecure
         options.seconds = seconds ?? usual
         options.warmUpSeconds = warmUp
         options.pids = pids
@@ -89,7 +98,7 @@ struct BenchOptions: ParsableArguments {
 }
 
 struct BenchMessageOptions: ParsableArguments {
-    @Option(help: "Length of each message's text, 16 to 60000.")
+    @Option(help: "Length of each message's text, 28 to 60000.")
     var bytes = 150
 
     @Option(help: "Messages of a publisher that may be on their way at once (default 1; with --rate 1024).")
@@ -101,7 +110,7 @@ struct BenchMessageOptions: ParsableArguments {
     var rate: Double?
 
     func validate() throws {
-        guard (16...60_000).contains(bytes) else { throw ValidationError("--bytes is 16 to 60000.") }
+        guard (28...60_000).contains(bytes) else { throw ValidationError("--bytes is 28 to 60000.") }
         guard (1...1024).contains(inFlight ?? 1) else { throw ValidationError("--in-flight is 1 to 1024.") }
         try validateRate(rate ?? 0)
     }
@@ -114,7 +123,9 @@ struct BenchMessageOptions: ParsableArguments {
 }
 
 private func validateRate(_ rate: Double) throws {
-    guard (0...10_000_000).contains(rate) else { throw ValidationError("--rate is 0 to 10000000.") }
+    guard rate == 0 || (0.001...10_000_000).contains(rate) else {
+        throw ValidationError("--rate is 0, or 0.001 to 10000000.")
+    }
 }
 
 private func validateCounts(_ counts: (flag: String, value: Int, least: Int)...) throws {
@@ -261,7 +272,7 @@ struct BenchConnectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "connect",
         abstract: "Connections that are opened, welcomed and closed: handshakes a second.",
-        discussion: "Without TLS: wss:// is not spoken yet."
+        discussion: "With wss:// each makes a whole TLS handshake, too: none resumes the session of another."
     )
 
     @OptionGroup var options: BenchOptions

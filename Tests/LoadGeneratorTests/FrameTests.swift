@@ -79,19 +79,25 @@ struct FrameTests {
 
     @Test("a message carries when it was due and its number, and both are found in what a server makes of it")
     func stamp() throws {
-        var text = Text(room: "a", bytes: 20)
+        var text = Text(room: "a", publisher: 300, bytes: 40)
         var hint = Scan.Hint()
         for (due, id) in [(UInt64(0), 1), (1_234_567_890_123_456_789, 99_999_999), (.max, 100_000_001)] {
             let message = text.message(due: due, id: id)
             message.withUnsafeBytes {
-                #expect(Scan(payload: $0).stamp(&hint) == due)
+                let stamp = Text.Stamp(due: due, publisher: 300, number: id % 100_000_000)
+                #expect(Scan(payload: $0).stamp(&hint, bytes: 40) == stamp)
+                #expect(
+                    Scan(payload: $0).stamp(&hint, bytes: 39) == nil && Scan(payload: $0).stamp(&hint, bytes: 41) == nil
+                )
+                #expect(Scan(payload: $0).isRoom(Array("a".utf8), &hint) && !Scan(payload: $0).isRoom([], &hint))
+                #expect(!Scan(payload: $0).isRoom(Array("ab".utf8), &hint))
                 #expect(Text.isID(Scan(payload: $0).id, id))
                 #expect(!Text.isID(Scan(payload: $0).id, id + 1))
                 #expect(Scan(payload: $0).isType("message"))
             }
         }
-        Array(#"{"type":"message","text":"hello, 16 letters"}"#.utf8).withUnsafeBytes {
-            #expect(Scan(payload: $0).stamp(&hint) == nil)
+        Array(#"{"type":"message","text":"hello, these are 28 letters."}"#.utf8).withUnsafeBytes {
+            #expect(Scan(payload: $0).stamp(&hint, bytes: 28) == nil)
         }
     }
 
@@ -114,12 +120,13 @@ struct EndpointTests {
         #expect(endpoint.host == "node-a" && endpoint.port == 8081 && endpoint.target == "/ws?x=1")
         #expect(endpoint.target(for: "bob") == "/ws?x=1&user=bob")
         #expect(try Endpoint("http://[::1]").authority == "[::1]:80")
+        #expect(try Endpoint("wss://a/ws").authority == "a:443" && Endpoint("wss://a/ws").isSecure)
         #expect(try Endpoint("ws://a?token=t").target(for: "bob") == "/?token=t")
     }
 
     @Test(
         "what is no address is one sentence",
-        arguments: ["", "wss://a/ws", "ws://", "ws://a:70000/", "ws://a:x", "a:1"]
+        arguments: ["", "wss://", "ws://", "ws://a:70000/", "ws://a:x", "a:1"]
     )
     func refused(text: String) {
         #expect(throws: LoadError.self) { try Endpoint(text) }

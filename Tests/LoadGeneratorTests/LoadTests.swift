@@ -25,6 +25,21 @@ struct ScheduleTests {
         #expect(schedule.due(3, of: 1, at: 90_000_000) == 8_000_000)
     }
 
+    @Test("what was due before the end is due still, however late; what is due later is not")
+    func end() {
+        var schedule = Schedule(takers: 2, rate: 1000)
+        schedule.beganAt = 1_000_000
+        schedule.endsAt = 4_000_000
+        #expect(schedule.due(1, of: 0, at: 90_000_000) == 3_000_000)
+        #expect(schedule.due(1, of: 1, at: 90_000_000) == nil)
+        var seen: [Int] = []
+        #expect(schedule.turn(at: 90_000_000) { seen.append($0) } == nil)
+        #expect(seen == [0, 1, 0])
+        var free = Schedule(takers: 1, rate: 0)
+        free.endsAt = 4_000_000
+        #expect(free.due(0, of: 0, at: 5_000_000) == nil)
+    }
+
     @Test("without a rate everything is due now, and nobody has turns")
     func noRate() {
         var schedule = Schedule(takers: 2, rate: 0)
@@ -48,10 +63,10 @@ struct CheckTests {
             Crowd.Member(number: 1, target: 0, rooms: ["a", "b"], room: 0, publisher: nil),
         ]
         let publisher = Crowd.Publisher(
-            slot: 0, turn: 0, text: Text(room: "a", bytes: 16), sent: 2, due: [0, 0])
+            slot: 0, turn: 0, text: Text(room: "a", publisher: 0, bytes: 30), sent: 2, due: [0, 0])
         crowd = Crowd(
             members: members, publishers: [publisher],
-            rooms: [Crowd.Room(tally: tally, receivers: 1, publishers: 1)],
+            rooms: [Crowd.Room(tally: tally, receivers: 1, publishers: 1, name: Array("a".utf8), bytes: 30)],
             schedule: Schedule(takers: 1, rate: 0), inFlight: 2, window: 0, control: control)
         for slot in 0...1 { feed(#"{"type":"joined","room":"a","seq":41}"#, to: slot) }
     }
@@ -60,8 +75,11 @@ struct CheckTests {
         Array(text.utf8).withUnsafeBytes { crowd.received(Scan(payload: $0), on: slot, at: 100, &wire) }
     }
 
-    private mutating func message(_ seq: Int, to slot: Int = 1) {
-        feed(#"{"type":"message","room":"a","seq":\#(seq),"from":"u0","text":"aaaaaaaaaaaaaaaa"}"#, to: slot)
+    private mutating func message(
+        _ seq: Int, to slot: Int = 1, room: String = "a", from: String = "u0", number: Int? = nil, rest: String = "xx"
+    ) {
+        let text = "aaaaaaaaaaaaaaaaaaaa0000000\(number ?? seq - 41)\(rest)"
+        feed(#"{"type":"message","room":"\#(room)","seq":\#(seq),"from":"\#(from)","text":"\#(text)"}"#, to: slot)
     }
 
     private mutating func ack(_ id: Int, _ seq: Int) {
@@ -87,6 +105,23 @@ struct CheckTests {
         #expect(failure == nil)
         #expect(tally.delivered.load(ordering: .relaxed) == 2)
         #expect(tally.acked.load(ordering: .relaxed) == 2)
+    }
+
+    @Test("the right seq with what another message was, with a changed text, room or sender fails the run")
+    mutating func content() throws {
+        for index in 0..<6 {
+            var other = try CheckTests()
+            other.message(42)
+            switch index {
+            case 0: other.message(43, number: 1)
+            case 1: other.message(43, number: 3)
+            case 2: other.message(43, rest: "xy")
+            case 3: other.message(43, rest: "x")
+            case 4: other.message(43, room: "b")
+            default: other.message(43, from: "u1")
+            }
+            #expect(other.failure?.contains("nobody sent next") == true, "\(index)")
+        }
     }
 
     @Test("a message that is left out fails the run")

@@ -173,10 +173,10 @@ package final class ClusterRedis: Sendable {
 }
 
 /// Folders that go when the test process ends.
-enum TemporaryDirectory {
+package enum TemporaryDirectory {
     private static let made = Mutex<[String]?>(nil)
 
-    static func make(_ name: String) throws -> String {
+    package static func make(_ name: String) throws -> String {
         let path = FileManager.default.temporaryDirectory
             .appendingPathComponent("martlet-\(name)-\(UInt64.random(in: 0...UInt64.max))").path
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
