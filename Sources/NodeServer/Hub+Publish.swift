@@ -45,7 +45,7 @@ extension Hub {
         }
         waitingPublishes += 1
         waitingPublishBytes += bytes
-        arrivedPublishes += 1
+        pace.arrived(from: request.session, now: NIODeadline.now().uptimeNanoseconds)
         metrics.publishes += 1
     }
 
@@ -97,8 +97,6 @@ extension Hub {
     private func isPublishDue() -> Bool {
         guard !dirtyRooms.isEmpty || !dirtyDirects.isEmpty else { return false }
         let now = NIODeadline.now().uptimeNanoseconds
-        if arrivedPublishes > 0 { pace.arrived(arrivedPublishes, now: now) }
-        arrivedPublishes = 0
         let wait = pace.wait(publishes: waitingPublishes, rooms: dirtyRooms.count + dirtyDirects.count, now: now)
         guard wait == 0 else {
             if !isPublishScheduled {
@@ -110,7 +108,7 @@ extension Hub {
             }
             return false
         }
-        pace.left(waitingPublishes, now: now)
+        pace.left()
         return true
     }
 
@@ -170,7 +168,7 @@ extension Hub {
             case .failure:
                 self.forget(self.directs[name]?.queue.outcomeUnknown() ?? [])
                 self.expireDirects(in: name, .now())
-                return
+                return self.scheduleTurn()
             }
             self.releaseDirect(name)
             if self.directs[name]?.isEmpty == true { self.directs[name] = nil } else { self.dirtyDirects.insert(name) }
@@ -281,7 +279,10 @@ extension Hub {
     func expirePublishes(_ now: NIODeadline) {
         guard waitingPublishes > 0 else { return }
         for room in rooms.values where !room.queue.isEmpty { expirePublishes(of: room, now) }
-        for name in Array(directs.keys) { expireDirects(in: name, now) }
+        for name in Array(directs.keys) {
+            expireDirects(in: name, now)
+            if directs[name] != nil { dirtyDirects.insert(name) }
+        }
     }
 
     private func expirePublishes(of room: HubRoom, _ now: NIODeadline) {
@@ -297,7 +298,7 @@ extension Hub {
             refuse(expired, unavailable(), room: name)
             releaseDirect(name)
         }
-        if directs[name]?.isEmpty == true { directs[name] = nil } else { dirtyDirects.insert(name) }
+        if directs[name]?.isEmpty == true { directs[name] = nil }
     }
 
     /// The relay brought a message of one of this node's sessions, with its ack.

@@ -85,8 +85,6 @@ final class Hub: @unchecked Sendable {
     /// Publish scripts that the store has not answered.
     var publishesInFlight = 0
     var pace = PublishPace()
-    /// Publishes that ``pace`` has not been told of.
-    var arrivedPublishes = 0
     var isPublishScheduled = false
     /// For the text of one message at a time; empty in between.
     var textBuffer: [UInt8] = []
