@@ -293,6 +293,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     /// Gives everything up now and closes; the peer gets its time to answer the close frame, the rooms do not wait.
     func end(_ code: CloseCode, reason: String? = nil) {
         guard !isEnding, let connection else { return }
+        shard.catchUp(self)
         willEnd(code, reason ?? code.reason)
         giveUp(keepingPlace: code.mayResume)
         connection.close(code: code.rawValue, reason: reason ?? code.reason)

@@ -13,7 +13,7 @@ private struct Audience: Hashable {
 /// The connections of one event loop, and the rooms that they are in. Confined to that loop.
 ///
 /// 1. Gives each session its commands' way to the hub: one hop a tick for all of them.
-/// 2. Fans a burst out: what a room got in one hop is one buffer and one send a member.
+/// 2. Fans a burst out: what a room got since its last tick is one buffer and one send a member.
 /// 3. Keeps the heartbeat of all its connections on one wheel with one timer.
 ///
 /// `@unchecked Sendable`: every stored property is touched on `eventLoop` only; ``submit(_:)`` and ``figures()`` hop
@@ -32,9 +32,8 @@ final class Shard: @unchecked Sendable {
 
     private(set) var sessions = PackedMap<SessionID, Session>()
     private var rooms: [Audience: ShardRoom<Session>] = [:]
-    /// Rooms that got something in this turn of the loop, or rest from their last tick.
-    private var dirty: [ShardRoom<Session>] = []
-    /// When the first of those that rest is sent to; `.max` when none does.
+    private var dirty = DirtyRooms<Session>()
+    /// When the timer for those that rest fires; `.max` without one.
     private var nextFlush = UInt64.max
     /// Rooms of which a tick is on its way in chunks.
     private var sending = 0
@@ -48,6 +47,8 @@ final class Shard: @unchecked Sendable {
 
     /// Members that are sent to without a pause.
     private static let chunk = 1000
+    /// Not nothing: the loop runs what is due at once before it looks for what can be read.
+    private static let pause = TimeAmount.microseconds(50)
 
     init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64)
     {
@@ -268,7 +269,7 @@ final class Shard: @unchecked Sendable {
                     guard !frame.isEmpty,
                         let room = rooms[Audience(room: entry.room, format: format)]
                     else { continue }
-                    mark(room)
+                    dirty.insert(room)
                     room.append(entry, frame: frame, in: bytes)
                 }
             }
@@ -284,42 +285,28 @@ final class Shard: @unchecked Sendable {
 
     private func flushRooms() {
         guard !dirty.isEmpty else { return }
-        let rooms = dirty
-        dirty = []
-        let now = NIODeadline.now().uptimeNanoseconds
-        for room in rooms {
-            if !room.isSending, room.rest.until > now {
-                dirty.append(room)
-            } else {
-                room.isDirty = false
-                if !room.isSending { send(room) }
-            }
-        }
-        guard let next = dirty.lazy.map(\.rest.until).min(), next < nextFlush else { return }
+        for room in dirty.takeDue(now: NIODeadline.now().uptimeNanoseconds) { sendTick(of: room) }
+        guard let next = dirty.next, next < nextFlush else { return }
         nextFlush = next
         eventLoop.assumeIsolated().scheduleTask(deadline: .uptimeNanoseconds(next)) {
+            // Else an earlier one took its place.
+            guard self.nextFlush == next else { return }
             self.nextFlush = .max
             self.flushRooms()
         }
     }
 
-    private func mark(_ room: ShardRoom<Session>) {
-        guard !room.isDirty else { return }
-        room.isDirty = true
-        dirty.append(room)
-    }
-
-    /// Sends what has gathered, the rest of a large room's tick in later turns of the loop.
-    private func send(_ room: ShardRoom<Session>) {
+    /// Sends what has gathered; of a large room's tick the next members, and the rest after a pause in which the loop reads.
+    private func sendTick(of room: ShardRoom<Session>) {
         let start = NIODeadline.now().uptimeNanoseconds
         if room.isSending { room.sendChunk() } else { room.flush() }
-        room.rest.sent(from: start, to: NIODeadline.now().uptimeNanoseconds, isWhole: !room.isSending)
+        room.noteSent(from: start, to: NIODeadline.now().uptimeNanoseconds)
         metrics.deliveries += room.deliveries
         room.deliveries = 0
         if room.isSending {
             goOn(room)
         } else if room.hasGathered {
-            mark(room)
+            dirty.insert(room)
             flushRooms()
         }
     }
@@ -328,15 +315,15 @@ final class Shard: @unchecked Sendable {
         guard !room.isContinued else { return }
         room.isContinued = true
         sending += 1
-        eventLoop.assumeIsolated().execute {
+        eventLoop.assumeIsolated().scheduleTask(in: Self.pause) {
             room.isContinued = false
             self.sending -= 1
-            self.send(room)
+            self.sendTick(of: room)
         }
     }
 
     /// What is sent to one session next must not overtake what its rooms still owe it.
-    private func catchUp(_ session: Session) {
+    func catchUp(_ session: Session) {
         guard !dirty.isEmpty || sending > 0 else { return }
         for handle in session.handles.values {
             rooms[Audience(room: handle, format: session.lane.format)]?.catchUp(session)

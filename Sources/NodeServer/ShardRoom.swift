@@ -30,7 +30,7 @@ final class ShardRoom<Receiver: FrameReceiver> {
     /// The shard's own marks.
     var isDirty = false
     var isContinued = false
-    var rest = FanOutRest()
+    private(set) var rest = FanOutRest()
     /// Frames given to members; the shard takes them from here into its figures.
     var deliveries = 0
     private let chunk: Int
@@ -121,6 +121,12 @@ final class ShardRoom<Receiver: FrameReceiver> {
         guard unsent == 0, let sent = sending else { return }
         sending = nil
         pool.put(sent)
+    }
+
+    /// When the last call of ``flush()`` or ``sendChunk()`` began and ended.
+    func noteSent(from start: UInt64, to end: UInt64) {
+        guard members.count >= FanOutRest.fewestMembers else { return }
+        rest.sent(from: start, to: end, isWhole: !isSending)
     }
 
     /// Sends all that one member is still to get, because something is to follow that must not overtake it.

@@ -103,9 +103,9 @@ extension WebSocketConnection {
     }
 
     /// The last HTTP bytes of the connection (a server's 101), through NIO; finds the socket for what follows.
-    func sendHandshake(_ bytes: ByteBuffer, allowsDirectSend: Bool) {
+    func sendHandshake(_ bytes: ByteBuffer) {
         handOver(bytes)
-        if allowsDirectSend { findSocket() }
+        findSocket()
     }
 
     /// From now on the connection may send directly.

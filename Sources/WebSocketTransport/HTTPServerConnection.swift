@@ -246,7 +246,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         }
         phase = .upgraded
         loop.clearDeadline(for: self)
-        connection.sendHandshake(acceptance, allowsDirectSend: true)
+        connection.sendHandshake(acceptance)
         connection.attach(delegate(connection))
         // Added before the other is removed: the server must not count as empty in between.
         if connection.phase != .closed { server.add(connection) }

@@ -1,11 +1,12 @@
 import Testing
+import WireProtocol
 
 @testable import NodeServer
 
-@Suite("A room rests after a tick")
-struct FanOutRestTests {
-    private let ms: UInt64 = 1_000_000
+private let ms: UInt64 = 1_000_000
 
+@Suite("A large room rests after a tick")
+struct FanOutRestTests {
     @Test("as long as all parts of its sending took, pauses between them not counted")
     func asLong() {
         var rest = FanOutRest()
@@ -25,5 +26,58 @@ struct FanOutRestTests {
         #expect(rest.until == 0)
         rest.sent(from: 0, to: 50 * ms, isWhole: true)
         #expect(rest.until == 58 * ms)
+    }
+}
+
+@Suite("Rooms that are to be sent to")
+struct DirtyRoomsTests {
+    private func room(_ number: Int, members: Int, chunk: Int = 1000) throws -> ShardRoom<Receiver> {
+        let room = ShardRoom<Receiver>(
+            name: try RoomName(validating: "r\(number)"), handle: RoomHandle(number: number), chunk: chunk,
+            maximumTick: 1000, pool: TickPool())
+        for number in 0..<members { room.insert(Receiver(number), echo: false) }
+        return room
+    }
+
+    @Test("are due in their order, once, a large one that rests at its time, a small one always")
+    func resting() throws {
+        let (large, small) = (try room(1, members: 100), try room(2, members: 99))
+        var dirty = DirtyRooms<Receiver>()
+        for room in [large, small] {
+            room.say("1")
+            dirty.insert(room)
+            dirty.insert(room)
+        }
+        #expect(dirty.takeDue(now: 1).map(\.handle) == [large.handle, small.handle])
+        #expect(dirty.isEmpty && dirty.next == nil)
+        for room in [large, small] {
+            room.flush()
+            room.noteSent(from: 10 * ms, to: 13 * ms)
+            room.say("2")
+            dirty.insert(room)
+        }
+        #expect(dirty.takeDue(now: 14 * ms).map(\.handle) == [small.handle])
+        #expect(dirty.next == 16 * ms)
+        #expect(dirty.takeDue(now: 16 * ms - 1).isEmpty)
+        #expect(dirty.takeDue(now: 16 * ms).map(\.handle) == [large.handle])
+        #expect(dirty.isEmpty)
+    }
+
+    @Test("a room whose tick is on its way comes back behind that one, and rests for all of its parts")
+    func underWay() throws {
+        let room = try room(1, members: 120, chunk: 100)
+        var dirty = DirtyRooms<Receiver>()
+        room.say("1")
+        room.flush()
+        room.noteSent(from: 0, to: 1 * ms)
+        room.say("2")
+        dirty.insert(room)
+        #expect(dirty.takeDue(now: 2 * ms).isEmpty && dirty.isEmpty)
+        room.sendChunk()
+        room.noteSent(from: 3 * ms, to: 4 * ms)
+        #expect(!room.isSending && room.hasGathered)
+        dirty.insert(room)
+        #expect(dirty.takeDue(now: 5 * ms).isEmpty && dirty.next == 6 * ms)
+        #expect(dirty.takeDue(now: 6 * ms).count == 1)
     }
 }

@@ -5,23 +5,39 @@ import WireProtocol
 
 @testable import NodeServer
 
+final class Receiver: FrameReceiver {
+    let id: SessionID
+    var isBehind = false
+    var missed = 0
+    var sends: [String] = []
+    var text: String { sends.joined() }
+
+    init(_ number: Int) {
+        var random = FastRandom(seed: UInt64(number) + 1)
+        id = SessionID(using: &random)
+    }
+
+    func sendFrames(_ bytes: UnsafeRawBufferPointer) { sends.append(String(decoding: bytes, as: UTF8.self)) }
+    func missedPresence(of room: RoomName) { missed += 1 }
+}
+
+extension ShardRoom<Receiver> {
+    /// Says something in it, to all but its origin, who gets `own`.
+    func say(_ text: String, _ kind: FrameKind = .message, from origin: Receiver? = nil, own: String = "") {
+        let bytes = Array((text + own).utf8)
+        let frame = 0..<text.utf8.count
+        bytes.withUnsafeBytes {
+            append(
+                .init(
+                    room: handle, frames: InlineArray(repeating: frame), origin: origin?.id,
+                    own: frame.upperBound..<bytes.count, kind: kind),
+                frame: frame, in: $0)
+        }
+    }
+}
+
 @Suite("G1, G6: the fan-out of one room")
 struct ShardRoomTests {
-    private final class Receiver: FrameReceiver {
-        let id: SessionID
-        var isBehind = false
-        var missed = 0
-        var sends: [String] = []
-        var text: String { sends.joined() }
-
-        init(_ number: Int) throws {
-            var random = FastRandom(seed: UInt64(number) + 1)
-            id = SessionID(using: &random)
-        }
-
-        func sendFrames(_ bytes: UnsafeRawBufferPointer) { sends.append(String(decoding: bytes, as: UTF8.self)) }
-        func missedPresence(of room: RoomName) { missed += 1 }
-    }
 
     private let room: ShardRoom<Receiver>
     private let receivers: [Receiver]
@@ -31,21 +47,7 @@ struct ShardRoomTests {
         room = ShardRoom(
             name: try RoomName(validating: "r"), handle: RoomHandle(number: 1), chunk: 3, maximumTick: 20,
             pool: TickPool())
-        receivers = try (0..<10).map { try Receiver($0) }
-    }
-
-    private func say(
-        _ text: String, _ kind: FrameKind = .message, from origin: Receiver? = nil, own: String = ""
-    ) {
-        let bytes = Array((text + own).utf8)
-        let frame = 0..<text.utf8.count
-        bytes.withUnsafeBytes {
-            room.append(
-                .init(
-                    room: room.handle, frames: InlineArray(repeating: frame), origin: origin?.id,
-                    own: frame.upperBound..<bytes.count, kind: kind),
-                frame: frame, in: $0)
-        }
+        receivers = (0..<10).map { Receiver($0) }
     }
 
     private func enter(_ numbers: Range<Int>) {
@@ -59,8 +61,8 @@ struct ShardRoomTests {
     @Test("a small room is one send for each member, with the own ack in place of the own message")
     func small() {
         enter(0..<3)
-        say("1")
-        say("2", from: receivers[1], own: "a")
+        room.say("1")
+        room.say("2", from: receivers[1], own: "a")
         room.flush()
         #expect(!room.isSending)
         #expect(receivers[0].sends == ["12"] && receivers[1].sends == ["1a"] && receivers[2].sends == ["12"])
@@ -72,11 +74,11 @@ struct ShardRoomTests {
     @Test("a large room goes in chunks; what comes meanwhile is one next tick, whatever it came in")
     func coalescing() {
         enter(0..<8)
-        say("1")
+        room.say("1")
         room.flush()
         #expect(receivers.filter { !$0.sends.isEmpty }.count == 3)
         for text in ["2", "3", "4"] {
-            say(text)
+            room.say(text)
             room.flush()
         }
         finish()
@@ -89,16 +91,16 @@ struct ShardRoomTests {
     @Test("whatever comes and goes meanwhile, each gets what was said while it was there, once and in order")
     func comingAndGoing() {
         enter(0..<7)
-        say("1")
+        room.say("1")
         room.flush()
         // Behind the chunk that was sent: one that has it, and one that has not.
         room.remove(receivers[6])
         room.remove(receivers[0])
         enter(7..<9)
-        say("2")
+        room.say("2")
         enter(0..<1)
         enter(9..<10)
-        say("3")
+        room.say("3")
         room.flush()
         finish()
         room.flush()
@@ -132,7 +134,7 @@ struct ShardRoomTests {
                 room.sendChunk()
             default:
                 let text = String(UnicodeScalar(UInt8(65 + step % 26)))
-                say(text)
+                room.say(text)
                 for number in present { expected[number] += text }
             }
         }
@@ -146,15 +148,15 @@ struct ShardRoomTests {
     @Test("what is sent to one member next does not overtake what it is still to get")
     func catchUp() {
         enter(0..<5)
-        say("1")
+        room.say("1")
         room.flush()
-        say("2", from: receivers[0], own: "a")
+        room.say("2", from: receivers[0], own: "a")
         let late = receivers[0]
         #expect(late.sends.isEmpty)
         room.catchUp(late)
         #expect(late.text == "1a")
         late.sends.append("(joined)")
-        say("3")
+        room.say("3")
         finish()
         room.flush()
         finish()
@@ -167,9 +169,9 @@ struct ShardRoomTests {
     @Test("a tick that grows over its bound is sent at once")
     func bounded() {
         enter(0..<5)
-        say("1")
+        room.say("1")
         room.flush()
-        say(String(repeating: "x", count: 30))
+        room.say(String(repeating: "x", count: 30))
         #expect(!room.isSending)
         #expect(receivers[..<5].allSatisfy { $0.text.count == 31 })
     }
@@ -178,18 +180,18 @@ struct ShardRoomTests {
     func slow() {
         enter(0..<3)
         receivers[1].isBehind = true
-        say("m")
-        say("t", .typing, from: receivers[0])
+        room.say("m")
+        room.say("t", .typing, from: receivers[0])
         room.flush()
         #expect(receivers.prefix(3).map(\.text) == ["m", "m", "mt"])
         #expect(receivers[1].missed == 0)
-        say("p", .presence)
-        say("g", .notice)
+        room.say("p", .presence)
+        room.say("g", .notice)
         room.flush()
         #expect(receivers.prefix(3).map(\.text) == ["mpg", "mg", "mtpg"])
         #expect(receivers.prefix(3).map(\.missed) == [0, 1, 0])
         receivers[1].isBehind = false
-        say("p", .presence)
+        room.say("p", .presence)
         room.flush()
         #expect(receivers[1].text == "mgp")
     }
@@ -198,7 +200,7 @@ struct ShardRoomTests {
     func nothingLeft() {
         enter(0..<1)
         receivers[0].isBehind = true
-        say("t", .typing)
+        room.say("t", .typing)
         room.flush()
         #expect(receivers[0].text.isEmpty)
     }
