@@ -346,7 +346,8 @@ package nonisolated struct Martlet_V1_Payload: Sendable {
   /// Clears the value of `text`. Subsequent reads from it will return its default value.
   package mutating func clearText() {self._text = nil}
 
-  /// Any JSON text (RFC 8259), nested up to 63 levels. Others get it with the same bytes.
+  /// Any JSON text (RFC 8259), nested up to 63 levels. Others get it with the same bytes, but for
+  /// white space around it.
   package var data: String {
     get {_data ?? String()}
     set {_data = newValue}
@@ -3052,4 +3053,4 @@ nonisolated extension Martlet_V1_Pong: SwiftProtobuf.Message, SwiftProtobuf._Mes
     return true
   }
 }
-// 9f72580c5d4eaba3 f0fbf6d04fcbe34e
+// 7f9195ea4cda3661 e1ed4b6af73656b4
