@@ -2,7 +2,7 @@ import TestSupport
 import Testing
 
 /// `MARTLET_ACK_REPLICAS=1`: a Redis with one replica, and a line between the two that can stand still.
-@Suite("An ack says that the replicas have the message", .timeLimit(.minutes(10)))
+@Suite("An ack says that the replicas have the message", .patience)
 struct AckReplicasTests {
     private struct Replicated: Sendable {
         let cluster: Cluster

@@ -23,7 +23,7 @@ private func deflated(_ message: [UInt8]) throws -> [UInt8] {
     return Array(output.prefix(count))
 }
 
-@Suite("permessage-deflate", .timeLimit(.minutes(10)))
+@Suite("permessage-deflate", .patience)
 struct CompressionTests {
     private static let offer = ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")
 

@@ -46,7 +46,7 @@ struct DirectTests {
         }
     }
 
-    @Test("G2: also when the node stood still for longer than anything is remembered", .timeLimit(.minutes(10)))
+    @Test("G2: also when the node stood still for longer than anything is remembered", .patience)
     func long() async throws {
         try await Machine.with(options) { cluster in
             let bob = try await cluster.connect("bob", to: 1)

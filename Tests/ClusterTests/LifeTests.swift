@@ -7,7 +7,7 @@ import Testing
 struct LifeTests {
     @Test(
         "SIGTERM: clients are told to reconnect at spread times, presence is gone, the exit status is 0",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func drain() async throws {
         let options = Cluster.Options(nodes: 2, environment: ["MARTLET_DRAIN_SECONDS": "6"])
@@ -63,7 +63,7 @@ struct LifeTests {
         }
     }
 
-    @Test("a client that no longer answers pings is gone after interval and timeout", .timeLimit(.minutes(10)))
+    @Test("a client that no longer answers pings is gone after interval and timeout", .patience)
     func heartbeat() async throws {
         let options = Cluster.Options(
             nodes: 1,
@@ -91,7 +91,7 @@ struct LifeTests {
         }
     }
 
-    @Test("G6: a client that does not read is closed; the others get everything", .timeLimit(.minutes(10)))
+    @Test("G6: a client that does not read is closed; the others get everything", .patience)
     func slowClient() async throws {
         let options = Cluster.Options(
             nodes: 2,

@@ -1,9 +1,8 @@
 import TestSupport
+import Testing
 
 /// How much of the machine the tests of this target may use at once: a cluster that mostly waits costs 1, one that
 /// keeps the cores busy costs all.
-///
-/// A test waits here for its turn, and `.timeLimit` counts that wait too: on a slow machine it is most of the limit.
 enum Machine {
     static let capacity = 6
     private static let gate = Gate(capacity)
@@ -32,6 +31,11 @@ enum SharedCluster {
             try cluster.checkClients()
         }
     }
+}
+
+extension Trait where Self == TimeLimitTrait {
+    /// For tests that wait for the machine: their wait counts, too, and is most of what they take on a slow one.
+    static var patience: Self { .timeLimit(.minutes(10)) }
 }
 
 /// A room name that no other test uses.

@@ -6,7 +6,7 @@ import Testing
 struct NodeDeathTests {
     @Test(
         "G4: after SIGKILL of a node its users leave on all others within 15 s, each once",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func killedNode() async throws {
         try await Machine.with { cluster in
@@ -64,7 +64,7 @@ struct NodeDeathTests {
 
     @Test(
         "G4: a node stopped for 20 s is swept and fenced, and its users come back without ghosts",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func stoppedNode() async throws {
         try await Machine.with { cluster in
@@ -134,7 +134,7 @@ struct NodeDeathTests {
         }
     }
 
-    @Test("G4: a user with sessions on two nodes leaves only with the second", .timeLimit(.minutes(10)))
+    @Test("G4: a user with sessions on two nodes leaves only with the second", .patience)
     func twoSessions() async throws {
         try await SharedCluster.use { cluster in
             let room = newRoom()

@@ -3,7 +3,7 @@ import Testing
 
 @Suite("Two processes with one node name")
 struct NodeNameTests {
-    @Test("the first ends with one sentence and exit code 1, the second serves", .timeLimit(.minutes(10)))
+    @Test("the first ends with one sentence and exit code 1, the second serves", .patience)
     func twins() async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
             let first = cluster.nodes[0]

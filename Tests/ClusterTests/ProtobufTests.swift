@@ -12,7 +12,7 @@ private struct Conversation: CustomTestStringConvertible {
     }
 }
 
-@Suite("martlet.v1.protobuf", .timeLimit(.minutes(10)))
+@Suite("martlet.v1.protobuf", .patience)
 struct ProtobufTests {
     private static let conversations: [Conversation] = [
         .init("welcome") { try await ConversationTests().welcome() },

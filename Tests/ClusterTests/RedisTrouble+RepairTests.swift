@@ -4,7 +4,7 @@ import Testing
 extension RedisTroubleTests {
     @Test(
         "G4: a second join that Redis cannot take harms nobody who is in: paused, and full",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func joinAgainInTrouble() async throws {
         try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
@@ -35,7 +35,7 @@ extension RedisTroubleTests {
         }
     }
 
-    @Test("G4: a status that Redis could not take is written when it can again", .timeLimit(.minutes(10)))
+    @Test("G4: a status that Redis could not take is written when it can again", .patience)
     func statusInTrouble() async throws {
         try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
             let room = newRoom("status")
@@ -54,7 +54,7 @@ extension RedisTroubleTests {
 
     @Test(
         "G1 G2 G3: private messages while the subscriptions are cut: each acknowledged, all delivered once and in order",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func directsThroughCuts() async throws {
         try await Machine.with(
@@ -97,7 +97,7 @@ extension RedisTroubleTests {
 
     @Test(
         "G2: Redis forgets a tail: the epoch turns, everybody is told, and what is said then reaches all",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func forgottenTail() async throws {
         try await Machine.with(Cluster.Options(nodes: 2, isDurable: true)) { cluster in

@@ -6,7 +6,7 @@ import Testing
 struct RedisTroubleTests {
     @Test(
         "G4 G5: Redis paused for 30 s: nobody leaves, each publish is answered within 5 s, readiness says so",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func paused() async throws {
         try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
@@ -70,7 +70,7 @@ struct RedisTroubleTests {
 
     @Test(
         "G4 G5: Redis full for 60 s: no node is fenced, nobody leaves, the sender gets a retryable error",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func outOfMemory() async throws {
         try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
@@ -123,7 +123,7 @@ struct RedisTroubleTests {
 
     @Test(
         "G2 G4 G5: redis-server killed and started again: the cluster heals by itself, no client is disconnected",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func restarted() async throws {
         try await Machine.with(Cluster.Options(nodes: 3, isDurable: true)) { cluster in
@@ -179,7 +179,7 @@ struct RedisTroubleTests {
 
     @Test(
         "G2: Redis comes back without its data: clients are told of the gap, and the cluster goes on",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func forgotten() async throws {
         try await Machine.with(Cluster.Options(nodes: 2)) { cluster in

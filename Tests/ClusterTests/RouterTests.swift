@@ -7,7 +7,7 @@ import Testing
 struct RouterTests {
     @Test(
         "1,000 keys: one node each on both routers, spread within 20 %, and only a removed node's keys move",
-        .timeLimit(.minutes(10))
+        .patience
     )
     func sticky() async throws {
         try await Machine.with(Cluster.Options(nodes: 5, routers: 2), weight: 4) { cluster in
@@ -39,7 +39,7 @@ struct RouterTests {
         }
     }
 
-    @Test("no node: 503 with Retry-After and a numbered error; a node that comes serves", .timeLimit(.minutes(10)))
+    @Test("no node: 503 with Retry-After and a numbered error; a node that comes serves", .patience)
     func noNode() async throws {
         try await Machine.with(Cluster.Options(nodes: 1, routers: 1)) { cluster in
             let router = cluster.routers[0]

@@ -162,7 +162,7 @@ class Bench:
 
     def target(self, name, value, limit, unit=""):
         """A value that is to be at most the limit."""
-        verdict = "met" if value <= limit else f"missed by {100 * (value / limit - 1):.0f} %"
+        verdict = "met" if value <= limit else f"missed by {100 * (value / limit - 1):.1f} %"
         self.targets[name] = (f"≤ {limit:.3g}{unit}", f"{value:.3g}{unit}", verdict)
         print(f"  target {name}: {value:.3g}{unit} of {limit:.3g}{unit}: {verdict}", flush=True)
 

@@ -200,7 +200,7 @@ struct RoomPublishTests {
         }
     }
 
-    @Test("each publish trims some of what has passed the history age")
+    @Test("of what has passed the history age some goes at each look, and nobody looks before the oldest has")
     func trimByAge() async throws {
         try await ClusterFixture.run { cluster in
             let (meta, log) = try (cluster.keys.roomMeta(room()), cluster.keys.roomLog(room()))
@@ -217,6 +217,11 @@ struct RoomPublishTests {
                 #expect(try await cluster.seqs().filter { $0 <= 150 }.count == left, "a hundred at a time")
             }
             #expect(try await cluster.seqs() == [151, 152])
+            // The oldest that it knows of now is message 151: it does not look, and this one stays.
+            try await cluster.command("XADD", log, "153-0", "h", "1000 1", "b", "tagg - 0 12 bob\n" + #""text":"old""#)
+            try await cluster.command("HSET", meta, "seq", "153", "ts", "1000")
+            _ = try await cluster.publish(publication("152"), limits: HistoryLimits(maxAge: 60_000))
+            #expect(try await cluster.seqs() == [151, 152, 153, 154])
         }
     }
 

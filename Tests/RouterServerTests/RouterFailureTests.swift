@@ -11,7 +11,7 @@ private let upgrade =
 private let answer = "HTTP/1.1 204 No Content\r\n\r\n"
 private let accepted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
-@Suite("Nodes that fail", .timeLimit(.minutes(10)))
+@Suite("Nodes that fail", .timeLimit(.minutes(5)))
 struct RouterFailureTests {
     /// Nodes in the order that the key `k` has them.
     private func ordered(_ names: [String]) async throws -> [FakeNode] {

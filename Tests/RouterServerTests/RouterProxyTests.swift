@@ -9,7 +9,7 @@ private func answerName(_ name: String) -> @Sendable (String) -> String {
     { _ in "HTTP/1.1 200 OK\r\nContent-Length: \(name.utf8.count)\r\n\r\n\(name)" }
 }
 
-@Suite("Proxying HTTP", .timeLimit(.minutes(10)))
+@Suite("Proxying HTTP", .timeLimit(.minutes(5)))
 struct RouterProxyTests {
     private func get(_ port: Int, _ target: String, _ fields: [String] = []) async throws -> (
         head: String, body: String

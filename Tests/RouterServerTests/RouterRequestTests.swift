@@ -16,7 +16,7 @@ struct NoLog: LogHandler {
     func log(event: LogEvent) {}
 }
 
-@Suite("Requests that a router answers itself", .timeLimit(.minutes(10)))
+@Suite("Requests that a router answers itself", .timeLimit(.minutes(5)))
 struct RouterRequestTests {
     private func answer(_ port: Int, _ bytes: [UInt8]) async throws -> String {
         let wire = try await Wire.connect(port: port)

@@ -14,7 +14,7 @@ private func upgrade(_ query: String = "?key=k") -> String {
         + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 }
 
-@Suite("Tunnels", .timeLimit(.minutes(10)))
+@Suite("Tunnels", .timeLimit(.minutes(5)))
 struct RouterTunnelTests {
     private func withTunnel(
         query: String = "?key=k",

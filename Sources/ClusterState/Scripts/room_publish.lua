@@ -6,8 +6,8 @@
 -- ARGV  1 epoch should the room be new  2 history messages (0: no log)
 --       3 "AGE KEEP": history age (ms), how long meta outlives the log (ms)
 --       4 the messages, as RecordBatch writes them  5 " ROOM" of a private room, else ''
---       6 how many channels  7... the channels  then "FINGERPRINT TAG\n" of all messages, each fingerprint and each tag (four
---       characters) one of its own  then the dedupe key of each, no two the same
+--       6 how many channels  7... the channels  then "FINGERPRINT TAG\n" of all messages, no fingerprint twice, tags of
+--       four characters  then the dedupe key of each, no two the same
 -- RETURNS {epoch, ts, seq of the first: all were stored}
 --         or {epoch, ts, {one a message: seq (stored) | "SEQ TS TAG" (a duplicate of it) | 0 (the id had another payload)}}
 -- ATOMICITY  the batch is numbered, stored and relayed in its order, without another message in between. A duplicate is
