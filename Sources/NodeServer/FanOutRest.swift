@@ -2,8 +2,8 @@
 ///
 /// A large room in which much is said would otherwise keep its loop sending all the time, each message to each member by
 /// itself, and leave nothing of the machine to those who read. Resting, it sends the fewer ticks the longer they take,
-/// with more messages in each, which cost one `send` a member together. Where ticks are short or rare nothing waits, and
-/// what outgrows the bound of a tick does not.
+/// with more messages in each, which cost one `send` a member together. Where ticks are short or have one message nothing
+/// waits, and what outgrows the bound of a tick does not.
 ///
 /// Times are nanoseconds of a clock that does not go back.
 struct FanOutRest {

@@ -45,6 +45,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
     private var sending: TickBuffer?
     private var sendingStart = 0
     private var unsent = 0
+    /// The last tick had one frame.
+    private var wasAlone = false
 
     /// - Parameters:
     ///   - chunk: members that are sent to without a pause, so that the loop is never held for long.
@@ -108,6 +110,7 @@ final class ShardRoom<Receiver: FrameReceiver> {
         sendingStart = tickStart
         tickStart += next.bytes.count
         unsent = members.count
+        wasAlone = next.frames == 1
         sending = next
         tick = nil
         sendChunk()
@@ -125,7 +128,7 @@ final class ShardRoom<Receiver: FrameReceiver> {
 
     /// When the last call of ``flush()`` or ``sendChunk()`` began and ended.
     func noteSent(from start: UInt64, to end: UInt64) {
-        guard members.count >= FanOutRest.fewestMembers else { return }
+        guard members.count >= FanOutRest.fewestMembers, !wasAlone else { return }
         rest.sent(from: start, to: end, isWhole: !isSending)
     }
 

@@ -45,6 +45,7 @@ struct DirtyRoomsTests {
         var dirty = DirtyRooms<Receiver>()
         for room in [large, small] {
             room.say("1")
+            room.say("1")
             dirty.insert(room)
             dirty.insert(room)
         }
@@ -61,12 +62,17 @@ struct DirtyRoomsTests {
         #expect(dirty.takeDue(now: 16 * ms - 1).isEmpty)
         #expect(dirty.takeDue(now: 16 * ms).map(\.handle) == [large.handle])
         #expect(dirty.isEmpty)
+        // One message in a tick: there is nothing to gather.
+        large.flush()
+        large.noteSent(from: 16 * ms, to: 20 * ms)
+        #expect(large.rest.until == 16 * ms)
     }
 
     @Test("a room whose tick is on its way comes back behind that one, and rests for all of its parts")
     func underWay() throws {
         let room = try room(1, members: 120, chunk: 100)
         var dirty = DirtyRooms<Receiver>()
+        room.say("1")
         room.say("1")
         room.flush()
         room.noteSent(from: 0, to: 1 * ms)
