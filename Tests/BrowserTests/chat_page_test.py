@@ -100,6 +100,9 @@ class ChatPage(unittest.TestCase):
 
     def check_lines(self, expected):
         """Both windows show the same lines in the same order, without a hole and without a repeat."""
+        for window in (self.one, self.two):
+            # Who said a line has it when its ack is there, which may be later than the line is with the other.
+            window.wait("all lines are there", f"{LINES}.length >= arguments[0]", 10, len(expected))
         one, two = self.one.script(f"return {LINES}"), self.two.script(f"return {LINES}")
         self.assertEqual(one, two)
         seqs = [seq for seq, _ in one]
