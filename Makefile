@@ -10,7 +10,7 @@ MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
 PACKAGES := libhiredis-dev libssl-dev zlib1g-dev pkg-config
-# What the browser and conformance tests need besides.
+# What the tests need besides; openssl makes the certificates for TLS.
 TEST_PACKAGES := python3 python3-venv openssl
 BROWSER_PACKAGES := chromium chromium-driver
 

@@ -168,8 +168,9 @@ struct Crowd: Driver {
         if let sender = rooms[room].senders[stamp.publisher] {
             return message.isFrom(sender, &hint) ? stamp : nil
         }
-        rooms[room].senders[stamp.publisher] = message.from
-        return message.from == nil ? nil : stamp
+        let sender = message.from
+        rooms[room].senders[stamp.publisher] = sender
+        return sender == nil ? nil : stamp
     }
 
     private mutating func acknowledged(_ message: Scan, on slot: Int, at now: UInt64) {

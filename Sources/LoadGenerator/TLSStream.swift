@@ -95,8 +95,8 @@ final class TLSStream {
         let result = SSL_read(ssl, buffer.baseAddress, Int32(clamping: buffer.count))
         if result > 0 { return .bytes(Int(result)) }
         if isWaiting(result) { return .nothing }
-        // Most servers end TCP without a word of TLS.
-        let isCut = ERR_peek_error() == 0 && errno == 0 || Self.reason == SSL_R_UNEXPECTED_EOF_WHILE_READING
+        // Many servers end TCP without a word of TLS.
+        let isCut = Int32(ERR_peek_error() & 0x7FFFFF) == SSL_R_UNEXPECTED_EOF_WHILE_READING
         if SSL_get_error(ssl, result) == SSL_ERROR_ZERO_RETURN || isCut { return .ended }
         throw .tls("the TLS connection broke")
     }
@@ -117,16 +117,12 @@ final class TLSStream {
         let error = SSL_get_error(ssl, result)
         return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE
     }
-
-    private static var reason: Int32 { Int32(ERR_peek_error() & 0x7FFFFF) }
 }
 
 extension LoadError {
     /// With what OpenSSL says of its last failure, or the system.
     fileprivate static func tls(_ what: String) -> LoadError {
-        guard let reason = ERR_reason_error_string(ERR_peek_last_error()) else {
-            return errno == 0 ? LoadError("\(what): the server closed the connection") : .system(what)
-        }
+        guard let reason = ERR_reason_error_string(ERR_peek_last_error()) else { return .system(what) }
         return LoadError("\(what): \(String(cString: reason))")
     }
 }
