@@ -238,8 +238,7 @@ private struct Churners: Driver {
         let before = phase
         phase = control.phase.load(ordering: .sequentiallyConsistent)
         if phase != before {
-            if phase == .drain { schedule.endsAt = control.endedAt.load(ordering: .relaxed) }
-            schedule.beganAt = control.beganAt.load(ordering: .relaxed)
+            schedule.follow(phase, of: control)
             for slot in clients.indices { move(slot, &wire) }
         }
         if phase == .drain { settle() }

@@ -138,6 +138,12 @@ struct Schedule {
         self.rate = rate
     }
 
+    /// Keeps to the phase that the run has entered.
+    mutating func follow(_ phase: Control.Phase, of control: Control) {
+        beganAt = control.beganAt.load(ordering: .relaxed)
+        if phase == .drain { endsAt = control.endedAt.load(ordering: .relaxed) }
+    }
+
     /// When this taker's action is due, counted from 0; nil when that has not come yet.
     func due(_ action: Int, of taker: Int, at now: UInt64) -> UInt64? {
         // Without a rate what was not sent in time is not due any more.

@@ -250,8 +250,7 @@ struct Crowd: Driver {
         phase = control.phase.load(ordering: .sequentiallyConsistent)
         guard phase != .ramp else { return nil }
         if before != phase {
-            schedule.beganAt = control.beganAt.load(ordering: .relaxed)
-            if phase == .drain { schedule.endsAt = control.endedAt.load(ordering: .relaxed) }
+            schedule.follow(phase, of: control)
             held = Array(publishers.indices)
         }
         let next = publish(&wire)

@@ -95,8 +95,8 @@ private struct Handshaker: Driver {
         open.turn(control)
         let before = phase
         phase = control.phase.load(ordering: .sequentiallyConsistent)
+        if phase != before { schedule.follow(phase, of: control) }
         if phase == .drain && before != .drain {
-            schedule.endsAt = control.endedAt.load(ordering: .relaxed)
             for slot in isBusy.indices where !isBusy[slot] {
                 start(slot, &wire)
                 if !isBusy[slot] { control.becameReady() }
@@ -105,7 +105,6 @@ private struct Handshaker: Driver {
         guard phase == .load else { return nil }
         var ready: [Int] = []
         if before != .load {
-            schedule.beganAt = control.beganAt.load(ordering: .relaxed)
             ready = Array(isBusy.indices)
         }
         let next = schedule.turn(at: nanoseconds()) { ready.append($0) }
