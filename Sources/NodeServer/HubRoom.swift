@@ -176,31 +176,36 @@ struct HubUser {
         init(_ value: Seldom) { self.value = value }
     }
 
-    private mutating func change(_ change: (inout Seldom) -> Void) {
-        var value = seldom?.value ?? Seldom()
-        change(&value)
-        seldom = value.isVoid ? nil : Box(value)
+    private subscript<Value>(_ path: WritableKeyPath<Seldom, Value>) -> Value {
+        get { (seldom?.value ?? Seldom())[keyPath: path] }
+        _modify {
+            // Taken out meanwhile, so that what it owns is not copied when it changes.
+            var value = seldom?.value ?? Seldom()
+            seldom = nil
+            defer { seldom = value.isVoid ? nil : Box(value) }
+            yield &value[keyPath: path]
+        }
     }
 
     /// Those that wait for their client to come back.
     var detached: Set<SessionID> {
-        get { seldom?.value.detached ?? [] }
-        set { change { $0.detached = newValue } }
+        get { self[\.detached] }
+        _modify { yield &self[\.detached] }
     }
     /// The private rooms of which something was heard since the user came.
     var directs: [RoomName: DirectStream] {
-        get { seldom?.value.directs ?? [:] }
-        set { change { $0.directs = newValue } }
+        get { self[\.directs] }
+        _modify { yield &self[\.directs] }
     }
     /// Rooms in which missed private messages are looked for.
     var catchUps: Set<RoomName> {
-        get { seldom?.value.catchUps ?? [] }
-        set { change { $0.catchUps = newValue } }
+        get { self[\.catchUps] }
+        _modify { yield &self[\.catchUps] }
     }
     /// From then on private messages may have been missed, and have not been looked for yet.
     var missedSince: NIODeadline? {
-        get { seldom?.value.missedSince }
-        set { change { $0.missedSince = newValue } }
+        get { self[\.missedSince] }
+        _modify { yield &self[\.missedSince] }
     }
 }
 
