@@ -14,6 +14,7 @@ let strict: [SwiftSetting] = [
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let swiftProtobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
@@ -28,6 +29,7 @@ let package = Package(
     // Minor versions are taken up by hand (docs/dependencies.md says what to look at).
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", .upToNextMinor(from: "2.101.0")),
+        .package(url: "https://github.com/apple/swift-nio-ssl", .upToNextMinor(from: "2.37.0")),
         .package(url: "https://github.com/apple/swift-log", .upToNextMinor(from: "1.16.0")),
         .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.0")),
         // Without its traits, all of which are about Foundation.
@@ -76,7 +78,7 @@ let package = Package(
         ),
         .target(
             name: "WebSocketTransport",
-            dependencies: ["COpenSSL", "CZlib", nioCore, nioPosix, nioHTTP1],
+            dependencies: ["COpenSSL", "CZlib", nioCore, nioPosix, nioHTTP1, nioSSL],
             swiftSettings: strict
         ),
         .target(
@@ -88,10 +90,10 @@ let package = Package(
         .target(name: "ChatCore", dependencies: ["WireProtocol"], swiftSettings: strict),
         .target(
             name: "RedisClient",
-            dependencies: ["HiredisShim", logging, nioCore, nioPosix],
+            dependencies: ["HiredisShim", logging, nioCore, nioPosix, nioSSL],
             swiftSettings: strict
         ),
-        .target(name: "TokenAuth", dependencies: ["COpenSSL", "WireProtocol"], swiftSettings: strict),
+        .target(name: "TokenAuth", dependencies: ["ChatCore", "COpenSSL", "WireProtocol"], swiftSettings: strict),
         // martlet.pb.swift is what `make protobuf` makes of martlet.proto.
         .target(name: "ProtobufCodec", dependencies: ["WireProtocol", swiftProtobuf], swiftSettings: strict),
         .target(name: "WireProtocol", swiftSettings: strict),
@@ -147,7 +149,7 @@ let package = Package(
         ),
         .testTarget(
             name: "TokenAuthTests",
-            dependencies: ["TokenAuth", "WireProtocol"],
+            dependencies: ["ChatCore", "TokenAuth", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(

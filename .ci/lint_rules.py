@@ -25,7 +25,7 @@ ALLOWED = {
     "ClusterState": "RedisClient ChatCore WireProtocol NIOCore",
     "ChatCore": "WireProtocol",
     "RedisClient": f"HiredisShim Logging {NIO}",
-    "TokenAuth": "COpenSSL WireProtocol",
+    "TokenAuth": "ChatCore COpenSSL WireProtocol",
     "ProtobufCodec": "WireProtocol SwiftProtobuf",
     "WireProtocol": "",
     "Affinity": "",

@@ -1,4 +1,5 @@
 import COpenSSL
+package import ChatCore
 import WireProtocol
 
 /// What a verified token says.
@@ -7,6 +8,10 @@ package struct TokenClaims: Sendable, Equatable {
     /// Seconds since 1970; nil: it does not expire.
     package let expiresAt: Int64?
     package let issuedAt: Int64?
+    /// The token's own name (`jti`), by which it can be revoked.
+    package var id: String?
+    /// Nil: the token says nothing of rooms, and namespaces decide alone.
+    package var capabilities: Capabilities?
 }
 
 /// Checks JSON Web Tokens in JWS compact form (RFC 7515, RFC 7519) that are signed with HS256.
