@@ -210,7 +210,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["martlet", "ClusterState", "MartletClient", "RouterServer", "WireProtocol"],
+            dependencies: ["martlet", "ClusterState", "MartletClient", "WebSocketTransport", "WireProtocol"],
             swiftSettings: strict
         ),
         .testTarget(

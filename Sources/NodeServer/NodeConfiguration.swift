@@ -1,6 +1,7 @@
 package import ClusterState
 package import NIOCore
 package import TokenAuth
+package import WebSocketTransport
 
 /// Everything that a node is told from outside.
 package struct NodeConfiguration: Sendable {
@@ -28,6 +29,8 @@ package struct NodeConfiguration: Sendable {
     package var history = HistoryRules()
     /// A publish is acknowledged when so many replicas have it.
     package var ackReplicas = 0
+    /// Those whose `X-Forwarded-For` is believed.
+    package var trustedProxies = TrustedProxies.loopback
     /// Agree on permessage-deflate with clients that offer it.
     package var compression = false
 

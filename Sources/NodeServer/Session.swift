@@ -131,7 +131,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
             "connect",
             metadata: [
                 "session": "\(id)", "user": "\(claimedUser?.string ?? "")", "node": "\(shard.configuration.name)",
-                "rooms": "0", "address": "\(connection?.remoteAddress ?? "")", "request_id": "\(requestID)",
+                "rooms": "0", "address": "\(connection?.clientAddress.description ?? "")", "request_id": "\(requestID)",
             ])
         guard let claim = seldom?.claim, let user = claim.user, !claim.resumes else { return }
         do throws(WireError) {

@@ -1,3 +1,5 @@
+package import WebSocketTransport
+
 /// What a request is kept to one node by.
 package struct AffinityKey: Equatable, Sendable {
     /// In order of precedence; the raw value is what the access log says.

@@ -1,4 +1,5 @@
 package import NIOCore
+import WebSocketTransport
 
 /// Why a message of a peer cannot be passed on.
 package enum HTTPFault: Error, Equatable {
@@ -54,15 +55,6 @@ extension [HTTPField] {
         filter { $0.key == key }.flatMap { field in
             field.text.split(separator: ",").map { $0.trimmedBlanks.lowercased() }.filter { !$0.isEmpty }
         }
-    }
-}
-
-extension Substring {
-    var trimmedBlanks: Substring {
-        var rest = self.utf8
-        while let first = rest.first, first == 0x20 || first == 0x09 { rest.removeFirst() }
-        while let last = rest.last, last == 0x20 || last == 0x09 { rest.removeLast() }
-        return Substring(rest)
     }
 }
 

@@ -1,4 +1,5 @@
 package import NIOCore
+package import WebSocketTransport
 
 /// A client's request, checked, with all that decides where and how it goes on.
 package struct ProxiedRequest: Sendable {

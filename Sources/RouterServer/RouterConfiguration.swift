@@ -1,5 +1,6 @@
 package import NIOCore
 import TokenAuth
+package import WebSocketTransport
 
 package struct RouterConfiguration: Sendable {
     package var host: String

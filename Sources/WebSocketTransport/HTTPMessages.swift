@@ -12,8 +12,8 @@ package struct HTTPRequest: Sendable {
     package let queryItems: [(name: String, value: String)]
     package let headers: HTTPHeaders
     package let body: ByteBuffer
-    /// The peer's IP address, without the port.
-    package let remoteAddress: String?
+    /// The peer, or whom a trusted proxy names as its client.
+    package let clientAddress: IPAddress
     /// `X-Request-Id` of the request where it is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`, otherwise 16 random hex digits.
     package let requestID: String
 
@@ -32,13 +32,13 @@ package struct HTTPRequest: Sendable {
         uri: String,
         headers: HTTPHeaders = HTTPHeaders(),
         body: ByteBuffer = ByteBuffer(),
-        remoteAddress: String? = nil
+        clientAddress: IPAddress = .unspecified
     ) {
         self.method = method
         self.uri = uri
         self.headers = headers
         self.body = body
-        self.remoteAddress = remoteAddress
+        self.clientAddress = clientAddress
         let target = RequestTarget(uri)
         self.path = target?.path ?? "/"
         self.queryItems = target?.queryItems ?? []

@@ -59,19 +59,22 @@ package struct HTTPServer: Sendable {
 
     /// Listens on `host` (a name, an IPv4 or IPv6 address) and `port` (0: any that is free). Fails with `HTTPServerError`.
     /// `webSocketPath` is the path where a request without `Upgrade` is told 426; handshakes on any path reach
-    /// `onUpgrade`, which refuses those that it does not know.
+    /// `onUpgrade`, which refuses those that it does not know. `trustedProxies` are those whose `X-Forwarded-For` says who
+    /// the client is.
     package static func start(
         host: String,
         port: Int,
         group: any EventLoopGroup,
         limits: WebSocketLimits = WebSocketLimits(),
         webSocketPath: String = "/ws",
+        trustedProxies: TrustedProxies = TrustedProxies([]),
         onRequest: @escaping RequestHandler,
         onUpgrade: @escaping UpgradeHandler
     ) -> EventLoopFuture<HTTPServer> {
         let settings = ServerSettings(
             limits: SharedLimits(limits),
             webSocketPath: webSocketPath,
+            trustedProxies: trustedProxies,
             onRequest: onRequest,
             onUpgrade: onUpgrade
         )

@@ -122,7 +122,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             uri: head.uri,
             headers: head.headers,
             body: body,
-            remoteAddress: context.channel.remoteAddress?.peerName
+            clientAddress: client(of: head, context)
         )
         let asksForUpgrade = WebSocketHandshake.asksForUpgrade(head.headers)
         guard asksForUpgrade || target.path == server.settings.webSocketPath else {
@@ -146,8 +146,16 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
                 limits.allowsCompression ? DeflateAgreement(offers: head.headers["sec-websocket-extensions"]) : nil
             let bytes = WebSocketHandshake.acceptance(
                 accept: accept, subprotocol: subprotocol, deflate: deflate, extraHeaders: extraHeaders)
-            upgrade(bytes, subprotocol, deflate, delegate, context)
+            upgrade(bytes, subprotocol, deflate, request.clientAddress, delegate, context)
         }
+    }
+
+    private func client(of head: HTTPRequestHead, _ context: ChannelHandlerContext) -> IPAddress {
+        guard let peer = context.channel.remoteAddress?.ipAddress.flatMap({ IPAddress($0) }) else {
+            return .unspecified
+        }
+        let chain = head.headers["x-forwarded-for"].flatMap { $0.split(separator: ",") }
+        return server.settings.trustedProxies.client(of: peer, chain: chain)
     }
 
     private func answer(
@@ -229,6 +237,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         _ acceptance: ByteBuffer,
         _ subprotocol: String?,
         _ deflate: DeflateAgreement?,
+        _ client: IPAddress,
         _ delegate: (WebSocketConnection) -> any WebSocketDelegate,
         _ context: ChannelHandlerContext
     ) {
@@ -238,7 +247,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             limits: server.settings.limits,
             server: server,
             subprotocol: subprotocol,
-            deflate: deflate
+            deflate: deflate,
+            clientAddress: client
         )
         let pipeline = context.pipeline.syncOperations
         guard (try? pipeline.addHandler(connection, position: .after(self))) != nil else {

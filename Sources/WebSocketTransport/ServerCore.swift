@@ -7,6 +7,7 @@ import Synchronization
 struct ServerSettings: Sendable {
     let limits: SharedLimits
     let webSocketPath: String
+    let trustedProxies: TrustedProxies
     let onRequest: HTTPServer.RequestHandler
     let onUpgrade: HTTPServer.UpgradeHandler
 }
@@ -51,15 +52,6 @@ final class ServerCore: Sendable {
             }
             return EventLoopFuture.andAllComplete(ends, on: group.any())
         }
-    }
-}
-
-extension SocketAddress {
-    /// The IP address without the port; an IPv4 peer of an IPv6 socket (`::ffff:192.0.2.1`) in its own form.
-    var peerName: String? {
-        guard let text = ipAddress else { return nil }
-        guard text.hasPrefix("::ffff:"), text.contains(".") else { return text }
-        return String(text.dropFirst(7))
     }
 }
 

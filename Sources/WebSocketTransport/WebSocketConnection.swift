@@ -39,8 +39,8 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     /// Held until it was told `webSocketClosed`; nil after that.
     package var delegate: (any WebSocketDelegate)?
     package var eventLoop: any EventLoop { loop.eventLoop }
-    /// The peer's IP address, without the port.
-    package var remoteAddress: String? { context?.channel.remoteAddress?.peerName }
+    /// Server: as the handshake's `HTTPRequest` has it. Client: `unspecified`.
+    package let clientAddress: IPAddress
     /// What the handshake agreed on.
     package let subprotocol: String?
     /// Of the bytes that the peer keeps of a compressed message, the logarithm to base 2; 0: there is no compression.
@@ -79,13 +79,15 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         limits: SharedLimits,
         server: ServerLoop?,
         subprotocol: String?,
-        deflate: DeflateAgreement? = nil
+        deflate: DeflateAgreement? = nil,
+        clientAddress: IPAddress = .unspecified
     ) {
         self.role = role
         self.loop = loop
         self.limits = limits
         self.server = server
         self.subprotocol = subprotocol
+        self.clientAddress = clientAddress
         self.windowBits = deflate?.serverWindowBits ?? 0
     }
 

@@ -102,6 +102,7 @@ extension NodeConfiguration {
         limits.roomsPerSession = settings.limitRoomsPerSession
         limits.outboundBytes = settings.limitOutboundBytes
         limits.upgradesPerSecond = settings.limitUpgradesPerSecond
+        if let blocks = settings.trustedProxies { trustedProxies = TrustedProxies(blocks) }
         heartbeat = settings.heartbeat
         heartbeatTimeout = settings.heartbeatTimeout
         lease = settings.lease

@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import RedisClient
 import RouterServer
+import WebSocketTransport
 
 /// `martlet router`: what clients connect to; any number of them give the same answers.
 struct RouterCommand: AsyncParsableCommand {
@@ -37,7 +38,7 @@ struct RouterCommand: AsyncParsableCommand {
             host: settings.host,
             port: port,
             affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
-            trustedProxies: TrustedProxies(settings.trustedProxies)
+            trustedProxies: TrustedProxies(settings.trustedProxies ?? [])
         )
         configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
         Descriptors.raiseLimit()

@@ -1,7 +1,7 @@
 import Glibc
 import Logging
 import NIOCore
-import RouterServer
+import WebSocketTransport
 
 /// What a process is told from outside: the defaults below, then the environment, then flags.
 ///
@@ -38,7 +38,7 @@ struct Settings: Sendable, Equatable {
     var historyNamespaces: [HistoryNamespace] = []
     var ackReplicas = 0
     var compression = Switch.off
-    var trustedProxies: [AddressBlock] = []
+    var trustedProxies: [AddressBlock]?
     var logLevel = Logger.Level.info
 }
 
@@ -147,11 +147,11 @@ extension Settings {
                 + " thirds of the bytes of a text of 1 KB, and costs 10 µs of CPU a message, however many get it."),
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
-            readers: [.router, .dev],
+            readers: .servers,
             doc:
-                "Proxies in front of the router whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1; their networks"
-                + " may also read /_router/nodes.",
-            defaultText: nil, unset: "none",
+                "Whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1: at a router the proxies in front of it, whose"
+                + " networks may also read /_router/nodes; at a node the routers, and the proxies in front of them.",
+            defaultText: nil, unset: "none at a router, at a node this machine (127.0.0.0/8,::1)",
             apply: { settings, text in
                 let parts = text.split(separator: ",")
                 let blocks = parts.compactMap { AddressBlock(SettingSyntax.trim($0)) }

@@ -1,8 +1,8 @@
 import ClusterState
 import Logging
 import NIOCore
-import RouterServer
 import Testing
+import WebSocketTransport
 import WireProtocol
 
 @testable import martlet

@@ -2,6 +2,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Synchronization
+import WebSocketTransport
 
 @testable import RouterServer
 

@@ -3,6 +3,7 @@ import NIOCore
 import NIOEmbedded
 import Synchronization
 import Testing
+import WebSocketTransport
 
 @testable import RouterServer
 

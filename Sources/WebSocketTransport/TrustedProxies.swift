@@ -1,37 +1,3 @@
-import Glibc
-
-/// An IP address; one that is IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2) is the IPv4 one.
-package struct IPAddress: Hashable, Sendable, CustomStringConvertible {
-    /// Four or sixteen, in network order.
-    package let bytes: [UInt8]
-
-    /// Takes what `inet_pton` takes, with an IPv6 zone cut off.
-    package init?(_ text: some StringProtocol) {
-        let bare = String(text.prefix { $0 != "%" })
-        var four = in_addr()
-        if inet_pton(AF_INET, bare, &four) == 1 {
-            bytes = withUnsafeBytes(of: &four) { Array($0) }
-            return
-        }
-        var six = in6_addr()
-        guard inet_pton(AF_INET6, bare, &six) == 1 else { return nil }
-        let all = withUnsafeBytes(of: &six) { Array($0) }
-        bytes = all.starts(with: Array(repeating: 0, count: 10) + [0xFF, 0xFF]) ? Array(all[12...]) : all
-    }
-
-    /// 127.0.0.0/8 or ::1.
-    package var isLoopback: Bool {
-        bytes.count == 4 ? bytes[0] == 127 : bytes.dropLast().allSatisfy { $0 == 0 } && bytes.last == 1
-    }
-
-    package var description: String {
-        var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
-        let family = bytes.count == 4 ? AF_INET : AF_INET6
-        guard inet_ntop(family, bytes, &text, socklen_t(text.count)) != nil else { return "" }
-        return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    }
-}
-
 /// A range of addresses in CIDR notation (RFC 4632, RFC 4291 section 2.3): `10.0.0.0/8`, `fd00::/8`, or one address.
 /// Bits behind the prefix do not count, so `10.1.2.3/8` is `10.0.0.0/8`.
 package struct AddressBlock: Hashable, Sendable {
@@ -65,11 +31,14 @@ package struct AddressBlock: Hashable, Sendable {
     }
 }
 
-/// The proxies in front of the router whose word on a client is taken.
+/// The proxies in front of a server whose word on a client is taken.
 package struct TrustedProxies: Sendable {
     private let blocks: [AddressBlock]
 
     package init(_ blocks: [AddressBlock]) { self.blocks = blocks }
+
+    /// This machine: 127.0.0.0/8 and ::1.
+    package static let loopback = TrustedProxies(["127.0.0.0/8", "::1"].compactMap { AddressBlock($0) })
 
     package func contains(_ address: IPAddress) -> Bool { blocks.contains { $0.contains(address) } }
 
@@ -84,5 +53,15 @@ package struct TrustedProxies: Sendable {
             client = before
         }
         return client
+    }
+}
+
+extension Substring {
+    /// Without spaces and tabs at both ends.
+    package var trimmedBlanks: Substring {
+        var rest = self.utf8
+        while let first = rest.first, first == 0x20 || first == 0x09 { rest.removeFirst() }
+        while let last = rest.last, last == 0x20 || last == 0x09 { rest.removeLast() }
+        return Substring(rest)
     }
 }

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import RouterServer
+@testable import WebSocketTransport
 
 @Suite("Trusted proxies")
 struct AddressBlockTests {
