@@ -1,3 +1,4 @@
+package import ChatCore
 package import NIOCore
 package import WireProtocol
 
@@ -152,22 +153,9 @@ package struct HistoryLimits: Sendable, Hashable {
         self.maxAge = max(1, maxAge)
         self.afterlife = max(1, afterlife)
     }
-}
 
-/// How much of their past the rooms of a cluster keep.
-package struct HistoryRules: Sendable, Hashable {
-    package var standard: HistoryLimits
-    /// By ``RoomName/namespace``.
-    package var byNamespace: [String: HistoryLimits]
-
-    package init(standard: HistoryLimits = HistoryLimits(), byNamespace: [String: HistoryLimits] = [:]) {
-        self.standard = standard
-        self.byNamespace = byNamespace
-    }
-
-    package func limits(of room: RoomName) -> HistoryLimits {
-        guard !byNamespace.isEmpty, let namespace = room.namespace else { return standard }
-        return byNamespace[String(namespace)] ?? standard
+    package init(_ rules: NamespaceRules) {
+        self.init(maxMessages: rules.historyMessages, maxAge: rules.historyMilliseconds)
     }
 }
 

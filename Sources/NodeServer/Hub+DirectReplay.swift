@@ -123,7 +123,7 @@ extension Hub {
             replay.readThrough = number
             return goLive(replay)
         }
-        let limit = configuration.history.limits(of: replay.room).maxMessages
+        let limit = configuration.historyLimits(of: replay.room).maxMessages
         guard missed.first?.seq == position.seq + 1, replay.hasBegun || head.seq - position.seq <= limit
         else { return refuse(replay, from: position.seq + 1) }
         let texts = missed.map { message in

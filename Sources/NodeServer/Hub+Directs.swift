@@ -231,7 +231,7 @@ extension Hub {
                 return completion(.success(DirectPlace(position: position)))
             }
             let first = page.messages.first?.seq ?? seq ?? head.seq + 1
-            if page.more, head.seq - first < self.configuration.history.limits(of: room).maxMessages {
+            if page.more, head.seq - first < self.configuration.historyLimits(of: room).maxMessages {
                 return self.place(in: room, before: moment, back: first, completion)
             }
             let position = RoomPosition(epoch: head.epoch, seq: first - 1, tag: "")

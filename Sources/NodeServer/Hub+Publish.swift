@@ -207,7 +207,7 @@ extension Hub {
             let left = deadline > now ? Int64(deadline - now) : 0
             return store.publish(
                 to: room, channels: channels, batch.map(\.element.publication),
-                limits: configuration.history.limits(of: room), newEpoch: newEpoch,
+                limits: configuration.historyLimits(of: room), newEpoch: newEpoch,
                 timeout: .nanoseconds(min(max(left, 100_000_000), 2_000_000_000)))
         }
         if let replicaWait {

@@ -56,7 +56,7 @@ extension Hub {
             }
             return refuse(recovery, room, isSameStory: false)
         }
-        guard position.seq - since.seq <= configuration.history.limits(of: room.name).maxMessages else {
+        guard position.seq - since.seq <= configuration.historyLimits(of: room.name).maxMessages else {
             return refuse(recovery, room)
         }
         // The client's own last message is read too, when its tag is to prove that both mean the same story.

@@ -1,3 +1,4 @@
+import ChatCore
 import NIOHTTP1
 import Telemetry
 import TokenAuth
@@ -9,6 +10,8 @@ import WireProtocol
 enum Identity {
     struct Claim {
         let user: UserName?
+        /// Of the token; `nil` without one.
+        let grant: Grant?
         let client: String?
         /// The first frame will say which session goes on (`?resume=1`): none is opened before it.
         let resumes: Bool
@@ -24,23 +27,36 @@ enum Identity {
         case .none:
             let user = request.query("user")
             return Claim(
-                user: user == nil ? nil : try UserName(validating: user ?? ""), client: client, resumes: resumes)
+                user: user == nil ? nil : try UserName(validating: user ?? ""), grant: nil, client: client,
+                resumes: resumes)
         case .token(let verifier):
             guard let token = bearer(request.headers) ?? request.query("token") else {
-                return Claim(user: nil, client: client, resumes: resumes)
+                return Claim(user: nil, grant: nil, client: client, resumes: resumes)
             }
-            return Claim(user: try user(of: token, verifier), client: client, resumes: resumes)
+            let (user, grant) = try verify(token, verifier)
+            return Claim(user: user, grant: grant, client: client, resumes: resumes)
         }
     }
 
-    static func user(of token: String, _ verifier: TokenVerifier) throws(WireError) -> UserName {
+    /// Whose token it is, and what it gives.
+    static func verify(_ token: String, _ verifier: TokenVerifier) throws(WireError) -> (UserName, Grant) {
+        let now = WallClock.milliseconds()
         let claims: TokenClaims
         do throws(TokenError) {
-            claims = try verifier.verify(token, nowSeconds: WallClock.milliseconds() / 1000)
+            claims = try verifier.verify(token, nowSeconds: now / 1000)
         } catch {
             throw WireError(.authenticationFailed, "the token was not accepted: \(error)")
         }
-        return try UserName(validating: claims.subject)
+        let grant = Grant(
+            capabilities: claims.capabilities, tokenID: claims.id, issuedAt: claims.issuedAt.map(milliseconds),
+            expiresAt: claims.expiresAt.map(milliseconds), leeway: TokenVerifier.leeway * 1000, now: now)
+        return (try UserName(validating: claims.subject), grant)
+    }
+
+    /// No life is longer than what a number of milliseconds holds.
+    private static func milliseconds(_ seconds: Int64) -> Int64 {
+        let longest: Int64 = 1 << 50
+        return min(max(seconds, -longest), longest) * 1000
     }
 
     private static func bearer(_ headers: HTTPHeaders) -> String? {

@@ -1,7 +1,9 @@
-package import ClusterState
+package import ChatCore
+import ClusterState
 package import NIOCore
 package import TokenAuth
 package import WebSocketTransport
+import WireProtocol
 
 /// Everything that a node is told from outside.
 package struct NodeConfiguration: Sendable {
@@ -26,7 +28,8 @@ package struct NodeConfiguration: Sendable {
     /// How long a session without a connection may be resumed; nothing: it ends at once.
     package var resumeGrace: TimeAmount = .seconds(30)
     package var drainDeadline: TimeAmount = .seconds(30)
-    package var history = HistoryRules()
+    /// What holds for which rooms; those of a namespace that is not here there are none.
+    package var namespaces = Namespaces()
     /// A publish is acknowledged when so many replicas have it.
     package var ackReplicas = 0
     /// Those whose `X-Forwarded-For` is believed.
@@ -75,6 +78,11 @@ package struct NodeConfiguration: Sendable {
     /// A sweep waits so long for the memberships of adopted sessions to move.
     static let adoptionPatience: TimeAmount = .seconds(4)
     static let retryAfterMilliseconds: Int64 = 1000
+
+    /// - Returns: for a room of no namespace, which nobody may be in, that of the standard.
+    func historyLimits(of room: RoomName) -> HistoryLimits {
+        HistoryLimits(namespaces.rules(of: room) ?? namespaces.standard)
+    }
 
     var authenticationTimeout: TimeAmount {
         switch authentication {

@@ -203,6 +203,7 @@ extension Session {
 
     private func authenticate(_ auth: ClientMessage.Auth, _ requestID: String?) throws(WireError) {
         let user: UserName
+        var grant: Grant?
         switch shard.configuration.authentication {
         case .none:
             guard let named = auth.user ?? claimedUser else {
@@ -211,9 +212,9 @@ extension Session {
             user = named
         case .token(let verifier):
             if let token = auth.token {
-                user = try Identity.user(of: token, verifier)
+                (user, grant) = try Identity.verify(token, verifier)
             } else if let claimed = claimedUser {
-                user = claimed
+                (user, grant) = (claimed, claimedGrant)
             } else {
                 throw WireError(.authenticationFailed, "token is missing")
             }
@@ -221,10 +222,13 @@ extension Session {
                 throw WireError(.identityConflict, "the token is another user's")
             }
         }
-        try authenticate(as: user, auth, requestID)
+        try authenticate(as: user, grant, auth, requestID)
     }
 
-    func authenticate(as user: UserName, _ auth: ClientMessage.Auth, _ requestID: String?) throws(WireError) {
+    /// - Parameter grant: of the token by which this is known, if it is one that this session has not shown before.
+    func authenticate(
+        as user: UserName, _ grant: Grant?, _ auth: ClientMessage.Auth, _ requestID: String?
+    ) throws(WireError) {
         let joins = try state.distinct(auth.rooms)
         for case (let first, let second)? in (auth.directs?.rooms ?? [:]).keys.map(\.participants)
         where user != first && user != second {
@@ -232,6 +236,7 @@ extension Session {
         }
         switch state.authenticate(as: user, status: auth.status) {
         case .open(let user):
+            self.grant = grant
             if let client = auth.client { self.client = client }
             welcomeID = requestID
             keep(firstJoins: joins)

@@ -20,6 +20,8 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     private var givenClient: String?
     private let requestID: String
     var state: SessionState
+    /// What the user's token gives; `nil` without one.
+    var grant: Grant?
     var limits: SessionLimits?
     private var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
@@ -90,6 +92,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
 
     /// Who the upgrade request said it is, if it said so.
     var claimedUser: UserName? { seldom?.claim?.user ?? (isClaimed ? state.knownUser : nil) }
+    var claimedGrant: Grant? { seldom?.claim?.grant }
     var claimedClient: String? { seldom?.claim?.client }
 
     var held: HeldMessages {
@@ -135,7 +138,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
             ])
         guard let claim = seldom?.claim, let user = claim.user, !claim.resumes else { return }
         do throws(WireError) {
-            try authenticate(as: user, ClientMessage.Auth(), nil)
+            try authenticate(as: user, claim.grant, ClientMessage.Auth(), nil)
         } catch {
             refuse(error, id: nil)
         }

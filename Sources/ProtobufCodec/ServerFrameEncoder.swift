@@ -32,6 +32,7 @@ extension Martlet_V1_ServerFrame {
         case "error": error = .init(json)
         case "welcome": welcome = .init(json)
         case "reconnect": reconnect = .init(json)
+        case "token_expiring": tokenExpiring.expiresInMs = json.integer("expires_in_ms") ?? 0
         case "pong": pong.ts = json.integer("ts") ?? 0
         default: return nil
         }

@@ -308,6 +308,14 @@ package nonisolated struct Martlet_V1_ServerFrame: Sendable {
     set {frame = .pong(newValue)}
   }
 
+  package var tokenExpiring: Martlet_V1_TokenExpiring {
+    get {
+      if case .tokenExpiring(let v)? = frame {return v}
+      return Martlet_V1_TokenExpiring()
+    }
+    set {frame = .tokenExpiring(newValue)}
+  }
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package nonisolated enum OneOf_Frame: Equatable, Sendable {
@@ -323,6 +331,7 @@ package nonisolated struct Martlet_V1_ServerFrame: Sendable {
     case error(Martlet_V1_Error)
     case reconnect(Martlet_V1_Reconnect)
     case pong(Martlet_V1_Pong)
+    case tokenExpiring(Martlet_V1_TokenExpiring)
 
   }
 
@@ -1176,6 +1185,19 @@ package nonisolated struct Martlet_V1_Reconnect: Sendable {
   package init() {}
 }
 
+/// Send `auth` with a new token before it is over; else the connection is closed with 4003.
+package nonisolated struct Martlet_V1_TokenExpiring: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var expiresInMs: Int64 = 0
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
 package nonisolated struct Martlet_V1_Pong: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -1406,7 +1428,7 @@ nonisolated extension Martlet_V1_ClientFrame: SwiftProtobuf.Message, SwiftProtob
 
 nonisolated extension Martlet_V1_ServerFrame: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".ServerFrame"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}welcome\0\u{1}joined\0\u{1}left\0\u{1}gap\0\u{1}message\0\u{1}ack\0\u{1}history\0\u{1}presence\0\u{1}typing\0\u{1}error\0\u{1}reconnect\0\u{1}pong\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}welcome\0\u{1}joined\0\u{1}left\0\u{1}gap\0\u{1}message\0\u{1}ack\0\u{1}history\0\u{1}presence\0\u{1}typing\0\u{1}error\0\u{1}reconnect\0\u{1}pong\0\u{3}token_expiring\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1571,6 +1593,19 @@ nonisolated extension Martlet_V1_ServerFrame: SwiftProtobuf.Message, SwiftProtob
           self.frame = .pong(v)
         }
       }()
+      case 14: try {
+        var v: Martlet_V1_TokenExpiring?
+        var hadOneofValue = false
+        if let current = self.frame {
+          hadOneofValue = true
+          if case .tokenExpiring(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.frame = .tokenExpiring(v)
+        }
+      }()
       default: break
       }
     }
@@ -1632,6 +1667,10 @@ nonisolated extension Martlet_V1_ServerFrame: SwiftProtobuf.Message, SwiftProtob
     case .pong?: try {
       guard case .pong(let v)? = self.frame else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+    }()
+    case .tokenExpiring?: try {
+      guard case .tokenExpiring(let v)? = self.frame else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 14)
     }()
     case nil: break
     }
@@ -3024,6 +3063,36 @@ nonisolated extension Martlet_V1_Reconnect: SwiftProtobuf.Message, SwiftProtobuf
   }
 }
 
+nonisolated extension Martlet_V1_TokenExpiring: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".TokenExpiring"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}expires_in_ms\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.expiresInMs) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.expiresInMs != 0 {
+      try visitor.visitSingularInt64Field(value: self.expiresInMs, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Martlet_V1_TokenExpiring, rhs: Martlet_V1_TokenExpiring) -> Bool {
+    if lhs.expiresInMs != rhs.expiresInMs {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension Martlet_V1_Pong: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Pong"
   package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ts\0")
@@ -3053,4 +3122,4 @@ nonisolated extension Martlet_V1_Pong: SwiftProtobuf.Message, SwiftProtobuf._Mes
     return true
   }
 }
-// 7f9195ea4cda3661 e1ed4b6af73656b4
+// 9df114df0632d306 301f7df56e5d1fe8

@@ -176,6 +176,10 @@ package enum ServerMessage {
         }
     }
 
+    package static func tokenExpiring(inMilliseconds milliseconds: Int64) -> [UInt8] {
+        frame("token_expiring", id: nil) { $0.member("expires_in_ms", milliseconds) }
+    }
+
     package static func pong(id: String?, ts: Int64) -> [UInt8] {
         frame("pong", id: id) { $0.member("ts", ts) }
     }

@@ -36,6 +36,7 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
         case forbidden = 116
         case textNotSupported = 117
         case malformedProtobuf = 118
+        case unknownNamespace = 119
 
         /// The stable name for programs.
         package var reason: String {
@@ -59,6 +60,7 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .forbidden: "forbidden"
             case .textNotSupported: "text_not_supported"
             case .malformedProtobuf: "malformed_protobuf"
+            case .unknownNamespace: "unknown_namespace"
             }
         }
 
@@ -84,6 +86,7 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .forbidden: "this user may not do that"
             case .textNotSupported: "send binary frames; text frames carry nothing in martlet.v1.protobuf"
             case .malformedProtobuf: "send one ClientFrame of martlet.proto in each binary frame"
+            case .unknownNamespace: "the server has no namespace of this name; ask its operator for one"
             }
         }
 
@@ -93,7 +96,7 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .rateLimited, .unavailable, .storageFull: true
             case .malformedJSON, .unknownType, .invalidField, .tooLarge, .binaryNotSupported, .notAuthenticated,
                 .identityConflict, .invalidRoom, .invalidUser, .tooManyRooms, .notInRoom, .idReused,
-                .authenticationFailed, .forbidden, .textNotSupported, .malformedProtobuf:
+                .authenticationFailed, .forbidden, .textNotSupported, .malformedProtobuf, .unknownNamespace:
                 false
             }
         }
@@ -113,6 +116,7 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
     case draining = 4000
     case slow = 4001
     case heartbeatTimeout = 4002
+    case tokenExpired = 4003
     case authenticationTimeout = 4100
     case overloaded = 4101
     case kicked = 4200
@@ -122,7 +126,7 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
     /// Whether a client that is closed with it may come back to its place (``ServerMessage/Welcome/secret``).
     package var mayResume: Bool {
         switch self {
-        case .draining, .slow, .heartbeatTimeout, .protocolError, .unsupportedData, .invalidPayload, .messageTooBig,
+        case .draining, .slow, .heartbeatTimeout, .tokenExpired, .protocolError, .unsupportedData, .invalidPayload, .messageTooBig,
             .internalError, .overloaded:
             true
         case .normal, .goingAway, .authenticationTimeout, .kicked, .authenticationFailed, .moved: false
@@ -142,6 +146,7 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
         case .draining: "draining, reconnect"
         case .slow: "slow, resume"
         case .heartbeatTimeout: "no answer to ping, reconnect"
+        case .tokenExpired: "token expired, reconnect with a new one"
         case .authenticationTimeout: "no auth in time"
         case .overloaded: "overloaded, back off"
         case .kicked: "kicked"

@@ -1,4 +1,4 @@
-import ClusterState
+import ChatCore
 import NIOCore
 import WireProtocol
 
@@ -66,15 +66,18 @@ struct HistoryNamespace: Sendable, Equatable {
     }
 }
 
-extension HistoryRules {
+extension Namespaces {
     init(_ settings: Settings) {
-        func limits(_ messages: Int, _ age: TimeAmount) -> HistoryLimits {
-            HistoryLimits(maxMessages: messages, maxAge: age.nanoseconds / 1_000_000)
+        func rules(_ messages: Int, _ age: TimeAmount) -> NamespaceRules {
+            var rules = NamespaceRules()
+            rules.historyMessages = messages
+            rules.historyMilliseconds = age.nanoseconds / 1_000_000
+            return rules
         }
         self.init(
-            standard: limits(settings.historyMessages, settings.history),
-            byNamespace: Dictionary(
-                settings.historyNamespaces.map { ($0.name, limits($0.messages, $0.age ?? settings.history)) },
+            standard: rules(settings.historyMessages, settings.history),
+            named: Dictionary(
+                settings.historyNamespaces.map { ($0.name, rules($0.messages, $0.age ?? settings.history)) },
                 uniquingKeysWith: { $1 }))
     }
 }

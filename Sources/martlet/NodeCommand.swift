@@ -1,4 +1,5 @@
 import ArgumentParser
+import ChatCore
 import ClusterState
 import Glibc
 import Logging
@@ -108,7 +109,7 @@ extension NodeConfiguration {
         lease = settings.lease
         resumeGrace = settings.resumeGrace
         drainDeadline = settings.drain
-        history = HistoryRules(settings)
+        namespaces = Namespaces(settings)
         ackReplicas = settings.ackReplicas
         compression = settings.compression == .on
     }

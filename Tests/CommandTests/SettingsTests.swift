@@ -1,4 +1,4 @@
-import ClusterState
+import ChatCore
 import Logging
 import NIOCore
 import Testing
@@ -130,12 +130,13 @@ struct SettingsTests {
                 HistoryNamespace(name: "live", messages: 0),
                 HistoryNamespace(name: "a/b.c", messages: 5, age: .seconds(90)),
             ])
-        let rules = HistoryRules(settings)
-        #expect(rules.limits(of: try RoomName(validating: "live:1")) == HistoryLimits(maxMessages: 0, maxAge: 60_000))
-        #expect(
-            rules.limits(of: try RoomName(validating: "news:1"))
-                == HistoryLimits(maxMessages: 10000, maxAge: 604_800_000))
-        #expect(rules.limits(of: try RoomName(validating: "room")) == HistoryLimits(maxMessages: 1000, maxAge: 60_000))
+        let namespaces = Namespaces(settings)
+        let kept = try ["live:1", "news:1", "room"].map { name in
+            namespaces.rules(of: try RoomName(validating: name)).map {
+                [Int64($0.historyMessages), $0.historyMilliseconds]
+            }
+        }
+        #expect(kept == [[0, 60_000], [10000, 604_800_000], [1000, 60_000]])
     }
 
     @Test(

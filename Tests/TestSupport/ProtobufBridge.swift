@@ -153,6 +153,8 @@ package enum ProtobufBridge {
         case .welcome(let welcome): return object(welcome)
         case .reconnect(let reconnect):
             return ["type": "reconnect", "delay_ms": .int(reconnect.delayMs), "reason": .string(reconnect.reason)]
+        case .tokenExpiring(let notice):
+            return ["type": "token_expiring", "expires_in_ms": .int(notice.expiresInMs)]
         case .pong(let pong): return ["type": "pong", "ts": .int(pong.ts)]
         }
     }

@@ -30,7 +30,7 @@ struct ProtocolDocumentTests {
     func serverExamples() throws {
         let types: Set = [
             "welcome", "joined", "left", "gap", "message", "ack", "error", "history", "presence", "typing", "pong",
-            "reconnect",
+            "reconnect", "token_expiring",
         ]
         var seen: Set<String> = []
         for example in examples("<") {

@@ -21,6 +21,7 @@ export interface Errors {
   116: "forbidden";
   117: "text_not_supported";
   118: "malformed_protobuf";
+  119: "unknown_namespace";
 }
 
 export interface Refusal {

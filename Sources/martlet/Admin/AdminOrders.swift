@@ -1,5 +1,6 @@
 import Admin
 import ArgumentParser
+import ChatCore
 import ClusterState
 import NIOCore
 import WireProtocol
@@ -27,10 +28,13 @@ struct AdminPublish: AsyncParsableCommand {
                 throw Failure(
                     .usage, "the text has \(text.utf8.count) bytes, but must have 1 to \(settings.limitMessageBytes)")
             }
+            guard let rules = Namespaces(settings).rules(of: room) else {
+                throw Failure(
+                    .usage, "there is no namespace \(room.namespace ?? ""); declare it in the configuration first")
+            }
             try await session.show {
                 try await session.admin.publish(
-                    to: room, text: text, from: sender,
-                    limits: HistoryRules(settings).limits(of: room),
+                    to: room, text: text, from: sender, limits: HistoryLimits(rules),
                     creates: create)
             } lines: { report in
                 ["Published to \(report.room) as seq \(report.seq)."]
