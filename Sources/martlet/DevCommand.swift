@@ -102,11 +102,11 @@ struct DevCommand: ParsableCommand {
             throw Failure(.usage, "MARTLET_AUTH is token, which needs MARTLET_TOKEN_SECRET")
         }
         let now = Int64(time(nil))
-        do throws(TokenError) {
+        do throws(TokenKeyError) {
             return try TokenMinter(secret: Array(secret.utf8))
                 .mint(subject: user, issuedAt: now, expiresAt: now + 24 * 3600)
         } catch {
-            throw Failure(.usage, "MARTLET_TOKEN_SECRET is no key for HS256: \(error)")
+            throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
         }
     }
 

@@ -88,7 +88,7 @@ extension NodeConfiguration {
             do {
                 authentication = .token(try TokenVerifier(secret: Array(secret.utf8)))
             } catch {
-                throw Failure(.usage, "MARTLET_TOKEN_SECRET is no key for HS256: \(error)")
+                throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
             }
         }
         self.init(
