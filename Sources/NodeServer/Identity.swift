@@ -45,12 +45,30 @@ enum Identity {
         do throws(TokenError) {
             claims = try verifier.verify(token, nowSeconds: now / 1000)
         } catch {
-            throw WireError(.authenticationFailed, "the token was not accepted: \(error)")
+            throw error.retryAfterMilliseconds.map {
+                WireError(.unavailable, error.description, retryAfterMilliseconds: $0)
+            } ?? WireError(.authenticationFailed, "the token was not accepted: \(error)")
         }
         let grant = Grant(
             capabilities: claims.capabilities, tokenID: claims.id, issuedAt: claims.issuedAt.map(milliseconds),
             expiresAt: claims.expiresAt.map(milliseconds), leeway: TokenVerifier.leeway * 1000, now: now)
         return (try UserName(validating: claims.subject), grant)
+    }
+
+    /// What answers an upgrade that says no good name: 401 with a challenge (RFC 6750 section 3), 503 while the keys of
+    /// tokens are being fetched, else 400.
+    static func refusal(_ error: WireError) -> HTTPResponse {
+        switch error.code {
+        case .authenticationFailed:
+            .error(
+                .unauthorized, reason: error.code.reason, message: error.message,
+                headers: ["WWW-Authenticate": "Bearer error=\"invalid_token\""])
+        case .unavailable:
+            .error(
+                .serviceUnavailable, reason: error.code.reason, message: error.message,
+                headers: ["Retry-After": String(max(1, ((error.retryAfterMilliseconds ?? 0) + 999) / 1000))])
+        default: .error(.badRequest, reason: error.code.reason, message: error.message)
+        }
     }
 
     /// No life is longer than what a number of milliseconds holds.

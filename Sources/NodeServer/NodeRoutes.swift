@@ -66,8 +66,7 @@ final class NodeRoutes: Sendable {
         do throws(WireError) {
             claim = try Identity.claim(request, configuration.authentication)
         } catch {
-            let status: HTTPResponseStatus = error.code == .authenticationFailed ? .unauthorized : .badRequest
-            return .refuse(.error(status, reason: error.code.reason, message: error.message))
+            return .refuse(Identity.refusal(error))
         }
         // Last, so that a bad token takes nobody's turn.
         if let seconds = upgrades.take() {
