@@ -3,7 +3,7 @@
 publishing. Prints the figures as they come, and the four targets with how far they were met; a whole run also writes them
 into docs/performance.md.
 
-  Tests/Peers/bench.py MARTLET [--quick] [SECTION…]     sections: fanout rooms idle publish soak others (make bench)
+  Tests/Peers/bench.py MARTLET [--quick] [SECTION…]     sections: fanout rooms idle publish soak others tls (make bench)
 
 Nodes, Redis and the peers are its own, in a temporary folder, and end with it. A quick run or one of some sections writes
 nothing. The peer's libraries are Debian's node-ws and node-redis: those that are installed, else unpacked from the packages
@@ -51,20 +51,25 @@ class Processes:
         self.wait(socket.exists, child)
         return child, socket
 
-    def cluster(self, nodes):
-        """Redis with an append-only file, and nodes; their processes, and their addresses."""
+    def cluster(self, nodes, certificate=None):
+        """Redis with an append-only file, and nodes (with a certificate and its key: that speak TLS); their processes, and
+        their addresses."""
         redis, socket = self.redis("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
         started = []
         for number in range(nodes):
             self.port += 1
             own = {"MARTLET_REDIS_URL": f"unix://{socket}", "MARTLET_PORT": str(self.port), "MARTLET_NODE_NAME": f"bench-{number}"}
+            if certificate:
+                own |= {"MARTLET_TLS_CERT": str(certificate[0]), "MARTLET_TLS_KEY": str(certificate[1])}
             started.append((self.start([self.martlet, "node"], {**LIFTED, **own}), self.port))
         for child, port in started:
-            self.wait(lambda: self.answers(port), child)
-        return [child for child, _ in started], redis, [f"ws://127.0.0.1:{port}/ws" for _, port in started]
+            self.wait(lambda: self.answers(port, bool(certificate)), child)
+        scheme = "wss" if certificate else "ws"
+        return [child for child, _ in started], redis, [f"{scheme}://127.0.0.1:{port}/ws" for _, port in started]
 
-    def answers(self, port):
-        return subprocess.run([self.martlet, "healthcheck", f"http://127.0.0.1:{port}/readyz"], capture_output=True).returncode == 0
+    def answers(self, port, secure):
+        url = f"http{'s' if secure else ''}://127.0.0.1:{port}/readyz"
+        return subprocess.run([self.martlet, "healthcheck", "--insecure", url], capture_output=True).returncode == 0
 
     def peers(self, count, modules):
         redis, socket = self.redis("--appendonly", "no")
@@ -289,6 +294,40 @@ class Bench:
         self.target("memory that traffic adds, a connection", max(0, grown) / 1024 / report["connections"], 0.1, " KiB")
         self.processes.end(since)
 
+    def tls(self):
+        if not shutil.which("openssl"):
+            print("  no certificate: openssl is missing", flush=True)
+            return
+        certificate = self.folder / "certificate.pem", self.folder / "key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+                        "-subj", "/CN=martlet", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", certificate[1], "-out",
+                        certificate[0]], check=True, capture_output=True)
+        trust = ["--cacert", str(certificate[0])]
+        loads = [(f"delivery, 1,000 in a room, {in_flight} in flight", ["fanout", "--members", "1000", "--in-flight", str(in_flight)], 3)
+                 for in_flight in (1, 4, 16)]
+        loads.append(("handshake", ["connect"], 3))
+        since = len(self.processes.running)
+        sides = self.processes.cluster(1), self.processes.cluster(1, certificate)
+        for name, arguments, pairs in loads:
+            prices = []
+            for _ in range(1 if self.quick else pairs):
+                reports = [self.run([*arguments, *trust], urls, [*nodes, redis]) for nodes, redis, urls in sides]
+                prices.append([report["processes"][0]["cpu_us_per_operation"] for report in reports])
+            ratios = sorted(secure / plain for plain, secure in prices)
+            plain, secure = (statistics.median(column) for column in zip(*prices))
+            self.row("tls", f"CPU a {name}, µs", f"{plain:.2f}", f"{secure:.2f}", f"{statistics.median(ratios):.2f}",
+                     f"{ratios[0]:.2f}–{ratios[-1]:.2f}", thousands(reports[1]["operations_per_second"]), *latency(reports[1]),
+                     f"{reports[1]['own_cpu_us_per_operation']:.2f}")
+        self.processes.end(since)
+        sizes = []
+        for pair in (None, certificate):
+            nodes, redis, urls = self.processes.cluster(1, pair)
+            report = self.run(["idle", "--connections", "1000" if self.quick else "5000", *trust], urls, [*nodes, redis], seconds=3)
+            sizes.append(report["processes"][0]["bytes_per_connection"] / 1024)
+            self.processes.end(since)
+        self.row("tls", "memory an idle connection, KiB", f"{sizes[0]:.2f}", f"{sizes[1]:.2f}", f"{sizes[1] / sizes[0]:.1f}", "", "",
+                 "", "", "")
+
     def others(self):
         since = len(self.processes.running)
         nodes, redis, urls = self.processes.cluster(2)
@@ -327,6 +366,9 @@ TABLES = {
                  "bench, µs", "busiest"]),
     "soak": ("Traffic for a while: 300 rooms of 10 on one node", "martlet bench soak --rooms 300 --members 10 --rate 2000 --interval 4",
              ["second", "messages a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "node, % of a core", "node, MiB", "Redis, MiB"]),
+    "tls": ("TLS: a node that speaks it in turns with one that does not",
+            "martlet bench fanout --members 1000 --in-flight N`, `martlet bench connect` and `martlet bench idle --connections 5000",
+            ["what", "plain", "TLS", "TLS / plain, median of 3", "spread", "a second with TLS", "p50 ms", "p99 ms", "p99.9 ms", "bench, µs"]),
     "others": ("Coming and going, on two nodes", "martlet bench connect` and `martlet bench presence [--rate 500]",
                ["what", "a second", "p50 ms", "p99 ms", "p99.9 ms", "nodes, µs each", "Redis, µs each", "bench, µs"]),
 }
