@@ -2,6 +2,8 @@
 
 SWIFT ?= swift
 ARGS ?=
+# Of `make up`: 1 serves https:// and wss://.
+TLS ?=
 # Of `make chaos`; without a seed it takes one and prints it.
 MINUTES ?= 10
 SEED ?=
@@ -85,8 +87,8 @@ swift-there:
 build: swift-there ## Build the release binary, .build/release/martlet.
 	$(SWIFT) build -c release --product martlet
 
-up: deps build ## Run a cluster here: Redis, three nodes, a router on port 8080 (make up ARGS="--nodes 5").
-	@exec $(MARTLET) dev $(ARGS)
+up: deps build ## Run a cluster here: Redis, three nodes, a router on port 8080 (make up TLS=1 ARGS="--nodes 5").
+	@exec $(MARTLET) dev $(if $(filter-out 0,$(TLS)),--tls) $(ARGS)
 
 down: ## End the cluster that `make up` started in this checkout, from another terminal.
 	@if [ -x $(MARTLET) ]; then $(MARTLET) dev --down; else echo "No cluster runs here."; fi

@@ -25,6 +25,12 @@ struct DevCommand: ParsableCommand {
     @Option(help: "The address the router listens on. (default: 127.0.0.1)")
     var host: String?
 
+    @Flag(
+        help:
+            "Serve https:// and wss:// with a certificate for this machine's own names, which an authority of this folder signs."
+    )
+    var tls = false
+
     @OptionGroup var redis: RedisOptions
 
     @Option(help: "none believes the name a client gives, token asks for a signed token. (default: none)")
@@ -73,10 +79,13 @@ struct DevCommand: ParsableCommand {
         let socketFolder = try Self.socketFolder(folder)
         // Empty by then, unless something of another's stands in it.
         defer { if socketFolder.hasPrefix(Self.standInPrefix) { rmdir(socketFolder) } }
+        let certificates = try tls ? Self.certificates(folder, settings) : nil
+        // Before anything starts: a sentence here, not in the log of a child that ends.
+        if certificates == nil { _ = try settings.serverTLS() }
         let plan = try DevPlan(
-            settings: settings, environment: environment, nodes: nodes, standingRedis: standing, folder: folder.path,
-            socketFolder: socketFolder, program: ChildProcess.ownProgram(),
-            randomSecret: Self.randomSecret())
+            settings: settings, environment: environment, nodes: nodes, standingRedis: standing,
+            certificates: certificates?.files, folder: folder.path, socketFolder: socketFolder,
+            program: ChildProcess.ownProgram(), randomSecret: Self.randomSecret())
         let token = try plan.authentication == .token ? Self.token(of: DevBanner.user, settings) : nil
         let lock = try folder.occupy()
         try Self.checkPorts(plan)
@@ -90,7 +99,10 @@ struct DevCommand: ParsableCommand {
         let patience: TimeAmount = (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty ? .seconds(3) : settings.drain
         cluster.run(patience: patience.nanoseconds / 1_000_000 + 5000) { pids in
             let program = CommandLine.arguments.first ?? "martlet"
-            output.show(DevBanner.text(plan, pids: pids, program: program, token: token))
+            output.show(
+                DevBanner.text(
+                    plan, pids: pids, program: program, token: token,
+                    authority: certificates.map { (".martlet/tls/ca.pem", $0.areNew) }))
         }
         output.say("ended")
         output.flush()
@@ -108,6 +120,19 @@ struct DevCommand: ParsableCommand {
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
         }
+    }
+
+    /// Of the folder, which is made when it is not there.
+    private static func certificates(
+        _ folder: DevFolder, _ settings: Settings
+    ) throws(Failure) -> (files: DevCertificates.Files, areNew: Bool) {
+        guard settings.tls.certificate == nil, settings.tls.key == nil else {
+            throw Failure(.usage, "--tls makes a certificate, but MARTLET_TLS_CERT names one: leave one of them out")
+        }
+        guard mkdir(folder.path, 0o700) == 0 || errno == EEXIST else {
+            throw Failure(.failed, "\(folder.path) cannot be made: \(ChildProcess.reason(errno))")
+        }
+        return try DevCertificates.ready(in: folder.path + "/tls")
     }
 
     /// After a SIGKILL of dev its redis-server takes a moment to end, and would take the new one's socket with it.
@@ -170,10 +195,17 @@ enum DevBanner {
     /// Who chats from the terminal.
     static let user = "alice"
 
-    /// - Parameter token: of `user`, where the nodes ask for one.
-    static func text(_ plan: DevPlan, pids: [String: pid_t], program: String, token: String?) -> String {
+    /// - Parameters:
+    ///   - token: of `user`, where the nodes ask for one.
+    ///   - authority: who signed the certificate of --tls: its file.
+    static func text(
+        _ plan: DevPlan, pids: [String: pid_t], program: String, token: String?,
+        authority: (file: String, isNew: Bool)? = nil
+    ) -> String {
         let victim = "node-\(plan.nodeCount > 1 ? "b" : "a")"
-        let url = plan.isOnStandardPort ? "" : " --url ws" + plan.page.dropFirst(4) + "ws"
+        let url =
+            plan.isOnStandardPort
+            ? "" : " --url " + (plan.isSecure ? "wss" : "ws") + plan.page.drop { $0 != ":" } + "ws"
         let steps = [
             (
                 "\(program) chat general " + (token == nil ? "--user \(user)" : "--token \"$TOKEN\"") + url,
@@ -192,6 +224,16 @@ enum DevBanner {
             "  Open  \(plan.page)  in two windows.",
             "",
         ]
+        if let authority {
+            let new = authority.isNew ? "; it is a new one" : ""
+            lines += [
+                "  The authority in \(authority.file) signed the certificate, and can vouch for this machine alone\(new). Trust it:",
+                "    curl --cacert \(authority.file) \(plan.page)readyz",
+                "    in a browser: import the file among the authorities; for the whole system:",
+                "    sudo cp \(authority.file) /usr/local/share/ca-certificates/martlet.crt && sudo update-ca-certificates",
+                "",
+            ]
+        }
         if plan.authentication == .none {
             lines += ["  WARNING: MARTLET_AUTH=none. Anyone is whoever they say they are: for development alone.", ""]
         }

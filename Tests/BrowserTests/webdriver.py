@@ -22,13 +22,13 @@ class WebDriverError(Exception):
 class Browser:
     """One headless Chromium under its own chromedriver."""
 
-    def __init__(self, width=1280, height=860):
+    def __init__(self, width=1280, height=860, arguments=()):
         self.process = subprocess.Popen(
             [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             self.base = f"http://127.0.0.1:{self._port()}"
             arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en-GB",
-                         "--hide-scrollbars", f"--window-size={width},{height}"]
+                         "--hide-scrollbars", f"--window-size={width},{height}", *arguments]
             session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
                 "browserName": "chrome", "goog:chromeOptions": {"args": arguments},
                 "goog:loggingPrefs": {"browser": "ALL"}}}})

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import TestSupport
+import TestTLS
 import Testing
 
 @Suite("martlet dev")
@@ -86,6 +87,49 @@ struct DevCommandTests {
             throw TimedOut("\(error)\n\(dev.process.output.current.text)")
         }
         await dev.end()
+    }
+
+    @Test("--tls: the page through https, with a certificate of an authority that stays the same", .patience)
+    func secure() async throws {
+        let folder = try Dev.newFolder()
+        var authorities: [String] = []
+        for round in 0..<2 {
+            let dev = try await Dev.start(["--nodes", "1", "--tls"], folder: folder)
+            do {
+                try await dev.says("Ctrl-C ends it all.")
+                let text = dev.process.output.current.text
+                #expect(text.contains("Open  https://127.0.0.1:\(dev.port)/"))
+                #expect(text.contains("it is a new one") == (round == 0))
+                let authority = folder + "/.martlet/tls/ca.pem"
+                authorities.append(try String(contentsOfFile: authority, encoding: .utf8))
+                let options = TLSSocket.Options(authority: authority)
+                let page = try TLSSocket(port: dev.port, options)
+                page.send("GET / HTTP/1.1\r\nHost: localhost:\(dev.port)\r\nConnection: close\r\n\r\n")
+                let head = page.receiveHead()
+                #expect(head.hasPrefix("HTTP/1.1 200 OK\r\n"))
+                #expect(!head.contains("Strict-Transport-Security"), "it would hold for all that runs on localhost")
+                let chat = try TLSSocket(port: dev.port, options)
+                #expect(chat.openWebSocket("/ws?user=alice").hasPrefix("HTTP/1.1 101 "))
+                #expect(
+                    chat.receiveFrame().map { String(decoding: $0.payload, as: UTF8.self).contains("welcome") } == true)
+                for file in ["ca.pem", "localhost.pem", "localhost.key"] {
+                    let path = folder + "/.martlet/tls/" + file
+                    let mode = try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int
+                    #expect(mode == 0o600, "\(file)")
+                }
+                let health = try await dev.martlet(
+                    "healthcheck", "https://localhost:\(dev.port)/readyz", "--cacert", ".martlet/tls/ca.pem")
+                #expect(health.exit == .status(0), "\(health.errorText)")
+            } catch {
+                await dev.end()
+                throw TimedOut("\(error)\n\(dev.process.output.current.text)")
+            }
+            dev.process.send(SIGTERM)
+            _ = try await dev.process.waitForExit(within: .seconds(20))
+            await dev.process.end()
+        }
+        #expect(authorities[0] == authorities[1])
+        try FileManager.default.removeItem(atPath: folder)
     }
 
     @Test("SIGKILL of dev leaves no child behind, and its data is there for the next start")

@@ -56,6 +56,23 @@ struct DevPlanTests {
         #expect(plan.authentication == .token)
     }
 
+    @Test("a certificate is the router's alone: nodes speak plain HTTP to it on loopback")
+    func secure() throws {
+        let plan = try plan(["MARTLET_TLS_CERT": "/c/cert.pem", "MARTLET_TLS_KEY": "/c/key.pem"])
+        #expect(plan.isSecure && plan.page == "https://127.0.0.1:8080/" && !plan.isOnStandardPort)
+        for child in plan.children where child.tier == 1 {
+            let isRouter = child.name == "router"
+            #expect(child.environment["MARTLET_TLS_CERT"] == .some(isRouter ? "/c/cert.pem" : nil))
+            #expect(child.environment["MARTLET_TLS_KEY"] == .some(isRouter ? "/c/key.pem" : nil))
+            #expect(child.environment["MARTLET_NODE_TLS_CA"] == .some(nil))
+        }
+        #expect(plan.children.last?.readiness == .https(host: "127.0.0.1", port: 8080, path: "/_router/healthz"))
+        let banner = DevBanner.text(
+            plan, pids: [:], program: "martlet", token: nil, authority: (".martlet/tls/ca.pem", true))
+        #expect(banner.contains("--url wss://127.0.0.1:8080/ws "))
+        #expect(banner.contains("curl --cacert .martlet/tls/ca.pem https://127.0.0.1:8080/readyz"))
+    }
+
     @Test("a banner whose first command works: with a user, or with a token where the nodes ask for one")
     func banner() throws {
         let open = DevBanner.text(try plan(), pids: [:], program: "martlet", token: nil)

@@ -29,17 +29,21 @@ struct DevPlan: Sendable, Equatable {
     let ownSocket: String?
     let authentication: Settings.Auth
     let nodeCount: Int
+    /// The router speaks TLS with clients.
+    let isSecure: Bool
 
     /// - Parameters:
     ///   - settings: host, port (the router's; nodes take the ones after it), Redis prefix and drain time count here.
     ///   - environment: what the children inherit; a `MARTLET_AUTH` in it is respected, otherwise it is `none`.
     ///   - standingRedis: the URL of a Redis that runs already; nil starts one of our own.
+    ///   - certificates: what the router speaks TLS with, instead of MARTLET_TLS_CERT and MARTLET_TLS_KEY.
     ///   - folder: absolute; `redis/` under it holds the data of our own Redis.
     ///   - socketFolder: where our own Redis' socket stands.
     ///   - randomSecret: stands for `MARTLET_SECRET` unless there is one.
     init(
-        settings: Settings, environment: [String: String], nodes: Int, standingRedis: String?, folder: String,
-        socketFolder: String, program: String, randomSecret: String
+        settings: Settings, environment: [String: String], nodes: Int, standingRedis: String?,
+        certificates: DevCertificates.Files? = nil, folder: String, socketFolder: String, program: String,
+        randomSecret: String
     ) throws(Failure) {
         let port = settings.port ?? 8080
         guard (1...Self.maximumNodes).contains(nodes) else {
@@ -57,6 +61,9 @@ struct DevPlan: Sendable, Equatable {
         var common: [String: String?] = [
             "MARTLET_REDIS_URL": url, "MARTLET_REDIS_PREFIX": settings.redisPrefix,
             "MARTLET_AUTH": authentication.rawValue, "MARTLET_ADVERTISE": nil, "MARTLET_NODE_NAME": nil,
+            // Between the router and its nodes, which only this machine reaches, there is no TLS.
+            "MARTLET_TLS_CERT": nil, "MARTLET_TLS_KEY": nil, "MARTLET_TLS_CLIENT_CA": nil, "MARTLET_NODE_TLS_CA": nil,
+            "MARTLET_NODE_TLS_CERT": nil, "MARTLET_NODE_TLS_KEY": nil, "MARTLET_NODE_TLS_NAME": nil,
             "MARTLET_SECRET": settings.secret ?? randomSecret, "MARTLET_LOG_LEVEL": settings.logLevel.rawValue,
         ]
         if (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty { common["MARTLET_DRAIN_SECONDS"] = "3" }
@@ -84,14 +91,23 @@ struct DevPlan: Sendable, Equatable {
                     readiness: .http(host: "127.0.0.1", port: port + 1 + index, path: "/readyz"), tier: 1))
         }
         let reachable = Self.reachableHost(settings.host)
+        let certificate = certificates?.certificate ?? settings.tls.certificate
+        let own: [String: String?] = [
+            "MARTLET_HOST": settings.host, "MARTLET_PORT": String(port), "MARTLET_TLS_CERT": certificate,
+            "MARTLET_TLS_KEY": certificates?.key ?? settings.tls.key,
+        ]
+        isSecure = certificate != nil
         children.append(
             Child(
                 name: "router", program: program, arguments: ["router"] + watch,
-                environment: common.merging(["MARTLET_HOST": settings.host, "MARTLET_PORT": String(port)]) { $1 },
-                readiness: .http(host: reachable, port: port, path: "/_router/healthz"), tier: 1))
+                environment: common.merging(own) { $1 },
+                readiness: isSecure
+                    ? .https(host: reachable, port: port, path: "/_router/healthz")
+                    : .http(host: reachable, port: port, path: "/_router/healthz"), tier: 1))
         self.children = children
         self.ports = ports
-        page = "http://" + (reachable.contains(":") ? "[\(reachable)]" : reachable) + ":\(port)/"
+        page =
+            (isSecure ? "https://" : "http://") + (reachable.contains(":") ? "[\(reachable)]" : reachable) + ":\(port)/"
         isOnStandardPort = page == "http://127.0.0.1:8080/"
         redisURL = url
         redisPrefix = settings.redisPrefix

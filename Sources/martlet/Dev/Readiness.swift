@@ -1,9 +1,12 @@
 import Glibc
+import LoadGenerator
 
 /// How to ask a child whether it can serve.
 enum Readiness: Sendable, Equatable {
     /// 200 is yes.
     case http(host: String, port: Int, path: String)
+    /// The same through TLS, whoever's certificate it shows: it is asked how it is, and told nothing.
+    case https(host: String, port: Int, path: String)
     /// PONG on the socket is yes, LOADING is not yet.
     case redis(socket: String)
 
@@ -22,6 +25,17 @@ enum Readiness: Sendable, Equatable {
             defer { close(descriptor) }
             let request = "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             return Self.judge(http: Sockets.exchange(descriptor, request) { $0.count > 8192 })
+        case .https(let host, let port, let path):
+            var trust = TLSTrust()
+            trust.verifies = false
+            do throws(LoadError) {
+                let name = host.contains(":") ? "[\(host)]" : host
+                let endpoint = try Endpoint("https://\(name):\(port)\(path)")
+                let status = try httpStatus(of: endpoint, trust: trust, timeoutSeconds: 2)
+                return status == 200 ? .ready : .notYet(reason: "HTTP \(status)")
+            } catch {
+                return .notYet(reason: error.description)
+            }
         case .redis(let socket):
             guard let descriptor = Sockets.connect(path: socket) else { return .notYet(reason: "no socket yet") }
             defer { close(descriptor) }
