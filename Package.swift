@@ -15,6 +15,7 @@ let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
+let nioTLS: Target.Dependency = .product(name: "NIOTLS", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let swiftProtobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
@@ -78,7 +79,7 @@ let package = Package(
         ),
         .target(
             name: "WebSocketTransport",
-            dependencies: ["COpenSSL", "CZlib", nioCore, nioPosix, nioHTTP1, nioSSL],
+            dependencies: ["COpenSSL", "CZlib", nioCore, nioPosix, nioHTTP1, nioSSL, nioTLS],
             swiftSettings: strict
         ),
         .target(
@@ -119,6 +120,13 @@ let package = Package(
                 nioPosix, swiftProtobuf,
             ],
             path: "Tests/TestSupport",
+            swiftSettings: strict
+        ),
+        // Apart from TestSupport: the headers of OpenSSL declare types of the C library anew.
+        .target(
+            name: "TestTLS",
+            dependencies: ["COpenSSL", "TestSupport"],
+            path: "Tests/TestTLS",
             swiftSettings: strict
         ),
         .executableTarget(
@@ -169,7 +177,9 @@ let package = Package(
         ),
         .testTarget(
             name: "WebSocketTransportTests",
-            dependencies: ["WebSocketTransport", "CZlib", nioCore, nioEmbedded, nioHTTP1, nioPosix],
+            dependencies: [
+                "TestSupport", "TestTLS", "WebSocketTransport", "CZlib", nioCore, nioEmbedded, nioHTTP1, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(
@@ -180,8 +190,8 @@ let package = Package(
         .testTarget(
             name: "RouterServerTests",
             dependencies: [
-                "RouterServer", "Affinity", "ClusterState", "WebSocketTransport", logging, nioCore, nioEmbedded,
-                nioHTTP1, nioPosix,
+                "RouterServer", "Affinity", "ClusterState", "TestSupport", "TestTLS", "WebSocketTransport", logging,
+                nioCore, nioEmbedded, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -229,8 +239,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "CZlib", "ProtobufCodec", "TestSupport", "MartletClient", "WebSocketTransport", "WireProtocol",
-                "RedisClient", logging,
+                "CZlib", "ProtobufCodec", "TestSupport", "TestTLS", "MartletClient", "WebSocketTransport",
+                "WireProtocol", "RedisClient", logging,
                 nioCore, nioPosix,
             ],
             swiftSettings: strict

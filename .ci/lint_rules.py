@@ -21,7 +21,7 @@ ALLOWED = {
     "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",
     "LoadGenerator": "WireProtocol Affinity CLinux COpenSSL",
     "MartletClient": f"WebSocketTransport WireProtocol {HTTP}",
-    "WebSocketTransport": f"COpenSSL CZlib {HTTP}",
+    "WebSocketTransport": f"COpenSSL CZlib NIOSSL NIOTLS {HTTP}",
     "ClusterState": "RedisClient ChatCore WireProtocol NIOCore",
     "ChatCore": "WireProtocol",
     "RedisClient": f"HiredisShim Logging {NIO}",
@@ -176,7 +176,8 @@ def rule_generated(tree):
 
 def settings(tree):
     """Every MARTLET_ key of the one table of settings."""
-    return set(re.findall(r"\"(MARTLET_[A-Z_]+)\"", tree.text("Sources/martlet/Settings.swift")))
+    files = tree.matching(r"Sources/martlet/Settings[^/]*\.swift")
+    return {key for file in files for key in re.findall(r"\"(MARTLET_[A-Z_]+)\"", tree.text(file))}
 
 
 def rule_settings(tree):

@@ -141,23 +141,54 @@ func responseHead(_ bytes: UnsafeRawBufferPointer) throws(LoadError) -> (status:
 }
 
 /// The status with which an endpoint answers a plain GET.
-/// - Parameter timeoutSeconds: bounds the connection attempt, the request and the answer, each for itself.
-package func httpStatus(of endpoint: Endpoint, timeoutSeconds: Int) throws(LoadError) -> Int {
+/// - Parameters:
+///   - trust: of an https:// endpoint.
+///   - timeoutSeconds: bounds the connection attempt, the request and the answer, each for itself.
+package func httpStatus(
+    of endpoint: Endpoint, trust: TLSTrust = TLSTrust(), timeoutSeconds: Int
+) throws(LoadError) -> Int {
     let socket = try endpoint.connect(timeoutSeconds: timeoutSeconds)
     defer { close(socket) }
     let request = "GET \(endpoint.target) HTTP/1.1\r\nHost: \(endpoint.authority)\r\nConnection: close\r\n\r\n"
-    try sendAll(Array(request.utf8), to: socket)
+    var tls: TLSStream?
+    if endpoint.isSecure {
+        let stream = try TLSStream(TLSContext(trust), to: endpoint.host, on: socket)
+        // The socket blocks: who has to wait has waited for as long as there is time.
+        guard try stream.handshake() else { throw LoadError("no TLS handshake with \(endpoint.authority) in time") }
+        tls = stream
+    }
+    try sendAll(Array(request.utf8), to: socket, through: tls)
     var head: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 4096)
     while true {
-        let n = recv(socket, &chunk, chunk.count, 0)
-        if n < 0 && errno == EINTR { continue }
-        guard n >= 0 else { throw .system("no answer to the request") }
+        let n = try receive(&chunk, from: socket, through: tls)
         guard n > 0 else { throw LoadError("the server closed the connection before it answered") }
         head.append(contentsOf: chunk[..<n])
         let answer = head.withUnsafeBytes { bytes in
             Result { () throws(LoadError) in try responseHead(bytes) }
         }
         if let (status, _) = try answer.get() { return status }
+    }
+}
+
+/// - Returns: how many bytes came; 0 at the end.
+private func receive(
+    _ chunk: inout [UInt8], from socket: Int32, through tls: TLSStream?
+) throws(LoadError) -> Int {
+    guard let tls else {
+        while true {
+            let n = recv(socket, &chunk, chunk.count, 0)
+            if n < 0 && errno == EINTR { continue }
+            guard n >= 0 else { throw .system("no answer to the request") }
+            return n
+        }
+    }
+    let result = chunk.withUnsafeMutableBytes { bytes in
+        Result { () throws(LoadError) in try tls.read(into: bytes) }
+    }
+    switch try result.get() {
+    case .bytes(let count): return count
+    case .nothing: throw LoadError("no answer to the request in time")
+    case .ended: return 0
     }
 }

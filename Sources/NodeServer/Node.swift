@@ -41,7 +41,10 @@ package final class Node: Sendable {
         limits.allowsCompression = configuration.compression
         let server = try await HTTPServer.start(
             host: configuration.host, port: configuration.port, group: group, limits: limits,
-            trustedProxies: configuration.trustedProxies,
+            trustedProxies: configuration.trustedProxies, tls: configuration.tls,
+            onUnreadable: { reason, client in
+                logger.debug("unreadable", metadata: ["reason": "\(reason)", "client": "\(client)"])
+            },
             onRequest: { request, loop in routes.respond(to: request, on: loop) },
             onUpgrade: { request, loop in routes.upgrade(request, on: loop) }
         ).get()

@@ -34,6 +34,8 @@ package struct NodeConfiguration: Sendable {
     package var ackReplicas = 0
     /// Those whose `X-Forwarded-For` is believed.
     package var trustedProxies = TrustedProxies.loopback
+    /// What clients and routers speak TLS with; nil: they speak HTTP as it is.
+    package var tls: TLSCredentials?
     /// Agree on permessage-deflate with clients that offer it.
     package var compression = false
 

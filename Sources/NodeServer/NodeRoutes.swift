@@ -92,6 +92,7 @@ final class NodeRoutes: Sendable {
             "ETag": asset.etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer", "Content-Security-Policy": WebAssets.contentSecurityPolicy,
         ]
+        if request.asksForStrictTransport { headers.add(name: "Strict-Transport-Security", value: "max-age=31536000") }
         if request.headers.first(name: "if-none-match") == asset.etag {
             return HTTPResponse(status: .notModified, headers: headers)
         }

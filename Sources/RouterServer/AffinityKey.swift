@@ -60,8 +60,10 @@ package struct AffinityKey: Equatable, Sendable {
     package static func cookieValue(random: (UInt64, UInt64)) -> String { Hexadecimal.text(random) }
 
     /// A session cookie (RFC 6265 section 4.1), out of reach of scripts; sent with top-level navigation from elsewhere.
-    package static func setCookie(_ value: String) -> String {
-        "\(cookieName)=\(value); Path=/; HttpOnly; SameSite=Lax"
+    ///
+    /// - Parameter isSecure: sent back through TLS alone.
+    package static func setCookie(_ value: String, isSecure: Bool = false) -> String {
+        "\(cookieName)=\(value); Path=/; HttpOnly; SameSite=Lax" + (isSecure ? "; Secure" : "")
     }
 }
 

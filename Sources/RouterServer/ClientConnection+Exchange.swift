@@ -34,6 +34,7 @@ extension ClientConnection {
     private func dial(_ node: RoutedNode, _ exchange: Exchange) {
         guard let context else { return }
         let headLimit = limits.headBytes
+        let tls = core.configuration.nodeTLS
         let bootstrap = ClientBootstrap(group: context.eventLoop)
             .connectTimeout(limits.connectTime)
             .channelOption(.allowRemoteHalfClosure, value: true)
@@ -47,6 +48,7 @@ extension ClientConnection {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(NodeConnection(headLimit: headLimit))
+                    try tls?.secure(channel, to: node)
                 }
             }
         let address = try? SocketAddress(ipAddress: node.host, port: node.port)
@@ -59,12 +61,30 @@ extension ClientConnection {
                 guard isCurrent,
                     let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
                 else { return channel.close(promise: nil) }
-                self.send(exchange, to: node, over: connection)
+                guard tls != nil else { return self.send(exchange, to: node, over: connection) }
+                self.secure(connection, exchange, node)
             case .failure(let error):
-                self.core.failed(node, error)
-                if isCurrent { self.perform(exchange.attempt.connectFailed(), exchange) }
+                self.connectFailed(error, exchange, node)
             }
         }
+    }
+
+    /// A request is sent once the node has shown who it is: until then another may have it, whatever it is.
+    private func secure(_ connection: NodeConnection, _ exchange: Exchange, _ node: RoutedNode) {
+        connection.whenSecure(within: limits.connectTime) { [weak self] result in
+            guard let self, self.isUnderWay(exchange) else { return connection.abandon() }
+            switch result {
+            case .success: self.send(exchange, to: node, over: connection)
+            case .failure(let error):
+                connection.abandon()
+                self.connectFailed(error, exchange, node)
+            }
+        }
+    }
+
+    private func connectFailed(_ error: any Error, _ exchange: Exchange, _ node: RoutedNode) {
+        core.failed(node, error)
+        if isUnderWay(exchange) { perform(exchange.attempt.connectFailed(), exchange) }
     }
 
     private func isUnderWay(_ exchange: Exchange) -> Bool {
@@ -76,7 +96,7 @@ extension ClientConnection {
         exchange.lastProgress = .now()
         connection.clientIsWritable = isWritable
         connection.begin(
-            exchange.request.headForNode(address: node.address, peer: peer),
+            exchange.request.headForNode(address: node.address, peer: peer, isSecure: isSecure),
             method: exchange.request.head.method,
             delegate: self
         )
@@ -192,7 +212,8 @@ extension ClientConnection: NodeConnectionDelegate {
 
     private func cookie(for exchange: Exchange) -> String? {
         guard exchange.request.affinity.kind == .address, let node = exchange.attempt.current else { return nil }
-        return AffinityKey.setCookie(core.cookie(for: node))
+        return AffinityKey.setCookie(
+            core.cookie(for: node), isSecure: isSecure || exchange.request.isSecureAtProxy)
     }
 
     func node(_ node: NodeConnection, sent piece: BodyDecoder.Piece) {
@@ -225,6 +246,7 @@ extension ClientConnection: NodeConnectionDelegate {
     func nodeBroke(_ node: NodeConnection) {
         guard case .exchange(let exchange) = state, exchange.node === node else { return }
         exchange.node = nil
+        if let failure = node.tlsFailure, let broken = exchange.attempt.current { core.failed(broken, failure) }
         // Cut short: a client must not take what it has for the whole answer.
         if exchange.answerHasBegun { return close() }
         perform(exchange.attempt.broke(), exchange)
@@ -247,7 +269,10 @@ extension ClientConnection: NodeConnectionDelegate {
         inbound = ByteBuffer()
         exchange.node = nil
         state = .ended
-        let (client, server) = TunnelEnd.pair(on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle)
+        let client = TunnelEnd(on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle, isSecure: isSecure)
+        let server = TunnelEnd(
+            on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle,
+            isSecure: core.configuration.nodeTLS != nil)
         do {
             try context.pipeline.syncOperations.addHandler(client, position: .after(self))
             try nodeContext.pipeline.syncOperations.addHandler(server, position: .after(node))

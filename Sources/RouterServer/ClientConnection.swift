@@ -8,7 +8,8 @@ import WebSocketTransport
 ///    up that the client does not read, it takes no further request off it.
 /// 2. Sends each request to a node (`ClientConnection+Exchange.swift`), and reads on only as fast as the node takes it.
 /// 3. Gives way to a `TunnelEnd` when a node accepts an upgrade.
-/// 4. After the last answer ends its own direction and waits a little for the client to end the other, so that bytes
+/// 4. Where clients speak TLS, has it end here; the time for the first head is that for the handshake, too.
+/// 5. After the last answer ends its own direction and waits a little for the client to end the other, so that bytes
 ///    still on their way do not reset the connection under the answer.
 final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
@@ -37,12 +38,15 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private var readIsHeld = false
     private var isProcessing = false
     private var processAgain = false
+    private var awaitsHandshake: Bool
 
     var limits: RouterLimits { core.configuration.limits }
+    var isSecure: Bool { core.configuration.tls != nil }
 
     init(core: RouterCore, peer: IPAddress) {
         self.core = core
         self.peer = peer
+        awaitsHandshake = core.configuration.tls != nil
         state = .head(HeadScanner(limit: core.configuration.limits.headBytes))
     }
 
@@ -73,6 +77,8 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             if case .lingering = state { setTimer(limits.lingerTime) { $0.close() } }
         case is RouterCore.Drain:
             if case .head = state, !headHasBegun { close() }
+        case let event where awaitsHandshake && TLSRecords.isHandshakeCompleted(event):
+            awaitsHandshake = false
         default:
             context.fireUserInboundEventTriggered(event)
         }
@@ -85,8 +91,16 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         context.fireChannelInactive()
     }
 
-    /// NIO closes the channel itself when the error is one of the connection.
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {}
+    /// NIO closes the channel itself when the error is one of the connection, TLS when it is one of its own.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if awaitsHandshake, let reason = TLSRecords.reason(of: error) { handshakeFailed(reason) }
+    }
+
+    /// Told once: closing fails again.
+    private func handshakeFailed(_ reason: String) {
+        awaitsHandshake = false
+        core.logger.debug("no TLS handshake", metadata: ["reason": "\(reason)", "client": "\(peer)"])
+    }
 
     func read(context: ChannelHandlerContext) {
         if wantsBytes { context.read() } else { readIsHeld = true }
@@ -161,6 +175,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     private func headIsLate() {
         guard case .head = state else { return }
+        if awaitsHandshake { handshakeFailed("the client took too long") }
         if inbound.readableBytes > 0, isWritable { refuse(.headTimeout) } else { close() }
     }
 

@@ -1,4 +1,5 @@
 import NIOCore
+import WebSocketTransport
 
 /// What a node's connection tells the client's; all on their common loop.
 protocol NodeConnectionDelegate: AnyObject {
@@ -18,6 +19,7 @@ protocol NodeConnectionDelegate: AnyObject {
 /// 1. Parses the answer's head strictly, and its body only as far as to know where it ends.
 /// 2. Reads only while the client takes what is read (`clientIsWritable`).
 /// 3. On `101` gives way to a `TunnelEnd`.
+/// 4. Where TLS stands before it, tells when and how the handshake ended.
 final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = ByteBuffer
@@ -39,6 +41,11 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private(set) var isWritable = true
     private(set) var inputEnded = false
     private var readIsHeld = false
+    /// How the handshake of TLS ended, once it has.
+    private var handshake: Result<Void, any Error>?
+    private var whenSecure: ((Result<Void, any Error>) -> Void)?
+    /// What TLS had against the connection, also after the handshake: only then does a node refuse a router's certificate.
+    private(set) var tlsFailure: NodeTLSFailure?
     var clientIsWritable = true {
         didSet {
             if clientIsWritable, readIsHeld {
@@ -56,6 +63,23 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
     func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    /// Calls `tell` once, when the handshake has ended or `time` is over.
+    func whenSecure(within time: TimeAmount, _ tell: @escaping (Result<Void, any Error>) -> Void) {
+        if let handshake { return tell(handshake) }
+        whenSecure = tell
+        context?.eventLoop.assumeIsolated().scheduleTask(in: time) { [weak self] in
+            self?.handshakeEnded(.failure(ChannelError.connectTimeout(time)))
+        }
+    }
+
+    private func handshakeEnded(_ result: Result<Void, any Error>) {
+        guard handshake == nil else { return }
+        handshake = result
+        let tell = whenSecure
+        whenSecure = nil
+        tell?(result)
+    }
 
     /// Sends a request's head; from now on the delegate is told of the answer.
     func begin(_ head: ByteBuffer, method: String, delegate: any NodeConnectionDelegate) {
@@ -155,6 +179,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if TLSRecords.isHandshakeCompleted(event) { return handshakeEnded(.success(())) }
         guard case .inputClosed? = event as? ChannelEvent else { return }
         inputEnded = true
         process()
@@ -164,10 +189,14 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
+        handshakeEnded(.failure(tlsFailure ?? NodeTLSFailure(description: "the connection was cut")))
         if case .ended = state { return }
         finish { $0.nodeBroke(self) }
     }
 
-    /// NIO closes the channel itself when the error is one of the connection.
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {}
+    /// NIO closes the channel itself when the error is one of the connection, TLS when it is one of its own.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard let reason = TLSRecords.reason(of: error), !TLSRecords.isCut(error), tlsFailure == nil else { return }
+        tlsFailure = NodeTLSFailure(description: reason)
+    }
 }

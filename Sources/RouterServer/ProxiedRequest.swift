@@ -14,6 +14,8 @@ package struct ProxiedRequest: Sendable {
     package let keepsAlive: Bool
     package let client: IPAddress
     package let peerIsTrusted: Bool
+    /// A trusted proxy says that the client speaks TLS with it.
+    package let isSecureAtProxy: Bool
     /// From this machine or a trusted proxy's network, as far as can be known: not when a proxy asks for somebody whom
     /// it does not name in X-Forwarded-For, or is not trusted itself.
     package let isFromInside: Bool
@@ -43,6 +45,8 @@ package struct ProxiedRequest: Sendable {
 
         peerIsTrusted = trusted.contains(peer)
         let chain = head.fields.values("x-forwarded-for").flatMap { String(buffer: $0).split(separator: ",") }
+        isSecureAtProxy =
+            peerIsTrusted && head.fields.first("x-forwarded-proto").map { $0.lowercased() == "https" } ?? false
         client = peerIsTrusted ? trusted.client(of: peer, chain: chain) : peer
         let passedOn = head.fields.contains { HopByHop.isForwarding($0) }
         let isNamed =
@@ -144,10 +148,10 @@ extension ProxiedRequest {
     ///
     /// 1. Hop-by-hop fields end here; a WebSocket upgrade is written anew.
     /// 2. X-Forwarded-For ends with the peer, before it only what a trusted proxy said; X-Forwarded-Proto and -Host are
-    ///    the trusted proxy's, or this hop's where none came through. Of anybody else no X-Forwarded-*, Forwarded or
+    ///    the trusted proxy's, or this hop's (`isSecure`: the client speaks TLS with it) where none came through. Of anybody else no X-Forwarded-*, Forwarded or
     ///    X-Real-IP passes.
     /// 3. The body is framed as `body` says, never twice.
-    package func headForNode(address: String, peer: IPAddress) -> ByteBuffer {
+    package func headForNode(address: String, peer: IPAddress, isSecure: Bool = false) -> ByteBuffer {
         var out = ByteBuffer()
         out.reserveCapacity(1024)
         out.writeString("\(head.method) \(target) HTTP/1.1\r\n")
@@ -160,7 +164,7 @@ extension ProxiedRequest {
         let chain = peerIsTrusted ? head.fields.values("x-forwarded-for").map { String(buffer: $0) } : []
         out.writeField("X-Forwarded-For", (chain + [peer.description]).filter { !$0.isEmpty }.joined(separator: ", "))
         if passing.first("x-forwarded-proto") == nil {
-            out.writeField("X-Forwarded-Proto", "http")
+            out.writeField("X-Forwarded-Proto", isSecure ? "https" : "http")
         }
         if let host, passing.first("x-forwarded-host") == nil {
             out.writeField("X-Forwarded-Host", host)

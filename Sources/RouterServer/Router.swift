@@ -44,6 +44,7 @@ package final class Router: Sendable {
                     else { throw ChannelError.ioOnClosedChannel }
                     channel.closeFuture.whenComplete { _ in core.remove(channel) }
                     try channel.pipeline.syncOperations.addHandler(ClientConnection(core: core, peer: peer))
+                    try core.configuration.tls?.secure(server: channel)
                 }
             }
             .bind(host: configuration.host, port: configuration.port)

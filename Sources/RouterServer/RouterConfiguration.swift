@@ -10,6 +10,10 @@ package struct RouterConfiguration: Sendable {
     package var affinityKey: (UInt64, UInt64)
     package var trustedProxies: TrustedProxies
     package var limits = RouterLimits()
+    /// What clients speak TLS with; nil: they speak HTTP as it is.
+    package var tls: TLSCredentials?
+    /// What it speaks TLS with to nodes; nil: it speaks HTTP as it is.
+    package var nodeTLS: NodeTLS?
     /// Whom a token is about, without proof; nil when it is no token.
     package var subject: @Sendable (String) -> String?
 
@@ -39,6 +43,22 @@ package struct RouterConfiguration: Sendable {
     }
 }
 
+/// How a router knows nodes, and shows itself to them.
+package struct NodeTLS: Sendable {
+    package let credentials: TLSCredentials
+    /// Whose certificate every node must have; nil: each that of the host under which it is dialled.
+    package let name: String?
+
+    package init(credentials: TLSCredentials, name: String? = nil) {
+        self.credentials = credentials
+        self.name = name
+    }
+
+    func secure(_ channel: any Channel, to node: RoutedNode) throws {
+        try credentials.secure(client: channel, to: name ?? node.host)
+    }
+}
+
 package struct RouterLimits: Sendable {
     /// New WebSockets, and as many at once: more are answered 503. 0 lifts the limit.
     package var upgradesPerSecond = 2000
@@ -48,7 +68,7 @@ package struct RouterLimits: Sendable {
     package var headTime: TimeAmount = .seconds(10)
     /// Between two requests of a connection.
     package var keepAliveTime: TimeAmount = .seconds(60)
-    /// For a node to accept a connection.
+    /// For a node to accept a connection; as much again for the handshake of TLS.
     package var connectTime: TimeAmount = .seconds(2)
     /// For a node to answer an upgrade, or another request that may go to the next node, before the next one is tried.
     package var answerTime: TimeAmount = .seconds(5)

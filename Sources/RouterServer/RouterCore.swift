@@ -49,7 +49,10 @@ final class RouterCore: Sendable {
         eject(node, "a node does not answer") { $0.hung(node, now: $1) }
     }
 
-    private func eject(_ node: RoutedNode, _ message: Logger.Message, _ mark: (inout NodeTable, NIODeadline) -> Void) {
+    private func eject(
+        _ node: RoutedNode, _ message: Logger.Message, reason: (any Error)? = nil,
+        _ mark: (inout NodeTable, NIODeadline) -> Void
+    ) {
         let ejected: TimeAmount? = table.withLock { table in
             let now = NIODeadline.now()
             guard table.ejected(node, now: now) == nil else { return nil }
@@ -57,17 +60,19 @@ final class RouterCore: Sendable {
             return table.ejected(node, now: now)
         }
         guard let ejected else { return }
-        logger.warning(
-            message,
-            metadata: [
-                "node": "\(node.name)", "address": "\(node.address)",
-                "ejected_ms": .stringConvertible(ejected.nanoseconds / 1_000_000),
-            ]
-        )
+        var metadata: Logger.Metadata = [
+            "node": "\(node.name)", "address": "\(node.address)",
+            "ejected_ms": .stringConvertible(ejected.nanoseconds / 1_000_000),
+        ]
+        if let reason { metadata["reason"] = "\(reason)" }
+        logger.warning(message, metadata: metadata)
     }
 
     /// A connection to the node was not made.
     func failed(_ node: RoutedNode, _ error: any Error) {
+        if error is NodeTLSFailure {
+            return eject(node, "TLS with a node fails", reason: error) { $0.failed(node, now: $1) }
+        }
         guard !ConnectFailure.isOfNode(error) else { return failed(node) }
         logger.error(
             "this router cannot make a connection",

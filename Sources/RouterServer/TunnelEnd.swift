@@ -1,6 +1,7 @@
 import Glibc
 import NIOCore
 import NIOPosix
+import WebSocketTransport
 
 /// One end of a tunnel: all that stands in the pipeline of a proxied connection once the node has accepted the upgrade.
 /// What it reads the other end writes, byte for byte.
@@ -13,6 +14,9 @@ import NIOPosix
 /// Bytes go straight to the socket with send(2) while nothing is queued in NIO for it; what the socket does not take goes
 /// through NIO, and everything behind it too until that is written. That keeps the order, since `queued` counts every
 /// write that NIO was given and has not finished, the answer to the upgrade and all before it included.
+///
+/// Under TLS there is no sending past it (`socket` stays -1): one write at a time goes to TLS, and what comes meanwhile waits
+/// here, since TLS spends a whole buffer on each. The first is encrypted, and tried on the socket, within the call.
 ///
 /// A descriptor's number is given to the next accept(2) of any thread, so `socket` must be -1 before NIO has closed it and
 /// code that sends can run. Both ends are on one loop, and `send` is only called by the other end's `channelRead`. NIO closes a descriptor either in our own `close`, before which we set -1, or by itself in one call of
@@ -33,30 +37,25 @@ final class TunnelEnd: ChannelDuplexHandler {
     private let buffers: TunnelBuffers
     private let halfCloseIdle: TimeAmount
 
+    private let isSecure: Bool
     private var socket: CInt = -1
     private var queued = 0
-    private var isWritable = true
+    /// Under TLS, behind what is queued.
+    private var waiting = ByteBuffer()
+    private var channelIsWritable = true
     private var readIsHeld = false
     private var reads: UInt = 0
     private var inputEnded = false
     private var outputEnded = false
     private var isClosing = false
 
-    private init(buffers: TunnelBuffers, halfCloseIdle: TimeAmount) {
-        self.buffers = buffers
+    /// Has to be added to a pipeline of the loop, then started with another.
+    ///
+    /// - Parameter isSecure: TLS stands in that pipeline.
+    init(on eventLoop: any EventLoop, halfCloseIdle: TimeAmount, isSecure: Bool) {
+        buffers = TunnelBuffers.current(on: eventLoop)
         self.halfCloseIdle = halfCloseIdle
-    }
-
-    /// Two ends that know each other; each has to be added to a pipeline of the loop, then started.
-    static func pair(on eventLoop: any EventLoop, halfCloseIdle: TimeAmount) -> (TunnelEnd, TunnelEnd) {
-        let buffers = TunnelBuffers.current(on: eventLoop)
-        let pair = (
-            TunnelEnd(buffers: buffers, halfCloseIdle: halfCloseIdle),
-            TunnelEnd(buffers: buffers, halfCloseIdle: halfCloseIdle)
-        )
-        pair.0.other = pair.1
-        pair.1.other = pair.0
-        return pair
+        self.isSecure = isSecure
     }
 
     /// What an end finds when it takes over.
@@ -69,6 +68,8 @@ final class TunnelEnd: ChannelDuplexHandler {
 
     /// Both are in their pipelines. An end of input is passed on once both have their first bytes, which it stands behind.
     static func start(_ one: TunnelEnd, _ its: Beginning, _ two: TunnelEnd, _ others: Beginning) {
+        one.other = two
+        two.other = one
         one.begin(its.first)
         two.begin(others.first)
         if its.inputEnded { one.endOfInput() }
@@ -80,10 +81,12 @@ final class TunnelEnd: ChannelDuplexHandler {
     private func begin(_ first: ByteBuffer) {
         guard let context else { return lost() }
         write(first, context)
+        channelIsWritable = context.channel.isWritable
+        // What is read under TLS is TLS's, which gives no buffer back.
+        guard !isSecure else { return }
         let descriptor = try? context.pipeline.syncOperations
             .withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { $0 }
         socket = (descriptor ?? nil) ?? -1
-        isWritable = context.channel.isWritable
         let allocator = TunnelReadAllocator(buffers: buffers)
         try? context.channel.syncOptions?.setOption(.recvAllocator, value: allocator)
     }
@@ -94,7 +97,7 @@ final class TunnelEnd: ChannelDuplexHandler {
         let buffer = unwrapInboundIn(data)
         reads &+= 1
         other?.send(buffer)
-        buffers.put(buffer)
+        if !isSecure { buffers.put(buffer) }
     }
 
     func read(context: ChannelHandlerContext) {
@@ -134,6 +137,7 @@ final class TunnelEnd: ChannelDuplexHandler {
 
     private func send(_ buffer: ByteBuffer) {
         guard !outputEnded, !isClosing, let context else { return }
+        guard !isSecure else { return sendSecurely(buffer, context) }
         var taken = 0
         if queued == 0, socket >= 0 {
             taken = buffer.withUnsafeReadableBytes { bytes in
@@ -151,26 +155,60 @@ final class TunnelEnd: ChannelDuplexHandler {
         queued += 1
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { _ in self.wrote() }
-        context.writeAndFlush(wrapOutboundOut(buffer), promise: promise)
+        if isSecure {
+            TLSRecords.writeAndFlush(buffer, to: context, promise: promise)
+        } else {
+            context.writeAndFlush(wrapOutboundOut(buffer), promise: promise)
+        }
     }
 
+    private func sendSecurely(_ buffer: ByteBuffer, _ context: ChannelHandlerContext) {
+        if queued == 0, waiting.readableBytes == 0 {
+            write(buffer, context)
+        } else {
+            waiting.writeImmutableBuffer(buffer)
+        }
+    }
+
+    private func writeWaiting() {
+        guard waiting.readableBytes > 0, let context else { return }
+        let buffer = waiting
+        waiting = ByteBuffer()
+        write(buffer, context)
+        resumeOther()
+    }
+
+    /// May run inside a write of NIO, so what waits is written in a task of its own.
     private func wrote() {
         queued -= 1
-        if queued == 0, isClosing { context?.close(promise: nil) }
+        guard queued == 0 else { return }
+        if waiting.readableBytes > 0 {
+            context?.eventLoop.assumeIsolated().execute { if self.queued == 0 { self.writeWaiting() } }
+        } else if isClosing {
+            context?.close(promise: nil)
+        }
     }
 
+    private var isWritable: Bool { channelIsWritable && waiting.readableBytes < Self.mostWaiting }
+
+    private static let mostWaiting = 64 * 1024
+
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        isWritable = context.channel.isWritable
-        if isWritable, let other, other.readIsHeld {
-            other.readIsHeld = false
-            other.context?.read()
-        }
+        channelIsWritable = context.channel.isWritable
+        resumeOther()
+    }
+
+    private func resumeOther() {
+        guard isWritable, let other, other.readIsHeld else { return }
+        other.readIsHeld = false
+        other.context?.read()
     }
 
     private func endOutput() {
         guard !outputEnded else { return }
         outputEnded = true
         socket = -1
+        writeWaiting()
         // With its input closed NIO would turn the half-close into a close and drop what is queued.
         if inputEnded {
             closeWhenWritten()
@@ -183,6 +221,7 @@ final class TunnelEnd: ChannelDuplexHandler {
         guard !isClosing, let context else { return }
         isClosing = true
         socket = -1
+        writeWaiting()
         if queued == 0 {
             context.close(promise: nil)
             return
@@ -200,6 +239,7 @@ final class TunnelEnd: ChannelDuplexHandler {
     private func lost() {
         socket = -1
         context = nil
+        waiting = ByteBuffer()
         guard let other else { return }
         self.other = nil
         other.other = nil

@@ -12,6 +12,10 @@ struct SendQueue {
     var waiting = ByteBuffer()
     /// In the loop's list of connections to flush.
     var isListed = false
+    /// TLS stands between this connection and the socket.
+    var isSecure = false
+    /// Within a write that TLS passes on to the socket at once: nobody may be told of the connection's end now.
+    var isWriting = false
 
     var queuedBytes: Int { inFlight + waiting.readableBytes }
 }
@@ -60,6 +64,11 @@ struct SendQueue {
 //    promises never send directly. `writeFailed` may run inside `close0`; a success callback may run inside NIO's flush,
 //    and gives what waits to NIO.
 //
+// Under TLS there is no direct sending: `socket` is -1 for ever. So that a healthy reader is not taken for a slow one, what
+// is sent is tried at once all the same: `handOver` has NIO write within the call, which takes the place of `send(2)` in A.
+// A write that fails there closes the channel inside the call; `ended` then tells the delegate in a task of its own, so a
+// caller in the middle of a fan-out sees nothing change under it.
+//
 // Errors of `send(2)` are noted (-1, phase `lost`) and acted on later, and NIO writes in a task of its own: a caller in the
 // middle of a fan-out never sees its member list changed under it by a `webSocketClosed`.
 extension WebSocketConnection {
@@ -93,7 +102,7 @@ extension WebSocketConnection {
             }
             bytes.moveReaderIndex(forwardBy: taken)
         }
-        handOver(bytes)
+        handOver(&bytes)
     }
 
     /// Gives `body` the buffer of waiting frames to append to.
@@ -104,13 +113,14 @@ extension WebSocketConnection {
 
     /// The last HTTP bytes of the connection (a server's 101), through NIO; finds the socket for what follows.
     func sendHandshake(_ bytes: ByteBuffer) {
-        handOver(bytes)
+        var bytes = bytes
+        handOver(&bytes)
         findSocket()
     }
 
     /// From now on the connection may send directly.
     func findSocket() {
-        guard let pipeline = context?.pipeline, phase != .closed else { return }
+        guard !queue.isSecure, let pipeline = context?.pipeline, phase != .closed else { return }
         let socket = try? pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { $0 }
         queue.socket = (socket ?? nil) ?? -1
     }
@@ -119,6 +129,8 @@ extension WebSocketConnection {
     func closeTransport() {
         queue.socket = -1
         context?.close(promise: nil)
+        // TLS says goodbye first, and would still pass on what comes meanwhile.
+        if queue.isSecure { ended() }
     }
 
     /// Ends our direction once NIO has written what it holds; the peer's goes on.
@@ -138,7 +150,7 @@ extension WebSocketConnection {
         guard taken < bytes.count else { return }
         var rest = loop.takeOutputBuffer()
         rest.writeBytes(UnsafeRawBufferPointer(rebasing: bytes.dropFirst(taken)))
-        handOver(rest)
+        handOver(&rest)
     }
 
     /// How many bytes the kernel took; nil when the connection is lost.
@@ -158,7 +170,8 @@ extension WebSocketConnection {
     }
 
     /// Requires that nothing is in flight. NIO writes at the end of the tick: a write that fails ends the connection at once.
-    private func handOver(_ bytes: ByteBuffer) {
+    /// Under TLS it writes now.
+    private func handOver(_ bytes: inout ByteBuffer) {
         guard let context else { return }
         queue.inFlight = bytes.readableBytes
         let promise = context.eventLoop.makePromise(of: Void.self)
@@ -168,17 +181,24 @@ extension WebSocketConnection {
             case .failure: self.writeFailed()
             }
         }
-        context.write(NIOAny(bytes), promise: promise)
-        flushLater()
+        guard queue.isSecure else {
+            context.write(NIOAny(bytes), promise: promise)
+            return flushLater()
+        }
+        queue.isWriting = true
+        TLSRecords.writeAndFlush(bytes, to: context, promise: promise)
+        queue.isWriting = false
+        loop.returnOutputBuffer(&bytes)
     }
 
     private func writeSucceeded() {
         queue.inFlight = 0
         checkCaughtUp()
         guard phase.maySendBytes, queue.waiting.readableBytes > 0 else { return drainedIfEmpty() }
+        guard !queue.isSecure else { return flushLater() }
         var bytes = ByteBuffer()
         swap(&bytes, &queue.waiting)
-        handOver(bytes)
+        handOver(&bytes)
     }
 
     private func writeFailed() {

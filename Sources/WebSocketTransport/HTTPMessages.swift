@@ -14,12 +14,22 @@ package struct HTTPRequest: Sendable {
     package let body: ByteBuffer
     /// The peer, or whom a trusted proxy names as its client.
     package let clientAddress: IPAddress
+    /// The client speaks TLS with this server, or with a trusted proxy that says so.
+    package let isSecure: Bool
     /// `X-Request-Id` of the request where it is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`, otherwise 16 random hex digits.
     package let requestID: String
 
     /// The first value of `name` in the query.
     package func query(_ name: String) -> String? {
         queryItems.first { $0.name == name }?.value
+    }
+
+    /// The client came through TLS to a host that is more than this machine's own name: what a browser is told to never again
+    /// speak to without TLS (RFC 6797), on any port.
+    package var asksForStrictTransport: Bool {
+        guard isSecure, let authority = headers.first(name: "host")?.lowercased() else { return false }
+        guard !authority.hasPrefix("["), let host = authority.split(separator: ":").first else { return false }
+        return IPAddress(host) == nil && host != "localhost" && !host.hasSuffix(".localhost")
     }
 
     /// The subprotocols that the client offers, in its order of preference.
@@ -32,13 +42,15 @@ package struct HTTPRequest: Sendable {
         uri: String,
         headers: HTTPHeaders = HTTPHeaders(),
         body: ByteBuffer = ByteBuffer(),
-        clientAddress: IPAddress = .unspecified
+        clientAddress: IPAddress = .unspecified,
+        isSecure: Bool = false
     ) {
         self.method = method
         self.uri = uri
         self.headers = headers
         self.body = body
         self.clientAddress = clientAddress
+        self.isSecure = isSecure
         let target = RequestTarget(uri)
         self.path = target?.path ?? "/"
         self.queryItems = target?.queryItems ?? []

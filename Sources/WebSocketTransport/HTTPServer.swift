@@ -55,12 +55,15 @@ package struct HTTPServer: Sendable {
     private let core: ServerCore
 
     package typealias RequestHandler = @Sendable (HTTPRequest, any EventLoop) -> EventLoopFuture<HTTPResponse>
+    /// The reason, and whose connection it was.
+    package typealias UnreadableHandler = @Sendable (String, IPAddress) -> Void
     package typealias UpgradeHandler = @Sendable (HTTPRequest, any EventLoop) -> UpgradeDecision
 
     /// Listens on `host` (a name, an IPv4 or IPv6 address) and `port` (0: any that is free). Fails with `HTTPServerError`.
     /// `webSocketPath` is the path where a request without `Upgrade` is told 426; handshakes on any path reach
     /// `onUpgrade`, which refuses those that it does not know. `trustedProxies` are those whose `X-Forwarded-For` says who
-    /// the client is.
+    /// the client is, and `X-Forwarded-Proto` whether it came through TLS. With `tls` the port speaks nothing but TLS.
+    /// `onUnreadable` is told of each connection that ended because what came is not the protocol of the port, with the reason.
     package static func start(
         host: String,
         port: Int,
@@ -68,6 +71,8 @@ package struct HTTPServer: Sendable {
         limits: WebSocketLimits = WebSocketLimits(),
         webSocketPath: String = "/ws",
         trustedProxies: TrustedProxies = TrustedProxies([]),
+        tls: TLSCredentials? = nil,
+        onUnreadable: @escaping UnreadableHandler = { _, _ in },
         onRequest: @escaping RequestHandler,
         onUpgrade: @escaping UpgradeHandler
     ) -> EventLoopFuture<HTTPServer> {
@@ -75,6 +80,8 @@ package struct HTTPServer: Sendable {
             limits: SharedLimits(limits),
             webSocketPath: webSocketPath,
             trustedProxies: trustedProxies,
+            tls: tls,
+            onUnreadable: onUnreadable,
             onRequest: onRequest,
             onUpgrade: onUpgrade
         )

@@ -35,6 +35,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     private var burstHadPart = false
     private var requestTimerRuns = true
     private var closesAfterAnswer = false
+    /// Nothing may be written yet.
+    private var awaitsHandshake: Bool
     private var context: ChannelHandlerContext?
     var deadlineRow: Int32 = -1
     var serverRow: Int32 = -1
@@ -45,6 +47,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         self.server = server
         self.loop = loop
         self.decoder = decoder
+        awaitsHandshake = server.settings.tls != nil
     }
 
     static func install(on channel: any Channel, server: ServerLoop) throws {
@@ -59,6 +62,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         let loop = LoopContext.current(on: channel.eventLoop)
         let connection = HTTPServerConnection(server: server, loop: loop, decoder: decoder)
         try channel.pipeline.syncOperations.addHandlers([decoder, connection])
+        try server.settings.tls?.secure(server: channel)
     }
 
     // MARK: Requests
@@ -122,7 +126,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             uri: head.uri,
             headers: head.headers,
             body: body,
-            clientAddress: client(of: head, context)
+            clientAddress: client(of: head, context),
+            isSecure: isSecure(head, context)
         )
         let asksForUpgrade = WebSocketHandshake.asksForUpgrade(head.headers)
         guard asksForUpgrade || target.path == server.settings.webSocketPath else {
@@ -150,10 +155,18 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         }
     }
 
+    private func peer(_ context: ChannelHandlerContext) -> IPAddress {
+        context.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) } ?? .unspecified
+    }
+
+    private func isSecure(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) -> Bool {
+        if server.settings.tls != nil { return true }
+        guard let said = head.headers.first(name: "x-forwarded-proto") else { return false }
+        return said.lowercased() == "https" && server.settings.trustedProxies.contains(peer(context))
+    }
+
     private func client(of head: HTTPRequestHead, _ context: ChannelHandlerContext) -> IPAddress {
-        guard let peer = context.channel.remoteAddress?.ipAddress.flatMap({ IPAddress($0) }) else {
-            return .unspecified
-        }
+        let peer = peer(context)
         let chain = head.headers["x-forwarded-for"].flatMap { $0.split(separator: ",") }
         return server.settings.trustedProxies.client(of: peer, chain: chain)
     }
@@ -248,7 +261,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             server: server,
             subprotocol: subprotocol,
             deflate: deflate,
-            clientAddress: client
+            clientAddress: client,
+            isSecure: server.settings.tls != nil
         )
         let pipeline = context.pipeline.syncOperations
         guard (try? pipeline.addHandler(connection, position: .after(self))) != nil else {
@@ -269,7 +283,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     /// The decoder is gone, and has passed on what came behind the request.
     private func leave() {
         guard let context else { return }
-        try? context.channel.syncOptions?.setOption(.recvAllocator, value: SharedReadAllocator.forWebSocket(loop))
+        let allocator = server.settings.tls == nil ? SharedReadAllocator.forWebSocket(loop) : .forTLS
+        try? context.channel.syncOptions?.setOption(.recvAllocator, value: allocator)
         context.fireChannelReadComplete()
         resumeReading(context)
         context.pipeline.syncOperations.removeHandler(self, promise: nil)
@@ -324,6 +339,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             context.fireUserInboundEventTriggered(event)
         case .idle, .receiving, .answering, .closed:
             if event is ChannelShouldQuiesceEvent { serverIsClosing() }
+            if awaitsHandshake, TLSRecords.isHandshakeCompleted(event) { awaitsHandshake = false }
         }
     }
 
@@ -341,13 +357,28 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         if case .upgraded = phase { return context.fireErrorCaught(error) }
-        guard let error = error as? HTTPParserError else { return context.close(promise: nil) }
+        guard let error = error as? HTTPParserError else {
+            if awaitsHandshake, let reason = TLSRecords.reason(of: error) { handshakeFailed(reason, context) }
+            return context.close(promise: nil)
+        }
         switch phase {
-        case .idle, .receiving: refuse(Self.response(to: error), nil, context)
+        case .idle, .receiving:
+            unreadable("not HTTP/1.1: \(error)", context)
+            refuse(Self.response(to: error), nil, context)
         // The broken bytes stand behind a request that is still to be answered: its answer is the last.
         case .answering: closesAfterAnswer = true
         case .lingering, .upgraded, .closed: break
         }
+    }
+
+    /// Told once: closing fails again.
+    private func handshakeFailed(_ reason: String, _ context: ChannelHandlerContext) {
+        awaitsHandshake = false
+        unreadable("no TLS handshake: \(reason)", context)
+    }
+
+    private func unreadable(_ reason: String, _ context: ChannelHandlerContext) {
+        server.settings.onUnreadable(reason, peer(context))
     }
 
     private static func response(to error: HTTPParserError) -> HTTPResponse {
@@ -363,6 +394,9 @@ extension HTTPServerConnection: DeadlineTarget, ServerConnection {
     func deadlineExpired() {
         guard let context else { return }
         switch phase {
+        case .idle where awaitsHandshake:
+            handshakeFailed("the client took too long", context)
+            context.close(promise: nil)
         case .idle where requestTimerRuns, .receiving:
             let message = "The request took too long to arrive."
             refuse(.error(.requestTimeout, reason: "request_timeout", message: message), nil, context)

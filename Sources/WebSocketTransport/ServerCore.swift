@@ -8,6 +8,8 @@ struct ServerSettings: Sendable {
     let limits: SharedLimits
     let webSocketPath: String
     let trustedProxies: TrustedProxies
+    let tls: TLSCredentials?
+    let onUnreadable: HTTPServer.UnreadableHandler
     let onRequest: HTTPServer.RequestHandler
     let onUpgrade: HTTPServer.UpgradeHandler
 }

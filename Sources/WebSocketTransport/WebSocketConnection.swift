@@ -80,7 +80,8 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         server: ServerLoop?,
         subprotocol: String?,
         deflate: DeflateAgreement? = nil,
-        clientAddress: IPAddress = .unspecified
+        clientAddress: IPAddress = .unspecified,
+        isSecure: Bool = false
     ) {
         self.role = role
         self.loop = loop
@@ -89,6 +90,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         self.subprotocol = subprotocol
         self.clientAddress = clientAddress
         self.windowBits = deflate?.serverWindowBits ?? 0
+        queue.isSecure = isSecure
     }
 
     /// Gives the connection its delegate; should it have ended meanwhile, the delegate hears so at once.
@@ -226,7 +228,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
 
     /// `queuedBytes` without what NIO has written of the write in flight.
     private func unwrittenBytes() -> Int {
-        guard queue.inFlight > 0, queue.socket >= 0 else { return queue.queuedBytes }
+        guard queue.inFlight > 0, queue.socket >= 0 || queue.isSecure else { return queue.queuedBytes }
         let inNIO = try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)
         return (inNIO ?? queue.inFlight) + queue.waiting.readableBytes
     }
@@ -279,7 +281,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
 
     private var end: (code: UInt16, reason: String) { closing?.value ?? (WebSocketCloseCode.abnormal, "") }
 
-    private func ended() {
+    func ended() {
         queue.socket = -1
         guard phase != .closed else { return }
         phase = .closed
@@ -288,6 +290,10 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         loop.clearDeadline(for: self)
         server?.remove(self)
         server = nil
+        if queue.isWriting { loop.eventLoop.execute { self.tellEnd() } } else { tellEnd() }
+    }
+
+    private func tellEnd() {
         let delegate = delegate
         self.delegate = nil
         delegate?.webSocketClosed(self, code: end.code, reason: end.reason)
@@ -318,7 +324,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
             }
         }
         if !decoder.isAtRest { busyDecoder = Box(decoder) }
-        loop.returnReadBuffer(buffer)
+        if !queue.isSecure { loop.returnReadBuffer(buffer) }
     }
 
     private func takeDecoder() -> FrameDecoder {

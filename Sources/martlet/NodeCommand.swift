@@ -35,7 +35,8 @@ struct NodeCommand: AsyncParsableCommand {
             ]) { $1 })
         Logs.start(level: settings.logLevel)
         let logger = Logger(label: "martlet.node")
-        let configuration = try NodeConfiguration(settings)
+        var configuration = try NodeConfiguration(settings)
+        configuration.tls = try settings.serverTLS()
         if case .none = configuration.authentication {
             logger.warning(
                 "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
@@ -51,15 +52,18 @@ struct NodeCommand: AsyncParsableCommand {
         }
         logger.notice(
             "listening", metadata: ["address": "\(settings.host):\(node.port)", "node": "\(configuration.name)"])
-        let failure = await Self.untilTold(node)
+        let follower = TLSFollower.start([configuration.tls], logger: logger)
+        let failure = await Self.untilTold(node, follower)
         await node.drain()
         if let failure { throw failure }
     }
 
     /// SIGTERM, SIGINT, an operator's drain order, or why the node cannot go on, whatever comes first.
-    private static func untilTold(_ node: Node) async -> Failure? {
+    private static func untilTold(_ node: Node, _ follower: TLSFollower?) async -> Failure? {
         let (reasons, continuation) = AsyncStream.makeStream(of: Failure?.self)
-        Signals.handle([SIGTERM, SIGINT]) { _ in continuation.yield(nil) }
+        Signals.handle([SIGTERM, SIGINT] + (follower == nil ? [] : [SIGHUP])) { signal in
+            if signal == SIGHUP { follower?.reload() } else { continuation.yield(nil) }
+        }
         Task {
             do {
                 try await node.drainRequested()

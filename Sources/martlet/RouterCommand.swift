@@ -41,6 +41,8 @@ struct RouterCommand: AsyncParsableCommand {
             trustedProxies: TrustedProxies(settings.trustedProxies ?? [])
         )
         configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
+        configuration.tls = try settings.serverTLS()
+        configuration.nodeTLS = try settings.nodeTLS()
         Descriptors.raiseLimit()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
@@ -59,7 +61,8 @@ struct RouterCommand: AsyncParsableCommand {
             "listening",
             metadata: ["address": "\(settings.host):\(router.localAddress?.port ?? port)"]
         )
-        await Self.untilTold()
+        await Self.untilTold(
+            TLSFollower.start([configuration.tls, configuration.nodeTLS?.credentials], logger: logger))
         logger.notice(
             "draining",
             metadata: [
@@ -72,9 +75,11 @@ struct RouterCommand: AsyncParsableCommand {
     }
 
     /// SIGTERM or SIGINT.
-    private static func untilTold() async {
+    private static func untilTold(_ follower: TLSFollower?) async {
         let (signals, continuation) = AsyncStream.makeStream(of: Void.self)
-        Signals.handle([SIGTERM, SIGINT]) { _ in continuation.yield() }
+        Signals.handle([SIGTERM, SIGINT] + (follower == nil ? [] : [SIGHUP])) { signal in
+            if signal == SIGHUP { follower?.reload() } else { continuation.yield() }
+        }
         for await _ in signals { return }
     }
 

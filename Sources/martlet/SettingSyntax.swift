@@ -38,6 +38,10 @@ extension SettingSyntax {
         return isMade(String(host), upTo: 255, of: "_.-")
     }
 
+    static let path = SettingSyntax(allowed: "the path of a file") { text in
+        (1...4096).contains(text.utf8.count) && !text.utf8.contains(0)
+    }
+
     static func secret(minimumBytes: Int) -> SettingSyntax {
         SettingSyntax(allowed: "at least \(minimumBytes) bytes") { $0.utf8.count >= minimumBytes }
     }

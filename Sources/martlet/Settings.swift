@@ -40,129 +40,131 @@ struct Settings: Sendable, Equatable {
     var compression = Switch.off
     var trustedProxies: [AddressBlock]?
     var logLevel = Logger.Level.info
+    var tls = TLSSettings()
 }
 
 extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
-    static let table: [SettingRow] = [
-        .text(
-            "MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
-            "Where Redis is: redis://[user:password@]host[:port][/db] or unix:///path/to/socket[?db=N]."),
-        .text(
-            "MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,
-            "What every key and channel in Redis begins with; two clusters on one Redis need two of them."),
-        .seconds(
-            "MARTLET_REDIS_TIMEOUT_SECONDS", flag: "--redis-timeout", \.redisTimeout, 0...86400, .servers,
-            "How long a start waits for a Redis that does not answer before it gives up with exit code 3."),
-        .optionalText(
-            "MARTLET_NODE_NAME", flag: "--name", \.nodeName, SettingSyntax.nodeName, [.node],
-            "The node's name in the cluster; a second start under one name ends the first.",
-            unset: "host name and port"),
-        .text(
-            "MARTLET_HOST", flag: "--host", \.host, SettingSyntax.host, .servers,
-            "The address to listen on; 0.0.0.0 is every address of this machine."),
-        .optionalInteger(
-            "MARTLET_PORT", flag: "--port", \.port, 0...65535, .servers,
-            "The port to listen on; 0 takes a free one and logs which.",
-            unset: "8081 for a node, 8080 for a router and for dev"),
-        .optionalText(
-            "MARTLET_ADVERTISE", flag: "--advertise", \.advertise, SettingSyntax.hostAndPort, [.node],
-            "Where routers dial this node, as host:port.", unset: "the address it listens on"),
-        .choice(
-            "MARTLET_AUTH", flag: "--auth", \.auth, .node,
-            "Who may connect: token asks each client for a signed token, none believes the name a client gives"
-                + " and is for development alone; dev has none unless it is told otherwise."),
-        .optionalText(
-            "MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32),
-            [.node, .dev, .token],
-            "The key of HS256 tokens; with MARTLET_AUTH=none a node needs no key.",
-            unset: "a node or dev with MARTLET_AUTH=token does not start", isSecret: true),
-        .optionalText(
-            "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), [.router, .dev],
-            "The cluster's secret, the same for every router: it keys the hash that picks a node.",
-            unset: "a router warns, as anybody can then choose keys that meet on one node; dev makes one up",
-            isSecret: true),
-        .integer(
-            "MARTLET_LIMIT_MESSAGES_PER_SECOND", \.limitMessagesPerSecond, 0...1_000_000, .node,
-            "Messages a second that one session may send for long; 0 lifts the limit."),
-        .integer(
-            "MARTLET_LIMIT_MESSAGES_BURST", \.limitMessagesBurst, 1...1_000_000, .node,
-            "Messages that one session may send at once before the limit a second holds."),
-        .integer(
-            "MARTLET_LIMIT_MESSAGE_BYTES", \.limitMessageBytes, 256...16_777_216, .node,
-            "The largest message in bytes, at most a quarter of MARTLET_LIMIT_OUTBOUND_BYTES; a larger one closes its"
-                + " connection."),
-        .integer(
-            "MARTLET_LIMIT_ROOMS_PER_SESSION", \.limitRoomsPerSession, 1...100_000, .node,
-            "Rooms that one session may be in."),
-        .integer(
-            "MARTLET_LIMIT_OUTBOUND_BYTES", \.limitOutboundBytes, 65536...1_073_741_824, .node,
-            "Bytes that may wait for a slow client before it is told to reconnect and resume."),
-        .integer(
-            "MARTLET_LIMIT_UPGRADES_PER_SECOND", \.limitUpgradesPerSecond, 0...1_000_000, .servers,
-            "New connections a second that a node takes, and that a router passes on; as many may come at once, more are"
-                + " answered 503 with Retry-After. 0 lifts the limit."),
-        .seconds(
-            "MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .node,
-            "The time between two pings to a client that is silent."),
-        .seconds(
-            "MARTLET_HEARTBEAT_TIMEOUT_SECONDS", \.heartbeatTimeout, 1...3600, .node,
-            "How long a client may leave a ping without an answer before it counts as gone."),
-        .seconds(
-            "MARTLET_LEASE_SECONDS", \.lease, 1...3600, .node,
-            "How long a node that cannot renew its lease still counts as alive; the same for every node."),
-        .seconds(
-            "MARTLET_RESUME_GRACE_SECONDS", \.resumeGrace, 0...3600, .node,
-            "How long a session without a connection keeps its place and may be resumed; 0 ends it at once. The same for"
-                + " every node."),
-        .seconds(
-            "MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
-            "The time that SIGTERM leaves for clients to move elsewhere; dev leaves 3 unless it is told otherwise."),
-        .integer(
-            "MARTLET_HISTORY_MESSAGES", \.historyMessages, 0...1_000_000, .node,
-            "Messages a room keeps; 0 keeps none, and then nothing can be recovered after a reconnect."),
-        .seconds(
-            "MARTLET_HISTORY_SECONDS", \.history, 1...31_536_000, .node,
-            "How long a room keeps a message."),
-        SettingRow(
-            key: "MARTLET_HISTORY_NAMESPACES", allowed: "a comma-separated list of \(HistoryNamespace.form)",
-            readers: Set<SettingRow.Reader>.node.union([.admin]),
-            doc:
-                "What rooms of a namespace (what stands before the first : of their name; that of private messages is dm)"
-                + " keep instead, e.g. news=10000/7d,live=0. The same for every node.",
-            defaultText: nil, unset: "MARTLET_HISTORY_MESSAGES and MARTLET_HISTORY_SECONDS hold for all rooms",
-            refusal: HistoryNamespace.problem,
-            apply: { settings, text in
-                guard let list = HistoryNamespace.list(text) else { return false }
-                settings.historyNamespaces = list
-                return true
-            }),
-        .integer(
-            "MARTLET_ACK_REPLICAS", \.ackReplicas, 0...16, .node,
-            "Replicas of Redis that must have a message before it is acknowledged; while fewer follow, publishes are"
-                + " refused as unavailable. 0 waits for none. The same for every node."),
-        .choice(
-            "MARTLET_COMPRESSION", flag: nil, \.compression, .node,
-            "Whether messages are compressed (permessage-deflate, RFC 7692) for clients that offer it. on saves two"
-                + " thirds of the bytes of a text of 1 KB, and costs 10 µs of CPU a message, however many get it."),
-        SettingRow(
-            key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
-            readers: .servers,
-            doc:
-                "Whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1: at a router the proxies in front of it, whose"
-                + " networks may also read /_router/nodes; at a node the routers, and the proxies in front of them.",
-            defaultText: nil, unset: "none at a router, at a node this machine (127.0.0.0/8,::1)",
-            apply: { settings, text in
-                let parts = text.split(separator: ",")
-                let blocks = parts.compactMap { AddressBlock(SettingSyntax.trim($0)) }
-                guard blocks.count == parts.count else { return false }
-                settings.trustedProxies = blocks
-                return true
-            }),
-        .choice(
-            "MARTLET_LOG_LEVEL", flag: "--log-level", \.logLevel, .servers,
-            "The least severe log lines that are written."),
-    ]
+    static let table: [SettingRow] =
+        [
+            .text(
+                "MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
+                "Where Redis is: redis://[user:password@]host[:port][/db] or unix:///path/to/socket[?db=N]."),
+            .text(
+                "MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,
+                "What every key and channel in Redis begins with; two clusters on one Redis need two of them."),
+            .seconds(
+                "MARTLET_REDIS_TIMEOUT_SECONDS", flag: "--redis-timeout", \.redisTimeout, 0...86400, .servers,
+                "How long a start waits for a Redis that does not answer before it gives up with exit code 3."),
+            .optionalText(
+                "MARTLET_NODE_NAME", flag: "--name", \.nodeName, SettingSyntax.nodeName, [.node],
+                "The node's name in the cluster; a second start under one name ends the first.",
+                unset: "host name and port"),
+            .text(
+                "MARTLET_HOST", flag: "--host", \.host, SettingSyntax.host, .servers,
+                "The address to listen on; 0.0.0.0 is every address of this machine."),
+            .optionalInteger(
+                "MARTLET_PORT", flag: "--port", \.port, 0...65535, .servers,
+                "The port to listen on; 0 takes a free one and logs which.",
+                unset: "8081 for a node, 8080 for a router and for dev"),
+            .optionalText(
+                "MARTLET_ADVERTISE", flag: "--advertise", \.advertise, SettingSyntax.hostAndPort, [.node],
+                "Where routers dial this node, as host:port.", unset: "the address it listens on"),
+            .choice(
+                "MARTLET_AUTH", flag: "--auth", \.auth, .node,
+                "Who may connect: token asks each client for a signed token, none believes the name a client gives"
+                    + " and is for development alone; dev has none unless it is told otherwise."),
+            .optionalText(
+                "MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32),
+                [.node, .dev, .token],
+                "The key of HS256 tokens; with MARTLET_AUTH=none a node needs no key.",
+                unset: "a node or dev with MARTLET_AUTH=token does not start", isSecret: true),
+            .optionalText(
+                "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), [.router, .dev],
+                "The cluster's secret, the same for every router: it keys the hash that picks a node.",
+                unset: "a router warns, as anybody can then choose keys that meet on one node; dev makes one up",
+                isSecret: true),
+            .integer(
+                "MARTLET_LIMIT_MESSAGES_PER_SECOND", \.limitMessagesPerSecond, 0...1_000_000, .node,
+                "Messages a second that one session may send for long; 0 lifts the limit."),
+            .integer(
+                "MARTLET_LIMIT_MESSAGES_BURST", \.limitMessagesBurst, 1...1_000_000, .node,
+                "Messages that one session may send at once before the limit a second holds."),
+            .integer(
+                "MARTLET_LIMIT_MESSAGE_BYTES", \.limitMessageBytes, 256...16_777_216, .node,
+                "The largest message in bytes, at most a quarter of MARTLET_LIMIT_OUTBOUND_BYTES; a larger one closes its"
+                    + " connection."),
+            .integer(
+                "MARTLET_LIMIT_ROOMS_PER_SESSION", \.limitRoomsPerSession, 1...100_000, .node,
+                "Rooms that one session may be in."),
+            .integer(
+                "MARTLET_LIMIT_OUTBOUND_BYTES", \.limitOutboundBytes, 65536...1_073_741_824, .node,
+                "Bytes that may wait for a slow client before it is told to reconnect and resume."),
+            .integer(
+                "MARTLET_LIMIT_UPGRADES_PER_SECOND", \.limitUpgradesPerSecond, 0...1_000_000, .servers,
+                "New connections a second that a node takes, and that a router passes on; as many may come at once, more are"
+                    + " answered 503 with Retry-After. 0 lifts the limit."),
+            .seconds(
+                "MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .node,
+                "The time between two pings to a client that is silent."),
+            .seconds(
+                "MARTLET_HEARTBEAT_TIMEOUT_SECONDS", \.heartbeatTimeout, 1...3600, .node,
+                "How long a client may leave a ping without an answer before it counts as gone."),
+            .seconds(
+                "MARTLET_LEASE_SECONDS", \.lease, 1...3600, .node,
+                "How long a node that cannot renew its lease still counts as alive; the same for every node."),
+            .seconds(
+                "MARTLET_RESUME_GRACE_SECONDS", \.resumeGrace, 0...3600, .node,
+                "How long a session without a connection keeps its place and may be resumed; 0 ends it at once. The same for"
+                    + " every node."),
+            .seconds(
+                "MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
+                "The time that SIGTERM leaves for clients to move elsewhere; dev leaves 3 unless it is told otherwise."),
+            .integer(
+                "MARTLET_HISTORY_MESSAGES", \.historyMessages, 0...1_000_000, .node,
+                "Messages a room keeps; 0 keeps none, and then nothing can be recovered after a reconnect."),
+            .seconds(
+                "MARTLET_HISTORY_SECONDS", \.history, 1...31_536_000, .node,
+                "How long a room keeps a message."),
+            SettingRow(
+                key: "MARTLET_HISTORY_NAMESPACES", allowed: "a comma-separated list of \(HistoryNamespace.form)",
+                readers: Set<SettingRow.Reader>.node.union([.admin]),
+                doc:
+                    "What rooms of a namespace (what stands before the first : of their name; that of private messages is dm)"
+                    + " keep instead, e.g. news=10000/7d,live=0. The same for every node.",
+                defaultText: nil, unset: "MARTLET_HISTORY_MESSAGES and MARTLET_HISTORY_SECONDS hold for all rooms",
+                refusal: HistoryNamespace.problem,
+                apply: { settings, text in
+                    guard let list = HistoryNamespace.list(text) else { return false }
+                    settings.historyNamespaces = list
+                    return true
+                }),
+            .integer(
+                "MARTLET_ACK_REPLICAS", \.ackReplicas, 0...16, .node,
+                "Replicas of Redis that must have a message before it is acknowledged; while fewer follow, publishes are"
+                    + " refused as unavailable. 0 waits for none. The same for every node."),
+            .choice(
+                "MARTLET_COMPRESSION", flag: nil, \.compression, .node,
+                "Whether messages are compressed (permessage-deflate, RFC 7692) for clients that offer it. on saves two"
+                    + " thirds of the bytes of a text of 1 KB, and costs 10 µs of CPU a message, however many get it."),
+            SettingRow(
+                key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
+                readers: .servers,
+                doc:
+                    "Whose X-Forwarded-* headers are believed, e.g. 10.0.0.0/8,::1: at a router the proxies in front of it, whose"
+                    + " networks may also read /_router/nodes; at a node the routers, and the proxies in front of them.",
+                defaultText: nil, unset: "none at a router, at a node this machine (127.0.0.0/8,::1)",
+                apply: { settings, text in
+                    let parts = text.split(separator: ",")
+                    let blocks = parts.compactMap { AddressBlock(SettingSyntax.trim($0)) }
+                    guard blocks.count == parts.count else { return false }
+                    settings.trustedProxies = blocks
+                    return true
+                }),
+            .choice(
+                "MARTLET_LOG_LEVEL", flag: "--log-level", \.logLevel, .servers,
+                "The least severe log lines that are written."),
+        ] + tlsRows
 
     /// What this process was told: see `init(environment:flags:)`.
     static func read(flags: [String: String?] = [:]) throws(Failure) -> Settings {

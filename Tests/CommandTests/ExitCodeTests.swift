@@ -34,7 +34,7 @@ struct ExitCodeTests {
 
     @Test("what is no address of HTTP is usage for healthcheck, which help lists")
     func healthcheck() throws {
-        for url in ["foo", "https://h/", "ws://h:1/ws", "http://", "http://h:70000/"] {
+        for url in ["foo", "https://", "ws://h:1/ws", "http://", "http://h:70000/"] {
             let outcome = try #require(ending(["healthcheck", url]))
             #expect(outcome.code == 2)
             #expect(outcome.sentence?.contains("http://host:port/path") == true)

@@ -134,6 +134,7 @@ func withRouter(
     over nodes: [RoutedNode],
     limits: RouterLimits = .patient,
     trusted: [String] = [],
+    tls: TLSCredentials? = nil,
     log: LogRecorder? = nil,
     _ body: (Router, Int, FixedDirectory) async throws -> Void
 ) async throws {
@@ -145,6 +146,7 @@ func withRouter(
         subject: { $0.hasPrefix("token-of-") ? String($0.dropFirst(9)) : nil }
     )
     configuration.limits = limits
+    configuration.tls = tls
     let directory = FixedDirectory(nodes)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     if let log { logger = Logger(label: "test", factory: { _ in log }) }

@@ -155,7 +155,10 @@ struct RouterTunnelTests {
     func idleHalfClosed() throws {
         let loop = EmbeddedEventLoop()
         let (client, server) = (EmbeddedChannel(loop: loop), EmbeddedChannel(loop: loop))
-        let ends = TunnelEnd.pair(on: loop, halfCloseIdle: .seconds(30))
+        let ends = (
+            TunnelEnd(on: loop, halfCloseIdle: .seconds(30), isSecure: false),
+            TunnelEnd(on: loop, halfCloseIdle: .seconds(30), isSecure: false)
+        )
         for (channel, end) in [(client, ends.0), (server, ends.1)] {
             try channel.connect(to: SocketAddress(ipAddress: "192.0.2.1", port: 1)).wait()
             try channel.pipeline.syncOperations.addHandlers([HalfClosing(), end])

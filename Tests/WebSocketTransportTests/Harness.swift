@@ -103,17 +103,27 @@ struct TestServer {
     init(
         limits: WebSocketLimits = TestServer.limits,
         group: any EventLoopGroup = TestServer.group,
-        onUpgrade: @escaping HTTPServer.UpgradeHandler = { _, _ in .accept { _ in Echo() } }
+        tls: TLSCredentials? = nil,
+        onUpgrade: @escaping HTTPServer.UpgradeHandler = { _, _ in .accept { _ in Echo() } },
+        onUnreadable: @escaping HTTPServer.UnreadableHandler = { _, _ in }
     ) throws {
         server = try HTTPServer.start(
             host: "127.0.0.1",
             port: 0,
             group: group,
             limits: limits,
+            trustedProxies: .loopback,
+            tls: tls,
+            onUnreadable: onUnreadable,
             onRequest: { request, loop in
                 switch (request.method, request.path) {
                 case (.GET, "/hello"), (.HEAD, "/hello"):
                     loop.makeSucceededFuture(HTTPResponse(status: .ok, contentType: "text/plain", body: "hello"))
+                case (.GET, "/secure"):
+                    loop.makeSucceededFuture(
+                        HTTPResponse(
+                            status: .ok, contentType: "text/plain",
+                            body: "\(request.isSecure) \(request.asksForStrictTransport)"))
                 case (.POST, "/echo"):
                     loop.makeSucceededFuture(HTTPResponse(status: .ok, body: request.body))
                 case (.GET, "/later"):

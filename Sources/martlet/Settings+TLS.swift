@@ -1,0 +1,95 @@
+import RouterServer
+import WebSocketTransport
+
+/// What a server is told of TLS: paths of PEM files.
+struct TLSSettings: Sendable, Equatable {
+    var certificate: String?
+    var key: String?
+    var clientAuthorities: String?
+    var nodeAuthorities: String?
+    var nodeCertificate: String?
+    var nodeKey: String?
+    var nodeName: String?
+}
+
+extension Settings {
+    static let tlsRows: [SettingRow] = [
+        .optionalText(
+            "MARTLET_TLS_CERT", flag: nil, \.tls.certificate, SettingSyntax.path, .servers,
+            "The PEM file of the server's certificate, behind it those that lead to the authority. With it the port speaks"
+                + " https:// and wss:// alone. Read again when it changes, and on SIGHUP; at dev the router's.",
+            unset: "http:// and ws://"),
+        .optionalText(
+            "MARTLET_TLS_KEY", flag: nil, \.tls.key, SettingSyntax.path, .servers,
+            "The PEM file of the key of MARTLET_TLS_CERT, not encrypted.", unset: "MARTLET_TLS_CERT is not set either"),
+        .optionalText(
+            "MARTLET_TLS_CLIENT_CA", flag: nil, \.tls.clientAuthorities, SettingSyntax.path, [.node],
+            "A PEM file of authorities, one of which must have signed the certificate that whoever connects to the node has"
+                + " to show: so that only routers do.", unset: "nobody is asked for a certificate"),
+        .optionalText(
+            "MARTLET_NODE_TLS_CA", flag: nil, \.tls.nodeAuthorities, SettingSyntax.path, [.router],
+            "A PEM file of authorities. With it the router speaks TLS to nodes, and only to those whose certificate one of"
+                + " them signed.", unset: "http:// to nodes"),
+        .optionalText(
+            "MARTLET_NODE_TLS_CERT", flag: nil, \.tls.nodeCertificate, SettingSyntax.path, [.router],
+            "The PEM file of the certificate that the router shows to nodes which ask for one (MARTLET_TLS_CLIENT_CA).",
+            unset: "it shows none"),
+        .optionalText(
+            "MARTLET_NODE_TLS_KEY", flag: nil, \.tls.nodeKey, SettingSyntax.path, [.router],
+            "The PEM file of the key of MARTLET_NODE_TLS_CERT, not encrypted.",
+            unset: "MARTLET_NODE_TLS_CERT is not set either"),
+        .optionalText(
+            "MARTLET_NODE_TLS_NAME", flag: nil, \.tls.nodeName, SettingSyntax.host, [.router],
+            "The name in the certificates of all nodes.", unset: "each node's is the host of its MARTLET_ADVERTISE"),
+    ]
+
+    /// What clients speak TLS with; nil: they speak HTTP as it is. Blocks on the disk.
+    func serverTLS() throws(Failure) -> TLSCredentials? {
+        let pair = try Self.pair(tls.certificate, "MARTLET_TLS_CERT", tls.key, "MARTLET_TLS_KEY")
+        guard let pair else {
+            guard tls.clientAuthorities == nil else {
+                throw Failure(.usage, "MARTLET_TLS_CLIENT_CA is set, which needs MARTLET_TLS_CERT and MARTLET_TLS_KEY")
+            }
+            return nil
+        }
+        let files = TLSFiles(pair: pair, authorities: tls.clientAuthorities)
+        return try Self.credentials(files, .server, "MARTLET_TLS_CERT and MARTLET_TLS_KEY")
+    }
+
+    /// What the router speaks TLS with to nodes; nil: it speaks HTTP as it is. Blocks on the disk.
+    func nodeTLS() throws(Failure) -> NodeTLS? {
+        let pair = try Self.pair(
+            tls.nodeCertificate, "MARTLET_NODE_TLS_CERT", tls.nodeKey, "MARTLET_NODE_TLS_KEY")
+        guard let authorities = tls.nodeAuthorities else {
+            guard pair == nil, tls.nodeName == nil else {
+                let name = pair == nil ? "MARTLET_NODE_TLS_NAME" : "MARTLET_NODE_TLS_CERT"
+                throw Failure(.usage, "\(name) is set, which needs MARTLET_NODE_TLS_CA")
+            }
+            return nil
+        }
+        let files = TLSFiles(pair: pair, authorities: authorities)
+        let names = pair == nil ? "MARTLET_NODE_TLS_CA" : "MARTLET_NODE_TLS_CA, …_CERT and …_KEY"
+        return NodeTLS(credentials: try Self.credentials(files, .client, names), name: tls.nodeName)
+    }
+
+    private static func pair(
+        _ certificate: String?, _ certificateName: String, _ key: String?, _ keyName: String
+    ) throws(Failure) -> (certificate: String, key: String)? {
+        switch (certificate, key) {
+        case (let certificate?, let key?): return (certificate, key)
+        case (nil, nil): return nil
+        case (_?, nil): throw Failure(.usage, "\(certificateName) is set, which needs \(keyName)")
+        case (nil, _?): throw Failure(.usage, "\(keyName) is set, which needs \(certificateName)")
+        }
+    }
+
+    private static func credentials(
+        _ files: TLSFiles, _ role: TLSCredentials.Role, _ names: String
+    ) throws(Failure) -> TLSCredentials {
+        do throws(TLSFailure) {
+            return try TLSCredentials(files, role: role)
+        } catch {
+            throw Failure(.usage, "\(names) cannot be used: \(Printable.text(error.description))")
+        }
+    }
+}
