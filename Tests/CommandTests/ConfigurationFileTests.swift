@@ -35,7 +35,7 @@ struct ConfigurationFileTests {
         #expect(settings.heartbeat == .seconds(7))
         #expect(settings.compression == .on)
         #expect(settings.auth == .none)
-        #expect(settings.trustedProxies.count == 2)
+        #expect(settings.trustedProxies?.count == 2)
         #expect(settings.redisPrefix == "cafe")
         #expect(settings.given["MARTLET_AUTH"] == Settings.Given(shown: "none", origin: "m.json:2"))
     }
@@ -102,7 +102,7 @@ struct ConfigurationFileTests {
                 "3:2: nothing is called “limit_mesages_burst”; the nearest is “limit_messages_burst”"
             ),
             (#"{"MARTLET_PORT": 1}"#, "1:2: nothing is called “MARTLET_PORT”; the nearest is “port”"),
-            (#"{"config": "x"}"#, "1:2: nothing is called “config”; the nearest is “port”"),
+            (#"{"config": "x"}"#, "1:2: nothing is called “config”; the nearest is “host”"),
             (#"{"é": 1, "port": true}"#, "1:2: nothing is called “é”; the nearest is “auth”"),
             (#"{"port": true}"#, "1:10: “port” is true, but must be a whole number from 0 to 65535"),
             (#"{"host": 5}"#, "1:10: “host” is a number, but must be a host name or an address"),
@@ -172,7 +172,7 @@ struct ConfigurationFileTests {
               "port": tru
             }
             """
-        #expect(file(text).mistakes.map(\.line) == [2, 2, 3, 4, 5])
+        #expect(file(text).mistakes.map(\.line) == [2, 3, 4, 5])
         let many = "{" + (0..<300).map { "\"x\($0)\": 1" }.joined(separator: ",") + "}"
         #expect(file(many).mistakes.count == ConfigurationFile.maximumMistakes)
     }
@@ -192,12 +192,11 @@ struct ConfigurationFileTests {
     @Test("a namespace cannot allow larger messages than the node")
     func namespaceFitsNode() {
         let file = file("{\n\"default_namespace\": {},\n\"namespaces\": {\"a\": {\n\"message_bytes\": 100000}}}")
+        let error = #expect(throws: Failure.self) { try Settings(Sources(file: file)) }
         #expect(
-            #expect(throws: Failure.self) { try Settings(Sources(file: file)) }
-                == Failure(
-                    .usage,
-                    "m.json:4: “namespaces.a.message_bytes” is 100000, but must be at most limit_message_bytes, which is 65536"
-                ))
+            error?.sentence
+                == "m.json:4: “namespaces.a.message_bytes” is 100000, but must be at most limit_message_bytes, which is 65536"
+        )
     }
 
     @Test("the effective settings say where each comes from, and hide secrets")
@@ -242,7 +241,8 @@ struct ConfigurationFileTests {
     func example() throws {
         let root = #filePath.split(separator: "/").dropLast(3).map { "/" + $0 }.joined()
         // The checkout may have been built under another path than it stands in now.
-        let path = try #require([root + "/docs/martlet.json", "docs/martlet.json"].first { access($0, R_OK) == 0 })
+        let candidates = [root + "/docs/martlet.json", "docs/martlet.json"]
+        let path = try #require(candidates.first { access($0, R_OK) == 0 })
         let settings = try Settings(environment: [:], flags: ["MARTLET_CONFIG": path])
         #expect(settings.namespaces.named.count > 1)
     }
@@ -270,20 +270,20 @@ struct SecretFileTests {
 
     @Test("what the file holds is the value, but for one newline at its end")
     func value() throws {
-        try withFile("\(key)\n\n") { path in
+        try withFile("\(key)\n\n") { (path) throws in
             let settings = try Settings(environment: ["MARTLET_TOKEN_SECRET_FILE": path])
             #expect(settings.tokenSecret == key + "\n")
             #expect(settings.warnings == [])
             #expect(settings.given["MARTLET_TOKEN_SECRET"] == Settings.Given(shown: "(33 bytes)", origin: path))
         }
-        try withFile("redis://u:hunter2@h") { path in
+        try withFile("redis://u:hunter2@h") { (path) throws in
             #expect(try Settings(environment: ["MARTLET_REDIS_URL_FILE": path]).redisURL == "redis://u:hunter2@h")
         }
     }
 
     @Test("a secret and its file are not both set in one place; of two places the stronger wins")
     func both() throws {
-        try withFile(key) { path in
+        try withFile(key) { (path) throws in
             #expect(
                 refusal(["MARTLET_TOKEN_SECRET": key, "MARTLET_TOKEN_SECRET_FILE": path])
                     == "MARTLET_TOKEN_SECRET and MARTLET_TOKEN_SECRET_FILE are both set: take one of them away")
@@ -308,9 +308,9 @@ struct SecretFileTests {
         for (text, reason) in [
             ("", "cannot be read: it is empty"), ("\n", "cannot be read: it is empty"),
         ] {
-            try withFile(text) { path in #expect(refusal([name: path]) == "\(name): \(path) \(reason)") }
+            try withFile(text) { (path) throws in #expect(refusal([name: path]) == "\(name): \(path) \(reason)") }
         }
-        try withFile("hunter2\n") { path in
+        try withFile("hunter2\n") { (path) throws in
             #expect(
                 refusal([name: path]) == "\(name): what stands in \(path) is of 7 bytes, but must be at least 32 bytes")
         }
@@ -318,16 +318,16 @@ struct SecretFileTests {
 
     @Test("a file that everybody may read is warned of")
     func openFile() throws {
-        try withFile(key, mode: 0o644) { path in
+        try withFile(key, mode: 0o644) { (path) throws in
             let settings = try Settings(environment: ["MARTLET_TOKEN_SECRET_FILE": path])
             #expect(
                 settings.warnings
                     == ["every user of this machine may read \(path), which holds MARTLET_TOKEN_SECRET: chmod 600"])
         }
-        try withFile(#"{"token_secret": "\#(key)"}"#, mode: 0o644) { path in
+        try withFile(#"{"token_secret": "\#(key)"}"#, mode: 0o644) { (path) throws in
             #expect(try Settings(environment: ["MARTLET_CONFIG": path]).warnings.count == 1)
         }
-        try withFile(#"{"port": 1}"#, mode: 0o644) { path in
+        try withFile(#"{"port": 1}"#, mode: 0o644) { (path) throws in
             #expect(try Settings(environment: ["MARTLET_CONFIG": path]).warnings == [])
         }
     }

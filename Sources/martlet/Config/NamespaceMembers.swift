@@ -1,5 +1,6 @@
 import ChatCore
 import ClusterState
+import NIOCore
 
 /// What a configuration file says of one namespace; what it leaves out is nil.
 struct NamespaceMembers: Sendable, Equatable {
