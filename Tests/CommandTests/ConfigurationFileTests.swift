@@ -1,9 +1,7 @@
 import ChatCore
-import ClusterState
 import Glibc
 import NIOCore
 import Testing
-import WireProtocol
 
 @testable import martlet
 
@@ -88,10 +86,6 @@ struct ConfigurationFileTests {
         free.messageBurst = nil
         let named = ["team": team, "live": live, "a/b.c": free, "dm": standard]
         #expect(settings.namespaces == Namespaces(standard: standard, named: named))
-        let history = HistoryRules(settings.namespaces)
-        #expect(
-            history.limits(of: try RoomName(validating: "team:1"))
-                == HistoryLimits(maxMessages: 7, maxAge: 604_800_000))
     }
 
     @Test(

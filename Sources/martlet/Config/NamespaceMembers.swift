@@ -1,5 +1,4 @@
 import ChatCore
-import ClusterState
 import NIOCore
 
 /// What a configuration file says of one namespace; what it leaves out is nil.
@@ -45,15 +44,6 @@ extension Namespaces {
         rules.historyMilliseconds = settings.history.nanoseconds / 1_000_000
         let standard = file?.defaultNamespace.applied(to: rules) ?? rules
         self.init(standard: standard, named: file?.namespaces.mapValues { $0.applied(to: standard) } ?? [:])
-    }
-}
-
-extension HistoryRules {
-    init(_ namespaces: Namespaces) {
-        func limits(_ rules: NamespaceRules) -> HistoryLimits {
-            HistoryLimits(maxMessages: rules.historyMessages, maxAge: rules.historyMilliseconds)
-        }
-        self.init(standard: limits(namespaces.standard), byNamespace: namespaces.named.mapValues(limits))
     }
 }
 
