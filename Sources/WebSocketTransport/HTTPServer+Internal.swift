@@ -1,5 +1,5 @@
 package import NIOCore
-package import NIOHTTP1
+import NIOHTTP1
 
 extension HTTPServer {
     /// A server for those who run this one: GET and HEAD of a few paths, and no WebSocket. Fails as ``start`` does.

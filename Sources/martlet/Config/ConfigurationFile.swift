@@ -38,7 +38,7 @@ struct ConfigurationFile: Sendable, Equatable {
         do throws(SmallFile.ReadError) {
             let file = try SmallFile(path, limit: Self.largest)
             self = ConfigurationReader.read(file.bytes, name: path)
-            if file.isForEverybody { namesOfOpenSecrets = settings.keys.filter(Self.isSecret).sorted() }
+            if file.isForEverybody { namesOfOpenSecrets = settings.filter(Self.isSecret).keys.sorted() }
         } catch {
             throw Failure(.usage, "the configuration \(Printable.text(path)) cannot be read: \(error.reason)")
         }
@@ -47,7 +47,10 @@ struct ConfigurationFile: Sendable, Equatable {
     /// Keys of secrets that stand in a file which every user of the machine may read.
     private(set) var namesOfOpenSecrets: [String] = []
 
-    private static func isSecret(_ key: String) -> Bool { Settings.rows[key]?.isSecret == true }
+    private static func isSecret(_ key: String, _ value: Value) -> Bool {
+        guard let row = Settings.rows[key] else { return false }
+        return row.isSecret || row.holdsPassword(value.text)
+    }
 
     /// The sentences, each with file, line and column before it.
     var problems: [String] {
