@@ -112,7 +112,7 @@ struct DevPlanTests {
     }
 
     @Test("node counts and ports that cannot be are usage errors")
-    func limits() {
+    func limits() throws {
         #expect(throws: Failure.self) { try plan(nodes: 0) }
         #expect(throws: Failure.self) { try plan(nodes: 27) }
         #expect(throws: Failure.self) { try plan(port: "65533") }
