@@ -2,8 +2,8 @@ package import WireProtocol
 
 /// Every key and channel of the cluster in Redis (docs/redis.md).
 ///
-/// What one script touches shares one hash tag: `{i:I}`, `{r:ROOM}`, `{u:USER}` or `{s:S}`. User names are
-/// percent-encoded; room names, session ids and incarnations hold no brace by their own rules.
+/// What one script touches shares one hash tag: `{i:I}`, `{r:ROOM}`, `{u:USER}`, `{s:S}` or
+/// `{orders}`. User names are percent-encoded; room names, session ids and incarnations hold no brace by their own rules.
 package struct ClusterKeys: Sendable, Hashable {
     package let prefix: String
 
@@ -26,6 +26,13 @@ package struct ClusterKeys: Sendable, Hashable {
     package func nodeRooms(_ incarnation: Incarnation) -> String { "\(prefix):{i:\(incarnation)}:rooms" }
     /// Hash: session to user.
     package func nodeSessions(_ incarnation: Incarnation) -> String { "\(prefix):{i:\(incarnation)}:sessions" }
+
+    // MARK: moderation
+
+    /// Hash: what was ordered to its terms, and `version`.
+    package var orders: String { "\(prefix):{orders}" }
+    /// Stream: who ordered what, when.
+    package var audit: String { "\(prefix):{orders}:audit" }
 
     // MARK: rooms
 

@@ -65,7 +65,8 @@ package struct SweepReport: Sendable, Hashable {
     package internal(set) var failure: String?
 }
 
-/// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `draining I`.
+/// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `draining I`; ``ModerationChange``s go
+/// there too.
 package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
     case up(Incarnation)
     case down(Incarnation)

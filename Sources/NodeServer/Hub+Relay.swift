@@ -20,8 +20,9 @@ extension Hub: RedisSubscriberDelegate {
         } else if let user = keys.user(ofChannel: name), users[user] != nil {
             guard let message = RelayMessage.parse(payload) else { return malformed(name) }
             receive(message, for: user)
-        } else if name == keys.controlChannel, case .drain(let incarnation) = ControlMessage.parse(payload) {
-            onDrainRequested(incarnation)
+        } else if name == keys.controlChannel {
+            if ModerationChange.isOne(payload) { return moderation.heard(payload) }
+            if case .drain(let incarnation) = ControlMessage.parse(payload) { onDrainRequested(incarnation) }
         }
     }
 
@@ -43,6 +44,7 @@ extension Hub: RedisSubscriberDelegate {
 
     func subscriberHearsAgain(_ subscriber: RedisSubscriber) {
         logger.info("the subscription hears", metadata: ["rooms": "\(rooms.count)"])
+        moderation.read()
         repairAll()
         repairDirects()
         doubtAll()

@@ -181,13 +181,14 @@ extension Hub {
             // Resumed here meanwhile.
             guard directory[id] == nil else { continue }
             directory[id] = numbered(DirectoryEntry(session.record, secret: nil, isDetached: true))
-            guard session.graceLeft > .zero else {
+            guard session.graceLeft > .zero, mayKeep(session.record) else {
                 end(id)
                 continue
             }
             detachedUntil[id] = .now() + session.graceLeft
             hear(session.record.user, for: id)
             takeOver(session.record)
+            leaveBannedRooms(session.record)
             memberships += session.record.rooms.keys.map { (id, $0) }
         }
         guard !memberships.isEmpty else { return eventLoop.makeSucceededVoidFuture() }

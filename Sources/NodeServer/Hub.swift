@@ -29,6 +29,10 @@ final class Hub: @unchecked Sendable {
     let replicaWait: ReplicaWait?
     let logger: Logger
     let metrics = HubMetrics()
+    private(set) lazy var moderation = ModerationFeed(
+        store: ModerationStore(redis: redis, keys: keys), eventLoop: eventLoop,
+        isConnected: { [unowned self] in redis.isConnected }, onChange: { [unowned self] in moderationChanged($0) })
+    var toldModerationClock: Int64 = 0
     var subscriber: RedisSubscriber?
     var shards: [Shard] = []
     var random: FastRandom
@@ -158,6 +162,7 @@ final class Hub: @unchecked Sendable {
         replicaWait?.onOpen = { [weak self] in self?.scheduleTurn() }
         replicaWait?.onConnect = { [weak self] in self?.notedDirects = [:] }
         replicaWait?.start()
+        tickModeration()
         timer = eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(250), delay: .milliseconds(250)) {
             [weak self] _ in self?.tick()
         }
@@ -261,6 +266,7 @@ final class Hub: @unchecked Sendable {
     private func tick() {
         let now = NIODeadline.now()
         repairCommands = 0
+        tickModeration()
         expirePublishes(now)
         replicaWait?.countIfDue()
         expireOpenings(now)

@@ -142,6 +142,8 @@ enum ShardEvent: Sendable {
     case joinFailed(room: RoomName, session: SessionID, id: String?, error: WireError)
     case batch(DeliveryBatch)
     case kicked(SessionID, room: RoomName?, reason: String)
+    /// What operators ordered, and what of it was not in force before.
+    case moderation(Moderation, new: ModerationTable)
 }
 
 /// The session is in the room: it gets `texts`, and after them all that later batches bring.

@@ -55,8 +55,8 @@ enum Identity {
         return (try UserName(validating: claims.subject), grant)
     }
 
-    /// What answers an upgrade that says no good name: 401 with a challenge (RFC 6750 section 3), 503 while the keys of
-    /// tokens are being fetched, else 400.
+    /// What answers an upgrade that says no good name: 401 with a challenge (RFC 6750 section 3), 403 for one that is banned,
+    /// 503 while the keys of tokens are being fetched, else 400.
     static func refusal(_ error: WireError) -> HTTPResponse {
         switch error.code {
         case .authenticationFailed:
@@ -67,6 +67,7 @@ enum Identity {
             .error(
                 .serviceUnavailable, reason: error.code.reason, message: error.message,
                 headers: ["Retry-After": String(max(1, ((error.retryAfterMilliseconds ?? 0) + 999) / 1000))])
+        case .banned: .error(.forbidden, reason: error.code.reason, message: error.message)
         default: .error(.badRequest, reason: error.code.reason, message: error.message)
         }
     }

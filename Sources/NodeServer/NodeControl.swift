@@ -44,6 +44,7 @@ final class NodeControl {
         hub.redis.setStateHandler { isConnected in
             guard isConnected else { return }
             loopBound.value.lease?.beat()
+            loopBound.value.hub.moderation.read()
             loopBound.value.hub.reconcileAll()
         }
         lease?.start()
@@ -76,6 +77,7 @@ final class NodeControl {
         if !hub.redis.isConnected { return "Redis does not answer" }
         if lease?.isHeld != true || hub.incarnation == nil { return "the lease is not held" }
         if hub.subscriber?.hears != true { return "the subscription does not hear itself" }
+        if !hub.moderation.isRead { return "the orders of operators are not read yet" }
         return nil
     }
 

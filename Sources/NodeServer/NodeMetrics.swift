@@ -27,6 +27,7 @@ final class HubMetrics {
     var deafness = 0
     var replicaWaits = 0
     var replicaWaitsShort = 0
+    var orders = 0
 
     func snapshot(sessions: Int, waitingPublishes: Int, isConnected: Bool, hears: Bool, holdsLease: Bool) -> HubFigures
     {
@@ -35,7 +36,7 @@ final class HubMetrics {
             publishesRefused: publishesRefused, waitingPublishes: waitingPublishes, relayed: relayed,
             relayMalformed: relayMalformed, relayMisses: relayMisses, logReads: logReads, recoveryReads: recoveryReads,
             gaps: gaps, transcoded: transcoded, deafness: deafness, replicaWaits: replicaWaits,
-            replicaWaitsShort: replicaWaitsShort,
+            replicaWaitsShort: replicaWaitsShort, orders: orders,
             isConnected: isConnected, hears: hears, holdsLease: holdsLease)
     }
 }
@@ -57,6 +58,7 @@ struct HubFigures: Sendable {
     let deafness: Int
     let replicaWaits: Int
     let replicaWaitsShort: Int
+    let orders: Int
     let isConnected: Bool
     let hears: Bool
     let holdsLease: Bool
@@ -95,6 +97,7 @@ enum NodeMetricsText {
         text.counter(
             "martlet_replica_waits_short_total", help: "Those after which too few replicas had all.",
             hub.replicaWaitsShort)
+        text.gauge("martlet_orders", help: "Orders of operators in force (bans and their like).", Double(hub.orders))
         text.counter(
             "martlet_upgrades_refused_total", help: "New connections sent away because too many came at once.",
             upgradesRefused)

@@ -1,3 +1,4 @@
+import ChatCore
 import ClusterState
 import NIOCore
 import NIOHTTP1
@@ -67,11 +68,22 @@ final class NodeRoutes: Sendable {
         guard let shard = shards.first(where: { $0.eventLoop === loop }), !shard.isDraining else {
             return .refuse(Self.notReady("draining"))
         }
+        guard let moderation = shard.moderation else { return .refuse(Self.notReady("starting")) }
+        var subject = ModerationSubject(
+            user: nil, session: nil, token: nil, address: ClientAddress(request.clientAddress))
+        // First, so that a banned address costs no look at its token.
+        if let order = moderation.table.exclusion(of: subject, moderation.now) {
+            return .refuse(Identity.refusal(order.wireError))
+        }
         let claim: Identity.Claim
         do throws(WireError) {
             claim = try Identity.claim(request, configuration.authentication)
         } catch {
             return .refuse(Identity.refusal(error))
+        }
+        (subject.user, subject.token) = (claim.user, claim.grant.map { .init($0) })
+        if let order = moderation.table.exclusion(of: subject, moderation.now) {
+            return .refuse(Identity.refusal(order.wireError))
         }
         // Last, so that a bad token takes nobody's turn.
         if let seconds = upgrades.take() {
@@ -85,7 +97,8 @@ final class NodeRoutes: Sendable {
         }.first
         return .accept(subprotocol: subprotocol) { connection in
             let session = Session(
-                id: SessionID(), shard: shard, connection: connection, requestID: request.requestID, claim: claim)
+                id: SessionID(), shard: shard, connection: connection, requestID: request.requestID,
+                claim: claim)
             shard.add(session)
             session.begin()
             return session

@@ -148,6 +148,11 @@ extension Session {
     }
 
     private func join(_ join: ClientMessage.Join, _ requestID: String?) {
+        do throws(WireError) {
+            try refuseIfBanned(from: join.room)
+        } catch {
+            return refuse(error, id: requestID, room: join.room.string)
+        }
         switch state.join(join.room, rights) {
         case .join:
             send(join, id: requestID)
@@ -164,6 +169,7 @@ extension Session {
     ) throws(WireError) {
         let user = try state.publish(
             payload.count, in: room, rights, now: NIODeadline.now().uptimeNanoseconds)
+        try refuseIfMuted(in: room)
         shard.send(
             .publish(
                 PublishRequest(
@@ -177,6 +183,8 @@ extension Session {
     ) throws(WireError) {
         let (user, room) = try state.publish(
             payload.count, to: recipient, rights, now: NIODeadline.now().uptimeNanoseconds)
+        try refuseIfBanned(from: room)
+        try refuseIfMuted(in: room)
         shard.send(
             .publish(
                 PublishRequest(
@@ -194,6 +202,7 @@ extension Session {
     }
 
     private func typing(_ room: RoomName, _ isTyping: Bool) throws(WireError) {
+        try refuseIfMuted(in: room)
         guard let user = try state.typing(isTyping, in: room, rights, now: NIODeadline.now().uptimeNanoseconds)
         else { return }
         shard.send(
@@ -237,6 +246,7 @@ extension Session {
         where user != first && user != second {
             throw WireError(.forbidden, "a private room is for its two users")
         }
+        guard !isExcluded(user, grant, resuming: auth.resume?.session) else { return }
         switch state.authenticate(as: user, status: auth.status) {
         case .open(let user):
             self.grant = grant
@@ -285,6 +295,10 @@ extension Session {
         for (room, echo) in record?.rooms ?? [:] {
             guard state.rooms[room] != nil else {
                 lost(room)
+                continue
+            }
+            if let order = ban(from: room) {
+                kicked(from: room, reason: order.closeReason)
                 continue
             }
             let join = named.first { $0.room == room }

@@ -67,7 +67,9 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         seldom = noted.isVoid ? nil : noted
     }
 
-    init(id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, claim: Identity.Claim) {
+    init(
+        id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, claim: Identity.Claim
+    ) {
         let seldom = Seldom()
         seldom.claim = claim
         self.seldom = seldom
@@ -91,6 +93,9 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         get { givenClient ?? id.string }
         set { givenClient = newValue }
     }
+
+    /// The client's own, behind whatever proxies it comes.
+    var address: IPAddress { connection?.clientAddress ?? .unspecified }
 
     /// Who the upgrade request said it is, if it said so.
     var claimedUser: UserName? { seldom?.claim?.user ?? (isClaimed ? state.knownUser : nil) }
@@ -136,7 +141,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
             "connect",
             metadata: [
                 "session": "\(id)", "user": "\(claimedUser?.string ?? "")", "node": "\(shard.configuration.name)",
-                "rooms": "0", "address": "\(connection?.clientAddress.description ?? "")", "request_id": "\(requestID)",
+                "rooms": "0", "address": "\(address)", "request_id": "\(requestID)",
             ])
         guard let claim = seldom?.claim, let user = claim.user, !claim.resumes else { return }
         do throws(WireError) {

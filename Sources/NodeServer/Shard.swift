@@ -32,6 +32,8 @@ final class Shard: @unchecked Sendable {
     var random: FastRandom
     var metrics = ShardMetrics()
     private(set) var isDraining = false
+    /// `nil` until the node knows what operators ordered: nobody is let in before.
+    var moderation: Moderation?
 
     private(set) var sessions = PackedMap<SessionID, Session>()
     private var rooms: [Audience: ShardRoom<Session>] = [:]
@@ -212,6 +214,8 @@ final class Shard: @unchecked Sendable {
                 guard let session = sessions[session] else { continue }
                 catchUp(session)
                 session.kicked(from: room, reason: reason)
+            case .moderation(let moderation, let new):
+                moderate(moderation, new: new)
             }
         }
         flushRooms()
@@ -219,6 +223,7 @@ final class Shard: @unchecked Sendable {
 
     private func opened(_ connection: SessionID, _ opened: SessionOpened) {
         guard let session = sessions[connection], session.opened(opened) else { return }
+        if opened.resumed != nil, session.isExcludedAsResumed() { return }
         if session.id != connection {
             sessions[connection] = nil
             sessions[session.id] = session

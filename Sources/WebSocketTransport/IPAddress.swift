@@ -3,8 +3,8 @@ import Glibc
 /// An IP address; one that is IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2) is the IPv4 one.
 package struct IPAddress: Hashable, Sendable, CustomStringConvertible {
     /// The 128 bits of IPv6, IPv4 mapped into it.
-    private let high: UInt64
-    private let low: UInt64
+    package let high: UInt64
+    package let low: UInt64
 
     private static let mapped: UInt64 = 0xFFFF_0000_0000
 

@@ -37,6 +37,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
         case textNotSupported = 117
         case malformedProtobuf = 118
         case unknownNamespace = 119
+        case banned = 120
+        case muted = 121
 
         /// The stable name for programs.
         package var reason: String {
@@ -61,6 +63,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .textNotSupported: "text_not_supported"
             case .malformedProtobuf: "malformed_protobuf"
             case .unknownNamespace: "unknown_namespace"
+            case .banned: "banned"
+            case .muted: "muted"
             }
         }
 
@@ -87,6 +91,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .textNotSupported: "send binary frames; text frames carry nothing in martlet.v1.protobuf"
             case .malformedProtobuf: "send one ClientFrame of martlet.proto in each binary frame"
             case .unknownNamespace: "the server has no namespace of this name; ask its operator for one"
+            case .banned: "an operator has banned you; ask them"
+            case .muted: "an operator has muted you; ask them"
             }
         }
 
@@ -96,7 +102,8 @@ package struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
             case .rateLimited, .unavailable, .storageFull: true
             case .malformedJSON, .unknownType, .invalidField, .tooLarge, .binaryNotSupported, .notAuthenticated,
                 .identityConflict, .invalidRoom, .invalidUser, .tooManyRooms, .notInRoom, .idReused,
-                .authenticationFailed, .forbidden, .textNotSupported, .malformedProtobuf, .unknownNamespace:
+                .authenticationFailed, .forbidden, .textNotSupported, .malformedProtobuf, .unknownNamespace, .banned,
+                .muted:
                 false
             }
         }
@@ -122,14 +129,16 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
     case kicked = 4200
     case authenticationFailed = 4201
     case moved = 4202
+    case banned = 4203
 
     /// Whether a client that is closed with it may come back to its place (``ServerMessage/Welcome/secret``).
     package var mayResume: Bool {
         switch self {
-        case .draining, .slow, .heartbeatTimeout, .tokenExpired, .protocolError, .unsupportedData, .invalidPayload, .messageTooBig,
+        case .draining, .slow, .heartbeatTimeout, .tokenExpired, .protocolError, .unsupportedData, .invalidPayload,
+            .messageTooBig,
             .internalError, .overloaded:
             true
-        case .normal, .goingAway, .authenticationTimeout, .kicked, .authenticationFailed, .moved: false
+        case .normal, .goingAway, .authenticationTimeout, .kicked, .authenticationFailed, .moved, .banned: false
         }
     }
 
@@ -152,6 +161,7 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
         case .kicked: "kicked"
         case .authenticationFailed: "authentication failed"
         case .moved: "resumed elsewhere"
+        case .banned: "banned"
         }
     }
 }

@@ -22,6 +22,8 @@ export interface Errors {
   117: "text_not_supported";
   118: "malformed_protobuf";
   119: "unknown_namespace";
+  120: "banned";
+  121: "muted";
 }
 
 export interface Refusal {
