@@ -54,27 +54,37 @@ extension ClusterAdmin {
         }
     }
 
-    /// Orders every node to put the user out of the room, or to close their sessions, and looks whether they do.
+    /// Orders every node to put the user out of the room, or to close their sessions, and looks whether they do. A session
+    /// that is to be closed cannot be resumed either, wherever it is.
     ///
-    /// - Parameter patience: how long to look; the order is given again each second, since a node may be deaf for a moment.
+    /// - Parameter patience: how long to look; the order of a room is given again each second, since a node may be deaf for a
+    ///   moment. That of everything stands written.
     /// - Returns: the sessions there were, and those that are still there.
     /// - Throws: `NotFound` when the user is not there.
     package func kick(
-        _ user: UserName, room: RoomName?, reason: String, patience: TimeAmount
+        _ user: UserName, room: RoomName?, _ signature: OrderSignature, patience: TimeAmount
     ) async throws -> KickReport {
         let before = try await sessions(of: user, in: room)
         guard !before.isEmpty else {
             throw NotFound(
                 room.map { "user \(user) is not in room \($0)" } ?? "no session of user \(user) is connected")
         }
-        try await nodeStore.kick(user: user, room: room, reason: reason).get()
+        try await forbid(before, of: user, room: room, signature)
+        try await nodeStore.kick(user: user, room: room, reason: signature.reason).get()
+        return try await watchKick(of: user, room: room, before, signature.reason, patience: patience)
+    }
+
+    /// - Parameter before: the sessions that were told.
+    func watchKick(
+        of user: UserName, room: RoomName?, _ before: Set<SessionID>, _ reason: String, patience: TimeAmount
+    ) async throws -> KickReport {
         let began = NIODeadline.now()
         var lastSaid = began
         var remaining = before
         while !remaining.isEmpty, NIODeadline.now() - began < patience {
             try await Task.sleep(for: .milliseconds(50))
             remaining = before.intersection(try await sessions(of: user, in: room))
-            if !remaining.isEmpty, NIODeadline.now() - lastSaid >= .seconds(1) {
+            if let room, !remaining.isEmpty, NIODeadline.now() - lastSaid >= .seconds(1) {
                 lastSaid = .now()
                 try await nodeStore.kick(user: user, room: room, reason: reason).get()
             }

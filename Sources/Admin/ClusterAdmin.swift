@@ -13,12 +13,14 @@ package struct ClusterAdmin: Sendable {
     let keys: ClusterKeys
     let nodeStore: NodeStore
     let roomStore: RoomStore
+    let moderationStore: ModerationStore
 
     package init(redis: RedisClient, keys: ClusterKeys) {
         self.redis = redis
         self.keys = keys
         nodeStore = NodeStore(redis: redis, keys: keys)
         roomStore = RoomStore(redis: redis, keys: keys)
+        moderationStore = ModerationStore(redis: redis, keys: keys)
     }
 
     // MARK: nodes and sessions

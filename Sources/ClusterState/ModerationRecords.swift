@@ -1,5 +1,5 @@
 package import ChatCore
-package import WireProtocol
+import WireProtocol
 
 /// Orders as the hash `P:{orders}` and the control channel hold them (docs/redis.md): a field `KIND SORT ROOM NAME`, where
 /// ROOM is `*` for everywhere, and a value `SINCE UNTIL`, then BY and REASON, each behind a line end.

@@ -12,7 +12,9 @@ struct AdminCommand: ParsableCommand {
             """,
         subcommands: [
             AdminNodes.self, AdminRooms.self, AdminRoom.self, AdminPresence.self, AdminUser.self, AdminSessions.self,
-            AdminHistory.self, AdminPublish.self, AdminTail.self, AdminKick.self, AdminDrain.self, AdminStats.self,
+            AdminHistory.self, AdminPublish.self, AdminTail.self, AdminKick.self, AdminBan.self, AdminUnban.self,
+            AdminMute.self, AdminUnmute.self, AdminRevoke.self, AdminUnrevoke.self, AdminBans.self, AdminAudit.self,
+            AdminDrain.self, AdminStats.self,
         ]
     )
 }

@@ -16,6 +16,8 @@ struct ClusterKeysTests {
         let user = try UserName(validating: "alice")
         #expect(keys.nodes == "martlet:nodes")
         #expect(keys.incarnationCounter == "martlet:incarnation")
+        #expect(keys.orders == "martlet:{orders}")
+        #expect(keys.audit == "martlet:{orders}:audit")
         #expect(keys.node(i) == "martlet:{i:node-a.7}")
         #expect(keys.nodeRooms(i) == "martlet:{i:node-a.7}:rooms")
         #expect(keys.nodeSessions(i) == "martlet:{i:node-a.7}:sessions")

@@ -11,7 +11,7 @@ struct AccessListTests {
     private static let commands = [
         "AUTH", "CLIENT", "EVALSHA", "GET", "HDEL", "HGET", "HKEYS", "HLEN", "HMGET", "HSCAN", "INFO", "PING",
         "PUBLISH",
-        "SCARD", "SCRIPT", "SELECT", "SET", "SREM", "SSCAN", "SUBSCRIBE", "UNSUBSCRIBE", "WAIT", "XLEN",
+        "SCARD", "SCRIPT", "SELECT", "SET", "SREM", "SSCAN", "SUBSCRIBE", "UNSUBSCRIBE", "WAIT", "XLEN", "XREVRANGE",
     ]
 
     @Test("may do all that Martlet does, and none of what harms others")
@@ -37,6 +37,7 @@ struct AccessListTests {
                 case "CLIENT": arguments = ["SETNAME", "martlet"]
                 case "SCRIPT": arguments = ["LOAD", "return 1"]
                 case "EVALSHA": arguments = ["sha", "1", "martlet:key"]
+                case "XREVRANGE": arguments = ["martlet:key", "+", "-"]
                 case "XADD": arguments = ["martlet:key", "*", "a", "b"]
                 default: break
                 }

@@ -255,6 +255,9 @@ struct AdminCommandTests {
             printed["rooms"] = try await fixture.json("room", "general")
             let kick = try await fixture.run("kick", "alice", "--json")
             printed["kick"] = try JSON(parsing: kick.text)
+            printed["ban"] = try await fixture.json("ban", "bob")
+            printed["unban"] = try await fixture.json("unban", "bob")
+            printed["audit"] = try await fixture.json("audit", "--last", "1")
             #expect(Set(documented.keys) == Set(printed.keys))
             for (command, example) in documented {
                 #expect(AdminDocument.fields(example) == printed[command].map(AdminDocument.fields), "\(command)")

@@ -1,3 +1,4 @@
+import ChatCore
 import NIOCore
 import RedisClient
 import TestSupport
@@ -181,6 +182,16 @@ struct ScriptsClusterTests {
         let users = UserStore(redis: cluster.redis, keys: keys)
         try await users.noteDirect(here, of: who).get()
         #expect(try await users.directs(of: who, within: .seconds(10)).get().rooms == [here])
+        if try await redis.owner(of: keys.orders) == master {
+            let orders = ModerationStore(redis: cluster.redis, keys: keys)
+            guard let ban = ModerationOrder.Key(.ban, .user(who)) else { throw RedisClusterProcess.NotWhole() }
+            #expect(try await orders.put([ban], as: ban, by: "op", reason: "", for: nil).get() != nil)
+            #expect(try await orders.all().get().map(\.key) == [ban])
+            orders.expire([ban])
+            #expect(try await orders.head().get().version != "0-0")
+            #expect(try await orders.lift(ban, by: "op", reason: "").get())
+            #expect(try await orders.audit(last: 5).get().count == 2)
+        }
         _ = try await nodes.list().get()
         try await cluster.lapse(b)
         let reports = try await cluster.sweep(by: a)

@@ -8,6 +8,10 @@ package final class TestClient: Sendable, SocketHandler {
         /// 1006 when the connection ended without a Close frame.
         package var code: UInt16
         package var reason: String
+
+        package init(code: UInt16, reason: String) {
+            (self.code, self.reason) = (code, reason)
+        }
     }
 
     package struct Refused: Error, CustomStringConvertible {

@@ -45,38 +45,56 @@ struct AdminPublish: AsyncParsableCommand {
 
 struct AdminKick: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "kick", abstract: "Closes a user's sessions, or puts them out of one room.")
+        commandName: "kick",
+        abstract: "Closes the sessions of a user, one session, or all from an address; or puts a user out of one room.")
 
     @OptionGroup var options: AdminOptions
-    @Argument(help: "The user's name.") var user: String
+    @Argument(help: "A user's name; the same as --user.") var name: String?
+    @OptionGroup var target: TargetOptions
 
-    @Option(help: "Only out of this room; the connection stays.")
+    @Option(help: "Only out of this room; the connection stays. Of a user.")
     var room: String?
 
-    @Option(help: "What the client is told.")
-    var reason = "kicked by an operator"
+    @OptionGroup var signature: SignatureOptions
 
     /// How long the nodes have to do it.
     static let patience = TimeAmount.seconds(3)
 
     func run() async throws {
-        let user = try AdminNames.user(user)
-        let room = try room.map { text throws(Failure) in try AdminNames.room(text) }
+        let key = try AdminNames.order(.kick, target.target(name, as: \.user), room)
+        let signature = try signature.signature("kicked by an operator")
         try await options.run { session in
-            let report = try await session.admin.kick(user, room: room, reason: reason, patience: Self.patience)
+            let report: KickReport
+            switch key.target {
+            case .user(let user):
+                report = try await session.admin.kick(user, room: key.room, signature, patience: Self.patience)
+            case .session(let id):
+                report = try await session.admin.kick(session: id, signature, patience: Self.patience)
+            case .address(let range):
+                return try await session.show {
+                    try await session.admin.kick(address: range, signature)
+                } lines: { report in
+                    [Printable.text("All who are connected from \(report.order.key.name) are closed.")]
+                }
+            case .token:
+                throw Failure(.usage, "kick takes no token; revoke it")
+            }
             if session.json { session.print(report) }
             let all = report.sessions.count
-            let place = room.map { "room \($0)" } ?? "the cluster"
+            let place = key.room.map { "room \($0)" } ?? "the cluster"
             guard report.remaining.isEmpty else {
+                let end = key.room == nil ? "they end with their node, and cannot be resumed" : "their node may be down"
                 throw Failure(
                     .failed,
                     "the order went out, but \(report.remaining.count) of \(all) session\(all == 1 ? "" : "s") of"
-                        + " \(user) are in \(place) still after 3 s: their node may be down"
+                        + " \(report.user) are in \(place) still after 3 s: \(end)"
                         + " (\(report.remaining.prefix(5).map(\.string).joined(separator: ", "))"
                         + (report.remaining.count > 5 ? " and more)" : ")"))
             }
             if !session.json {
-                session.print(["\(all) session\(all == 1 ? "" : "s") of \(Printable.text(user.string)) left \(place)."])
+                session.print([
+                    "\(all) session\(all == 1 ? "" : "s") of \(Printable.text(report.user.string)) left \(place)."
+                ])
             }
         }
     }

@@ -1,4 +1,5 @@
 import Glibc
+import NIOCore
 import Telemetry
 
 /// Numbers for people.
@@ -12,6 +13,16 @@ enum Amounts {
         case ..<86400: return "\(seconds / 3600)h \(seconds / 60 % 60)m"
         default: return "\(seconds / 86400)d \(seconds / 3600 % 24)h"
         }
+    }
+
+    /// A whole number of one unit: `90s`, `10m`, `2h`, `7d`; `nil` for anything else, nothing, and more than ten years.
+    static func duration(_ text: String) -> TimeAmount? {
+        let units: [Character: Int64] = ["s": 1, "m": 60, "h": 3600, "d": 86400]
+        guard let unit = text.last.flatMap({ units[$0] }),
+            let number = SettingSyntax.wholeNumber(String(text.dropLast())).map(Int64.init),
+            (1...315_360_000 / unit).contains(number)
+        else { return nil }
+        return .seconds(number * unit)
     }
 
     /// With one decimal: `-0.3s`, `9.8s`.

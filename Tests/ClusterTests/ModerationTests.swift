@@ -1,0 +1,257 @@
+import TestSupport
+import Testing
+
+/// What operators order, on real nodes. Users, rooms and addresses of each test are its own, so most share a cluster.
+@Suite("Orders of operators hold in the whole cluster")
+struct ModerationTests {
+    /// Behind a proxy on this machine, which each node trusts.
+    private func from(_ address: String) -> TestClient.Options {
+        var options = TestClient.Options()
+        options.headers = [("X-Forwarded-For", address)]
+        return options
+    }
+
+    private func newAddress() -> String {
+        "10.\((0..<3).map { _ in String(UInt8.random(in: 1...250)) }.joined(separator: "."))"
+    }
+
+    /// Every node refuses the connection, now or as soon as it has heard.
+    private func expectRefused(
+        _ cluster: Cluster, _ user: String, _ options: TestClient.Options = .init(), reason: String? = nil,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) async throws {
+        for index in cluster.nodes.indices {
+            let answer = try await poll(within: .seconds(10), "node \(index) to refuse \(user)") {
+                () async throws -> HTTPAnswer? in
+                do {
+                    let session = try await cluster.connect(user, to: index, options: options)
+                    session.client.close()
+                    return nil
+                } catch let refused as TestClient.Refused {
+                    return refused.answer
+                }
+            }
+            #expect(answer.status == 403, sourceLocation: sourceLocation)
+            let error = try answer.json()["error"]
+            #expect(error?["code"]?.int == 403 && error?["reason"]?.string == "banned", sourceLocation: sourceLocation)
+            if let reason {
+                #expect(error?["message"]?.string?.contains(reason) == true, sourceLocation: sourceLocation)
+            }
+        }
+    }
+
+    private func expectWelcome(_ cluster: Cluster, _ user: String, _ options: TestClient.Options = .init()) async throws
+    {
+        for index in cluster.nodes.indices {
+            try await poll(within: .seconds(10), "node \(index) to take \(user)") { () async throws -> Void? in
+                do {
+                    try await cluster.connect(user, to: index, options: options).client.close()
+                    return ()
+                } catch is TestClient.Refused {
+                    return nil
+                }
+            }
+        }
+    }
+
+    private func refusal(_ body: () async throws -> Void) async throws -> Refusal {
+        do { try await body() } catch let refusal as Refusal { return refusal }
+        throw TimedOut("it was not refused")
+    }
+
+    @Test("a banned user is closed on every node with the reason, kept out of every node, and let in when it is lifted")
+    func user() async throws {
+        try await SharedCluster.use { cluster in
+            let (bob, room) = (newUser("bob"), newRoom())
+            var sessions: [Session] = []
+            for index in 0..<3 { sessions.append(try await cluster.connect(bob, to: index)) }
+            let watcher = try await cluster.connect(newUser("watcher"), to: 0)
+            for session in sessions + [watcher] { try await session.join(room) }
+            let order = try await cluster.admin("ban", bob, "--reason", "no more of this", "--by", "root")
+            #expect(order["name"]?.string == bob)
+            for session in sessions {
+                let closed = try await session.client.closed()
+                #expect(closed == .init(code: 4203, reason: "no more of this"))
+                let error = session.client.heard.current.all.first { $0["type"]?.string == "error" }
+                #expect(error == nil, "the close says it")
+            }
+            try await watcher.sees("left", bob, in: room)
+            try await expectRefused(cluster, bob, reason: "no more of this")
+            for node in cluster.nodes {
+                let line = try await node.logged("the order") { $0["order"]?.string == "ban user * \(bob)" }
+                #expect(line["by"]?.string == "root" && line["reason"]?.string == "no more of this")
+            }
+            let bans = try await cluster.admin("bans").array ?? []
+            #expect(bans.contains { $0["name"]?.string == bob && $0["kind"]?.string == "ban" })
+            _ = try await cluster.admin("unban", bob)
+            try await expectWelcome(cluster, bob)
+        }
+    }
+
+    @Test("a banned user who says who they are in the first message hears why, and is closed")
+    func auth() async throws {
+        try await SharedCluster.use { cluster in
+            let bob = newUser("bob")
+            let waiting = try await cluster.open("/ws", at: cluster.nodes[1])
+            _ = try await cluster.admin("ban", bob, "--reason", "enough")
+            try await expectRefused(cluster, bob)
+            waiting.send(["type": "auth", "user": .string(bob), "id": "a"])
+            let error = try await waiting.next("error")
+            #expect(error["code"]?.int == 120 && error["reason"]?.string == "banned" && error["retry_ms"] == nil)
+            #expect(error["message"]?.string == "you are banned: enough")
+            #expect(try await waiting.closed() == .init(code: 4203, reason: "enough"))
+        }
+    }
+
+    @Test("a banned address or block is closed and kept out, whoever it is, and nobody beside it")
+    func address() async throws {
+        try await SharedCluster.use { cluster in
+            let address = newAddress()
+            let block = address.split(separator: ".").prefix(3).joined(separator: ".") + ".0/24"
+            let inside = try await cluster.connect(newUser(), to: 0, options: from(address))
+            let nobody = try await cluster.open("/ws", at: cluster.nodes[1], options: from(address))
+            let outside = try await cluster.connect(newUser(), to: 0, options: from("192.0.2.1"))
+            _ = try await cluster.admin("ban", "--address", block)
+            #expect(try await inside.client.closed() == .init(code: 4203, reason: "banned"))
+            #expect(try await nobody.closed().code == 4203, "before it says who it is")
+            try await expectRefused(cluster, newUser(), from(address))
+            try await outside.client.roundTrip()
+            _ = try await cluster.admin("unban", "--address", block)
+            try await expectWelcome(cluster, newUser(), from(address))
+        }
+    }
+
+    @Test("a kicked address is closed, and may come back")
+    func kickedAddress() async throws {
+        try await SharedCluster.use { cluster in
+            let address = newAddress()
+            let there = try await cluster.connect(newUser(), to: 2, options: from(address))
+            _ = try await cluster.admin("kick", "--address", address, "--reason", "out")
+            #expect(try await there.client.closed() == .init(code: 4200, reason: "out"))
+            try await expectWelcome(cluster, newUser(), from(address))
+        }
+    }
+
+    @Test("a user who is banned from a room is put out of it and kept out, and is elsewhere as before")
+    func room() async throws {
+        try await SharedCluster.use { cluster in
+            let (bob, room, other) = (newUser("bob"), newRoom(), newRoom("other"))
+            let sessions = [try await cluster.connect(bob, to: 0), try await cluster.connect(bob, to: 1)]
+            let watcher = try await cluster.connect(newUser("watcher"), to: 2)
+            for session in sessions + [watcher] {
+                try await session.join(room)
+                try await session.join(other)
+            }
+            _ = try await cluster.admin("ban", bob, "--room", room, "--reason", "off topic")
+            for session in sessions {
+                #expect(try await session.client.next("left", room: room)["reason"]?.string == "off topic")
+                let refusal = try await refusal { try await session.join(room) }
+                #expect(refusal.code == 120)
+                #expect(try await self.refusal { try await session.say("x", in: room) }.code == 111)
+                try await session.say("still here", in: other)
+            }
+            try await watcher.sees("left", bob, in: room)
+            #expect(try await watcher.users(of: other).contains(bob))
+            _ = try await cluster.admin("unban", bob, "--room", room)
+            for session in sessions {
+                try await poll(within: .seconds(10), "the room to be open again") { () async throws -> Void? in
+                    do { _ = try await session.join(room) } catch is Refusal { return nil }
+                    return ()
+                }
+            }
+        }
+    }
+
+    @Test("a muted user hears and is not heard, in rooms and in private, until it ends by itself")
+    func mute() async throws {
+        try await SharedCluster.use { cluster in
+            let (bob, room, free) = (newUser("bob"), newRoom(), newRoom("free"))
+            let session = try await cluster.connect(bob, to: 0)
+            let watcher = try await cluster.connect(newUser("watcher"), to: 1)
+            for session in [session, watcher] {
+                try await session.join(room)
+                try await session.join(free)
+            }
+            _ = try await cluster.admin("mute", bob, "--room", room, "--reason", "calm down")
+            @Sendable func isMuted(in room: String) async throws -> Refusal? {
+                do { try await session.say("said", in: room) } catch let refusal as Refusal { return refusal }
+                return nil
+            }
+            let refused = try await poll(within: .seconds(10), "the mute") { try await isMuted(in: room) }
+            #expect(refused.code == 121 && refused.reason == "muted")
+            #expect(refused.error["message"]?.string == "you are muted in \(room): calm down")
+            #expect(refused.error["retry_ms"] == nil, "a client would say it behind the mute by itself")
+            #expect(try await isMuted(in: free) == nil)
+            try await watcher.say("heard", in: room)
+            _ = try await session.hears("heard", in: room)
+
+            _ = try await cluster.admin("mute", bob, "--for", "3s")
+            _ = try await poll(within: .seconds(10), "the mute everywhere") { try await isMuted(in: free) }
+            session.client.send(["type": "direct", "to": .string(watcher.user), "text": "psst", "id": "d"])
+            #expect(try await session.client.next("error", id: "d")["code"]?.int == 121)
+            session.client.send(["type": "typing", "room": .string(free), "typing": true, "id": "t"])
+            #expect(try await session.client.next("error", id: "t")["code"]?.int == 121)
+            try await poll(within: .seconds(10), "its end") { try await isMuted(in: free) == nil ? () : nil }
+            #expect(try await isMuted(in: room) != nil, "the room's own has no end")
+            _ = try await cluster.admin("unmute", bob, "--room", room)
+            try await poll(within: .seconds(10), "the end of the room's") {
+                try await isMuted(in: room) == nil ? () : nil
+            }
+            let said = watcher.client.heard.current.all.filter { $0["from"]?.string == bob && $0["type"] == "typing" }
+            #expect(said.isEmpty)
+        }
+    }
+
+    @Test("a banned session is closed, and its user may come with another")
+    func session() async throws {
+        try await SharedCluster.use { cluster in
+            let bob = newUser("bob")
+            let (one, other) = (try await cluster.connect(bob, to: 0), try await cluster.connect(bob, to: 1))
+            _ = try await cluster.admin("ban", "--session", one.id)
+            #expect(try await one.client.closed().code == 4203)
+            try await other.client.roundTrip()
+            let kicked = try await cluster.admin("kick", "--session", other.id)
+            #expect(kicked["user"]?.string == bob && kicked["remaining"]?.array?.isEmpty == true)
+            #expect(try await other.client.closed().code == 4200)
+            try await expectWelcome(cluster, bob)
+        }
+    }
+
+    @Test("every token of a user until now is revoked: who has one is closed with 4201, a later one is good")
+    func revoked() async throws {
+        let secret = ["MARTLET_AUTH": "token", "MARTLET_TOKEN_SECRET": "a secret of the tests, long enough for all"]
+        try await Machine.with(Cluster.Options(nodes: 2, environment: secret)) { cluster in
+            @Sendable func token() async throws -> String {
+                let minted = try await MartletProgram.run(["token", "mint", "bob"], environment: secret)
+                return String(minted.text.split(separator: "\n")[0])
+            }
+            let old = try await token()
+            let client = try await cluster.open("/ws?token=\(old)", at: cluster.nodes[0])
+            _ = try await client.next("welcome")
+            _ = try await cluster.admin("revoke", "--user", "bob")
+            #expect(try await client.closed() == .init(code: 4201, reason: "the token was revoked"))
+            for node in cluster.nodes {
+                let answer = try await poll(within: .seconds(10), "\(node.name) to refuse it") {
+                    () async throws -> HTTPAnswer? in
+                    do {
+                        try await cluster.open("/ws?token=\(old)", at: node).close()
+                        return nil
+                    } catch let refused as TestClient.Refused {
+                        return refused.answer
+                    }
+                }
+                #expect(answer.status == 401)
+                #expect(try answer.json()["error"]?["reason"]?.string == "authentication_failed")
+            }
+            try await poll(within: .seconds(10), "a token of a later second") { () async throws -> Void? in
+                do {
+                    let client = try await cluster.open("/ws?token=\(try await token())", at: cluster.nodes[1])
+                    _ = try await client.next("welcome")
+                    return ()
+                } catch is TestClient.Refused {
+                    return nil
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+import TestSupport
+import Testing
+
+/// Orders of operators through restarts, deafness, and the death of the node that should obey.
+@Suite("Orders of operators outlive what fails")
+struct ModerationTroubleTests {
+    private func isRefused(_ user: String, _ cluster: Cluster, on node: Int) async throws -> Bool {
+        do {
+            try await cluster.connect(user, to: node).client.close()
+            return false
+        } catch let refused as TestClient.Refused {
+            #expect(refused.answer.status == 403)
+            return true
+        }
+    }
+
+    @Test(
+        "a ban holds after a restart of every node and after SIGKILL of Redis; no node lets anybody in before it knows")
+    func restarts() async throws {
+        try await Machine.with(Cluster.Options(nodes: 2, isDurable: true)) { cluster in
+            _ = try await cluster.admin("ban", "bob")
+            _ = try await cluster.admin("ban", "eve", "--for", "1h")
+            for node in cluster.nodes { await node.kill() }
+            for node in cluster.nodes { try await node.start() }
+            for index in cluster.nodes.indices {
+                // The first answer that is not "not yet" is the one that counts.
+                try await poll(within: .seconds(30), "node \(index) to decide") { () async throws -> Void? in
+                    do {
+                        try await cluster.connect("bob", to: index).client.close()
+                        Issue.record("node \(index) let bob in")
+                        return ()
+                    } catch let refused as TestClient.Refused {
+                        return refused.answer.status == 403 ? () : nil
+                    } catch {
+                        return nil
+                    }
+                }
+            }
+            await cluster.redis.kill()
+            try await cluster.redis.startAgain()
+            for node in cluster.nodes { try await node.waitUntilReady() }
+            for index in cluster.nodes.indices {
+                for user in ["bob", "eve"] { #expect(try await isRefused(user, cluster, on: index)) }
+            }
+            #expect(try await cluster.admin("bans").array?.count == 2)
+            #expect(try await cluster.admin("audit").array?.count == 2)
+            let carol = try await cluster.connect("carol", to: 0)
+            try await carol.client.roundTrip()
+        }
+    }
+
+    @Test("a node that was deaf when it was said obeys as soon as it hears again")
+    func deaf() async throws {
+        try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
+            let bob = try await cluster.connect("bob", to: 1)
+            let carol = try await cluster.connect("carol", to: 1)
+            _ = try await cluster.admin("ban", "carol", "--for", "1h")
+            #expect(try await carol.client.closed().code == 4203)
+            cluster.nodes[1].pause()
+            try await cluster.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            _ = try await cluster.admin("ban", "bob", "--reason", "missed")
+            _ = try await cluster.admin("unban", "carol")
+            cluster.nodes[1].resume()
+            #expect(try await bob.client.closed(within: .seconds(20)) == .init(code: 4203, reason: "missed"))
+            _ = try await cluster.connect("carol", to: 1)
+            #expect(try await isRefused("bob", cluster, on: 1))
+        }
+    }
+
+    @Test("a word that is lost on a subscription that seems well is found by the version, within seconds")
+    func lostWord() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
+            let bob = try await cluster.connect("bob", to: 0)
+            // As the script writes it, and nothing is published.
+            try await cluster.redis.command(
+                "HSET", cluster.key("{orders}"), "ban user * bob", "1 0\nroot\nunheard", "version", "1-1")
+            #expect(try await bob.client.closed(within: .seconds(20)) == .init(code: 4203, reason: "unheard"))
+        }
+    }
+
+    @Test("a Redis that forgot everything has no orders, and a ban that is said then holds")
+    func forgotten() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
+            _ = try await cluster.admin("ban", "bob")
+            try await poll(within: .seconds(10), "the ban") {
+                try await isRefused("bob", cluster, on: 0) ? () : nil
+            }
+            try await cluster.redis.command("DEL", cluster.key("{orders}"))
+            _ = try await cluster.admin("ban", "eve")
+            try await poll(within: .seconds(20), "the end of the ban that is forgotten") {
+                try await isRefused("bob", cluster, on: 0) ? nil : ()
+            }
+            #expect(try await isRefused("eve", cluster, on: 0))
+        }
+    }
+
+    private let resuming = Cluster.Options(
+        nodes: 2, environment: ["MARTLET_RESUME_GRACE_SECONDS": "60", "MARTLET_LEASE_SECONDS": "2"])
+
+    @Test("who is banned while away has no place to come back to, and is refused where they come")
+    func detached() async throws {
+        try await Machine.with(resuming) { cluster in
+            let room = newRoom()
+            let watcher = try await cluster.connect("watcher", to: 1)
+            let bob = try await cluster.connect("bob", to: 0)
+            for session in [watcher, bob] { try await session.join(room) }
+            bob.client.abort()
+            _ = try await cluster.admin("ban", "bob")
+            try await watcher.sees("left", "bob", in: room)
+            try await poll(within: .seconds(10), "the refusal") { () async throws -> Void? in
+                do {
+                    _ = try await cluster.resume(bob, on: 1, rooms: [])
+                    return nil
+                } catch is TestClient.Refused {
+                    return ()
+                }
+            }
+        }
+    }
+
+    @Test("who is banned from a room while away comes back to the others alone")
+    func detachedFromRoom() async throws {
+        try await Machine.with(resuming) { cluster in
+            let (room, other) = (newRoom(), newRoom("other"))
+            let watcher = try await cluster.connect("watcher", to: 1)
+            let bob = try await cluster.connect("bob", to: 0)
+            for session in [watcher, bob] {
+                try await session.join(room)
+                try await session.join(other)
+            }
+            bob.client.abort()
+            _ = try await cluster.admin("ban", "bob", "--room", room)
+            try await watcher.sees("left", "bob", in: room)
+            let back = try await cluster.resume(bob, on: 1, rooms: [])
+            #expect(back.welcome["resumed"]?.bool == true)
+            _ = try await back.client.next("joined", room: other)
+            #expect(
+                back.client.heard.current.all.contains { $0["room"]?.string == room && $0["type"] == "joined" } == false
+            )
+            #expect(watcher.presenceCounts("left", of: other).isEmpty)
+        }
+    }
+
+    @Test(
+        "G4: a kick and a ban of those whose node is dead at that moment hold: they leave with the sweep, nobody resumes"
+    )
+    func deadNode() async throws {
+        try await Machine.with(resuming) { cluster in
+            let room = newRoom()
+            let watcher = try await cluster.connect("watcher", to: 1)
+            let (bob, eve) = (try await cluster.connect("bob", to: 0), try await cluster.connect("eve", to: 0))
+            let carol = try await cluster.connect("carol", to: 0)
+            for session in [watcher, bob, eve, carol] { try await session.join(room) }
+            await cluster.nodes[0].kill()
+            let kick = try await MartletProgram.run(
+                ["admin", "kick", "bob"],
+                environment: ["MARTLET_REDIS_URL": cluster.redis.url, "MARTLET_REDIS_PREFIX": cluster.prefix])
+            // Those that are swept meanwhile are gone.
+            #expect([.status(0), .status(1)].contains(kick.exit), "\(kick.errorText)")
+            _ = try await cluster.admin("ban", "eve")
+            // Long before the grace is over.
+            try await watcher.sees("left", "bob", in: room, within: .seconds(30))
+            try await watcher.sees("left", "eve", in: room, within: .seconds(30))
+            #expect(watcher.presenceCounts("left", of: room)["carol"] == nil)
+
+            let client = try await cluster.open("/ws?user=bob&resume=1", at: cluster.nodes[1])
+            client.send([
+                "type": "auth",
+                "resume": ["session": .string(bob.id), "secret": .string(bob.welcome["secret"]?.string ?? "")],
+            ])
+            #expect(try await client.closed().code == 4200)
+            let back = try await cluster.resume(carol, on: 1, rooms: [])
+            #expect(back.welcome["resumed"]?.bool == true)
+            let anew = try await cluster.connect("bob", to: 1)
+            try await anew.join(room)
+        }
+    }
+}
