@@ -1,5 +1,7 @@
+import ClusterState
 import TestSupport
 import Testing
+import WireProtocol
 
 @Suite("martlet admin: orders")
 struct AdminModerationTests {

@@ -1,6 +1,8 @@
 import Admin
 import ArgumentParser
+import ChatCore
 import ClusterState
+import WireProtocol
 
 struct AdminBans: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
