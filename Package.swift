@@ -49,7 +49,8 @@ let package = Package(
         .target(
             name: "NodeServer",
             dependencies: [
-                "ChatCore", "ClusterState", "ProtobufCodec", "RedisClient", "Telemetry", "TokenAuth", "WebAssets",
+                "CLinux", "ChatCore", "ClusterState", "ProtobufCodec", "RedisClient", "Telemetry", "TokenAuth",
+                "WebAssets",
                 "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict

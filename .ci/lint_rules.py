@@ -14,7 +14,7 @@ NIO = "NIOCore NIOPosix"
 HTTP = "NIOCore NIOPosix NIOHTTP1"
 ALLOWED = {
     "martlet": f"* ArgumentParser Logging {NIO}",
-    "NodeServer": "WebSocketTransport ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TokenAuth Telemetry "
+    "NodeServer": "WebSocketTransport CLinux ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TokenAuth Telemetry "
     f"WebAssets Logging {HTTP}",
     "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
     f"Logging {HTTP}",

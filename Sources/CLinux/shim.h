@@ -1,6 +1,7 @@
 #pragma once
 
 // Linux calls that Swift's Glibc module leaves out.
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>

@@ -62,6 +62,7 @@ package struct ClusterKeys: Sendable, Hashable {
     /// Hash: session to incarnation and generation.
     package func userSessions(_ user: UserName) -> String { "\(prefix):{u:\(user.percentEncoded)}:sessions" }
     /// Sorted set: private room to when it last had something new (ms, by Redis).
+    package func userRate(_ user: UserName) -> String { "\(prefix):{u:\(user.percentEncoded)}:rate" }
     package func userDirects(_ user: UserName) -> String { "\(prefix):{u:\(user.percentEncoded)}:directs" }
     /// Hash: owner, generation, user, hashes of the secret and the one before, client, info, status, rooms, end of the grace.
     package func session(_ session: SessionID) -> String { "\(prefix):{s:\(session.string)}" }

@@ -9,7 +9,7 @@ package enum ClusterScripts {
         incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeClaim,
         nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory, roomPresence,
         roomTurn, sessionOwn, sessionSet, sessionDetach, sessionResume, sessionConfirm, sessionAdopt, sessionRelease,
-        userOwn, userRelease, userDirect, userDirects, ordersPut, ordersLift, ordersHead, ordersExpire,
+        userOwn, userRelease, userDirect, userDirects, userRate, ordersPut, ordersLift, ordersHead, ordersExpire,
     ]
 
     static let incarnationNext = script("incarnation_next", PackageResources.incarnation_next_lua)
@@ -41,6 +41,7 @@ package enum ClusterScripts {
     static let userRelease = script("user_release", PackageResources.user_release_lua)
     static let userDirect = script("user_direct", PackageResources.user_direct_lua)
     static let userDirects = script("user_directs", PackageResources.user_directs_lua)
+    static let userRate = script("user_rate", PackageResources.user_rate_lua)
     static let ordersPut = script("orders_put", PackageResources.orders_put_lua)
     static let ordersLift = script("orders_lift", PackageResources.orders_lift_lua)
     static let ordersHead = script("orders_head", PackageResources.orders_head_lua)

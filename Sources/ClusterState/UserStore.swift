@@ -48,4 +48,24 @@ package struct UserStore: Sendable {
             return (now, fields.dropFirst().compactMap { $0.string.flatMap { try? RoomName(validating: $0) } })
         }
     }
+
+    /// Tells how many messages a second the user sent through `incarnation`, and answers how many through the others, as far
+    /// as they said so within the last three seconds.
+    package func exchangeRate(of user: UserName, _ rate: Int, by incarnation: Incarnation) -> EventLoopFuture<Int> {
+        redis.evaluate(
+            ClusterScripts.userRate, keys: [.string(keys.userRate(user))],
+            arguments: [.string(incarnation.description), .integer(Int64(rate))]
+        ).flatMapThrowing { reply in
+            guard let others = reply.int else { throw ClusterStateError.unexpectedReply(of: "user_rate") }
+            return Int(others)
+        }
+    }
+
+    /// The user's sessions on all nodes, those that may still be resumed included.
+    package func sessionCount(of user: UserName) -> EventLoopFuture<Int> {
+        redis.command(["HLEN", .string(keys.userSessions(user))]).flatMapThrowing { reply in
+            guard let count = reply.int else { throw ClusterStateError.unexpectedReply(of: "HLEN") }
+            return Int(count)
+        }
+    }
 }

@@ -104,6 +104,7 @@ struct Target: Sendable {
         let request = """
             GET \(endpoint.target(for: user)) HTTP/1.1\r
             Host: \(endpoint.authority)\r
+            Origin: \(endpoint.isSecure ? "https" : "http")://\(endpoint.authority)\r
             Upgrade: websocket\r
             Connection: Upgrade\r
             Sec-WebSocket-Version: 13\r

@@ -26,6 +26,7 @@ extension Hub {
     func enter(_ opening: SessionOpening) {
         let id = opening.connection
         guard let session = sessions[id] else { return }
+        limitSessions(of: opening.user, id)
         let secret = mayResume ? SessionSecret() : nil
         sessions[id]?.opening?.secret = secret
         directory[id] = DirectoryEntry(

@@ -31,12 +31,13 @@ package final class Node: Sendable {
     ) async throws -> Node {
         var generator = SystemRandomNumberGenerator()
         let hub = Hub(configuration: configuration, redis: redis, logger: logger, seed: generator.next())
+        let guards = NodeGuards(configuration, logger: logger)
         let shards = group.makeIterator().enumerated().map { index, loop in
             Shard(
-                index: index, eventLoop: loop, hub: hub, configuration: configuration, logger: logger,
+                index: index, eventLoop: loop, hub: hub, configuration: configuration, guards: guards, logger: logger,
                 seed: generator.next())
         }
-        let routes = NodeRoutes(hub: hub, shards: shards, configuration: configuration)
+        let routes = NodeRoutes(hub: hub, shards: shards, configuration: configuration, guards: guards)
         var limits = WebSocketLimits()
         limits.maximumMessageBytes = configuration.limits.messageBytes
         limits.maximumQueuedBytes = configuration.limits.outboundBytes
@@ -47,7 +48,7 @@ package final class Node: Sendable {
         ).get()
         let server = try await HTTPServer.start(
             host: configuration.host, port: configuration.port, group: group, limits: limits,
-            trustedProxies: configuration.trustedProxies, tls: configuration.tls,
+            trustedProxies: configuration.trustedProxies, gate: guards.gate, tls: configuration.tls,
             onUnreadable: { reason, client in
                 logger.debug("unreadable", metadata: ["reason": "\(reason)", "client": "\(client)"])
             },
@@ -61,7 +62,8 @@ package final class Node: Sendable {
         let advertised = configuration.advertise ?? "\(configuration.host):\(port)"
         let control = try await hub.eventLoop.submit {
             hub.start(shards: shards)
-            let control = NodeControl(configuration: configuration, hub: hub, address: advertised, logger: logger)
+            let control = NodeControl(
+                configuration: configuration, hub: hub, guards: guards, address: advertised, logger: logger)
             control.start()
             return NIOLoopBound(control, eventLoop: hub.eventLoop)
         }.get()

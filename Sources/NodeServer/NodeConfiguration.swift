@@ -39,6 +39,9 @@ package struct NodeConfiguration: Sendable {
     package var trustedProxies = TrustedProxies.loopback
     /// What clients and routers speak TLS with; nil: they speak HTTP as it is.
     package var tls: TLSCredentials?
+    /// Which connections are taken.
+    package var gate = GateLimits()
+    package var origins = OriginPolicy(rules: [.any], allowsMissing: true)
     /// Agree on permessage-deflate with clients that offer it.
     package var compression = false
 
@@ -48,6 +51,15 @@ package struct NodeConfiguration: Sendable {
         package var messageBurst = 60
         package var messageBytes = 65536
         package var roomsPerSession = 100
+        /// Bytes of a session's frames a second; 0 lifts the limit.
+        package var bytesPerSecond = 0
+        package var byteBurst = 1 << 20
+        /// A user's frames a second, over all nodes; 0 lifts the limit.
+        package var userMessagesPerSecond = 0
+        /// Also of those that may still be resumed; 0 lifts the limit.
+        package var sessionsPerUser = 0
+        /// Of the process in RAM; with more no new connection is taken. 0 lifts the limit.
+        package var memoryBytes = 0
         package var outboundBytes = 1 << 20
         /// New WebSockets of the node, and as many at once; 0 lifts the limit.
         package var upgradesPerSecond = 2000

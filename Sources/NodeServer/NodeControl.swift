@@ -7,6 +7,8 @@ import Telemetry
 /// Ties the lease to the hub, and says whether the node is ready. Confined to the hub's loop.
 final class NodeControl {
     let hub: Hub
+    private let guards: NodeGuards
+    private var watch: RepeatedTask?
     /// Fails with ``NodeNameTaken``.
     let drainRequested: EventLoopPromise<Void>
     private let configuration: NodeConfiguration
@@ -16,9 +18,10 @@ final class NodeControl {
     private var lease: LeaseKeeper?
     private var wasDrainRequested = false
 
-    init(configuration: NodeConfiguration, hub: Hub, address: String, logger: Logger) {
+    init(configuration: NodeConfiguration, hub: Hub, guards: NodeGuards, address: String, logger: Logger) {
         self.configuration = configuration
         self.hub = hub
+        self.guards = guards
         self.address = address
         self.drainRequested = hub.eventLoop.makePromise()
         self.lease = LeaseKeeper(
@@ -48,6 +51,11 @@ final class NodeControl {
             loopBound.value.hub.reconcileAll()
         }
         lease?.start()
+        watch = hub.eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) {
+            [guards, unowned hub] _ in
+            guards.watchMemory()
+            hub.exchangeUserRates(guards)
+        }
     }
 
     func beginDraining() {
@@ -60,6 +68,7 @@ final class NodeControl {
     func end() -> EventLoopFuture<Void> {
         hub.eventLoop.assertInEventLoop()
         lease?.stop()
+        watch?.cancel()
         hub.mayWrite = { false }
         guard let incarnation = hub.incarnation else { return hub.eventLoop.makeSucceededVoidFuture() }
         let passesOn =
@@ -78,7 +87,7 @@ final class NodeControl {
         if lease?.isHeld != true || hub.incarnation == nil { return "the lease is not held" }
         if hub.subscriber?.hears != true { return "the subscription does not hear itself" }
         if !hub.moderation.isRead { return "the orders of operators are not read yet" }
-        return nil
+        return guards.reasonNotReady
     }
 
     var holdsLease: Bool { lease?.isHeld == true }

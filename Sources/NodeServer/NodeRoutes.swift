@@ -17,14 +17,16 @@ final class NodeRoutes: Sendable {
     let hub: Hub
     let shards: [Shard]
     let configuration: NodeConfiguration
+    private let guards: NodeGuards
     private let upgrades: UpgradeLimit
     /// Set once the node has started; until then it is not ready.
     private let control = Mutex<NIOLoopBound<NodeControl>?>(nil)
 
-    init(hub: Hub, shards: [Shard], configuration: NodeConfiguration) {
+    init(hub: Hub, shards: [Shard], configuration: NodeConfiguration, guards: NodeGuards) {
         self.hub = hub
         self.shards = shards
         self.configuration = configuration
+        self.guards = guards
         upgrades = UpgradeLimit(perSecond: configuration.limits.upgradesPerSecond)
     }
 
@@ -38,6 +40,7 @@ final class NodeRoutes: Sendable {
         case "/healthz":
             answer = loop.makeSucceededFuture(.text("ok\n"))
         case "/readyz": answer = readiness()
+        case _ where request.refusal != nil: return loop.makeSucceededFuture(request.refusal ?? Self.notReady("full"))
         default:
             guard let asset = WebAssets.find(path: request.path) else {
                 return loop.makeSucceededFuture(
@@ -75,6 +78,7 @@ final class NodeRoutes: Sendable {
         if let order = moderation.table.exclusion(of: subject, moderation.now) {
             return .refuse(Identity.refusal(order.wireError))
         }
+        if let refusal = originRefusal(request) { return .refuse(refusal) }
         let claim: Identity.Claim
         do throws(WireError) {
             claim = try Identity.claim(request, configuration.authentication)
@@ -85,6 +89,9 @@ final class NodeRoutes: Sendable {
         if let order = moderation.table.exclusion(of: subject, moderation.now) {
             return .refuse(Identity.refusal(order.wireError))
         }
+        if let user = claim.user, let refusal = guards.users.check(user) {
+            return .refuse(GateRefusal(refusal).response)
+        }
         // Last, so that a bad token takes nobody's turn.
         if let seconds = upgrades.take() {
             return .refuse(
@@ -92,6 +99,7 @@ final class NodeRoutes: Sendable {
                     .serviceUnavailable, reason: "too_many_upgrades",
                     message: "too many clients connect at once; try again", headers: ["Retry-After": String(seconds)]))
         }
+        if claim.user == nil, let refusal = guards.gate.strangerCame() { return .refuse(refusal.response) }
         let subprotocol = request.offeredSubprotocols.lazy.compactMap { offered in
             Self.subprotocols.first { $0 == offered }
         }.first
@@ -102,6 +110,20 @@ final class NodeRoutes: Sendable {
             shard.add(session)
             session.begin()
             return session
+        }
+    }
+
+    private func originRefusal(_ request: HTTPRequest) -> HTTPResponse? {
+        switch configuration.origins.check(request) {
+        case .allowed: nil
+        case .missing:
+            .error(
+                .forbidden, reason: "origin_missing",
+                message: "send an Origin, or let the server allow clients without one (MARTLET_ORIGIN_MISSING)")
+        case .foreign:
+            .error(
+                .forbidden, reason: "origin_not_allowed",
+                message: "pages of this origin may not connect here; the server's MARTLET_ORIGINS names those that may")
         }
     }
 
@@ -152,8 +174,10 @@ final class NodeRoutes: Sendable {
         }
         let perShard = EventLoopFuture.whenAllSucceed(shards.map { $0.figures() }, on: hub.eventLoop)
         return figures.and(perShard).map { figures, shards in
-            let bytes = NodeMetricsText.render(
-                figures.0, shards, upgradesRefused: self.upgrades.refused, isReady: figures.1)
+            let bytes =
+                NodeMetricsText.render(
+                    figures.0, shards, upgradesRefused: self.upgrades.refused, isReady: figures.1)
+                + self.guards.metrics()
             return HTTPResponse(
                 status: .ok, headers: ["Content-Type": MetricsText.contentType], body: ByteBuffer(bytes: bytes))
         }

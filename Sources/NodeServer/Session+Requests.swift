@@ -4,13 +4,14 @@ import NIOCore
 import ProtobufCodec
 import Telemetry
 import TokenAuth
+import WebSocketTransport
 import WireProtocol
 
 /// What a client asks, from its frames to the hub.
 extension Session {
     /// One frame of the client's subprotocol.
     func receive(_ bytes: UnsafeRawBufferPointer) {
-        let taken = limits?.takeFrame(now: NIODeadline.now().uptimeNanoseconds) ?? .pass
+        let taken = take(bytes: bytes.count)
         do throws(ClientMessageError) {
             switch lane.format.encoding {
             case .json: receive(try ClientMessage(decoding: bytes), bytes, size: bytes.count, taken)
@@ -73,6 +74,7 @@ extension Session {
         case .pass: return
         case .close:
             shard.metrics.rateLimited += 1
+            note(.flood)
             end(.overloaded, reason: "too many messages over the limit, back off")
         case .refuse(let milliseconds):
             shard.metrics.rateLimited += 1
@@ -241,6 +243,7 @@ extension Session {
     func authenticate(
         as user: UserName, _ grant: Grant?, _ auth: ClientMessage.Auth, _ requestID: String?
     ) throws(WireError) {
+        try requireUnbarred(user)
         let joins = try state.distinct(auth.rooms)
         for case (let first, let second)? in (auth.directs?.rooms ?? [:]).keys.map(\.participants)
         where user != first && user != second {
@@ -254,6 +257,7 @@ extension Session {
             welcomeID = requestID
             keep(firstJoins: joins)
             shard.authenticated(self)
+            leaveStrangers()
             // What is no secret resumes nothing: the client hears so by the welcome to a new session.
             let resume = auth.resume.flatMap { asked in
                 SessionSecret(asked.secret).map { SessionOpening.Resume(session: asked.session, secret: $0) }

@@ -23,7 +23,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     /// What the user's token gives; `nil` without one.
     var grant: Grant?
     var limits: SessionLimits?
-    private var connection: WebSocketConnection?
+    private(set) var connection: WebSocketConnection?
     /// Publishes get rising numbers, for those that came without an id.
     var publishes: UInt64 = 0
     /// `nil` for most who are open.
@@ -37,6 +37,8 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     private var isClaimed = false
     /// `token_expiring` was sent of the token in force.
     var wasToldOfExpiry = false
+    /// See ``leaveStrangers()``.
+    var isStranger: Bool
     /// Where what is sent to many reaches it.
     let lane: Lane
 
@@ -83,6 +85,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         self.lane = Lane(shard: shard.index, format: format)
         self.connection = connection
         self.requestID = requestID
+        self.isStranger = claim.user == nil
         self.givenClient = claim.client
         self.state = SessionState(roomLimit: shard.configuration.limits.roomsPerSession)
         self.limits = shard.rates.map { SessionLimits($0, now: NIODeadline.now().uptimeNanoseconds) }
@@ -198,6 +201,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         giveUp(keepingPlace: !isDone)
         answerPages()
         shard.remove(self)
+        leaveStrangers()
         self.connection = nil
         seldom?.drained?.succeed(())
         seldom?.drained = nil
@@ -289,6 +293,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     }
 
     func authenticationTimedOut() {
+        note(.noAuth)
         refuse(WireError(.notAuthenticated, "no auth came in time"), id: nil)
         end(.authenticationTimeout)
     }
@@ -364,6 +369,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
 
     func refuse(_ error: WireError, id requestID: String?, room: String? = nil) {
         shard.metrics.errors += 1
+        noteRefusal(error.code)
         send(ServerMessage.error(error, id: requestID, room: room))
     }
 }

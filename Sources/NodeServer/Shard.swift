@@ -26,6 +26,7 @@ final class Shard: @unchecked Sendable {
     let configuration: NodeConfiguration
     let logger: Logger
     let rates: SessionLimits.Rates?
+    let guards: NodeGuards
     let heldBounds: HeldMessages.Bounds
     /// Whether all private messages are for whose token says nothing of rooms.
     let allowsDirects: Bool
@@ -56,16 +57,20 @@ final class Shard: @unchecked Sendable {
     /// Not nothing: the loop runs what is due at once before it looks for what can be read.
     private static let pause = TimeAmount.microseconds(50)
 
-    init(index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, logger: Logger, seed: UInt64)
-    {
+    init(
+        index: Int, eventLoop: any EventLoop, hub: Hub, configuration: NodeConfiguration, guards: NodeGuards,
+        logger: Logger, seed: UInt64
+    ) {
         self.index = index
         self.eventLoop = eventLoop
         self.hub = hub
         self.configuration = configuration
         self.logger = logger
+        self.guards = guards
         let limits = configuration.limits
         self.rates = SessionLimits.Rates(
-            ratePerSecond: limits.messagesPerSecond, burst: limits.messageBurst, roomLimit: limits.roomsPerSession)
+            ratePerSecond: limits.messagesPerSecond, burst: limits.messageBurst, roomLimit: limits.roomsPerSession,
+            bytesPerSecond: limits.bytesPerSecond, byteBurst: limits.byteBurst)
         self.heldBounds = HeldMessages.Bounds(
             count: NodeConfiguration.heldMessages, bytes: 4 * limits.messageBytes)
         self.allowsDirects = configuration.namespaces.direct.allows.contains(.join)

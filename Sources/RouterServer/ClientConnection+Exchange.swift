@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import WebSocketTransport
 
 extension Exchange {
     /// Whether bytes of the client are of use now: a body to pass on, and a node that takes it. The client's going away is
@@ -181,6 +182,9 @@ extension ClientConnection: NodeConnectionDelegate {
                 context?.flush()
             }
             return
+        }
+        if exchange.request.isUpgrade, let cause = AnomalyCause(refusedUpgrade: head.status) {
+            core.gate.note(cause, of: exchange.request.client)
         }
         let action = exchange.attempt.answered(status: head.status)
         guard action == .relay else {

@@ -43,8 +43,12 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     var limits: RouterLimits { core.configuration.limits }
     var isSecure: Bool { core.configuration.tls != nil }
 
-    init(core: RouterCore, peer: IPAddress) {
+    /// What every request but the question for health is answered with.
+    private let gateRefusal: GateRefusal?
+
+    init(core: RouterCore, peer: IPAddress, admission: ConnectionGate.Admission = .serve) {
         self.core = core
+        if case .refuse(let refusal) = admission { gateRefusal = refusal } else { gateRefusal = nil }
         self.peer = peer
         awaitsHandshake = core.configuration.tls != nil
         state = .head(HeadScanner(limit: core.configuration.limits.headBytes))
@@ -54,7 +58,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        setTimer(limits.headTime) { $0.headIsLate() }
+        setTimer(gateRefusal == nil ? limits.headTime : .seconds(2)) { $0.headIsLate() }
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
@@ -195,8 +199,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             answer(own, to: request, closes: closes || request.body != .none || request.isUpgrade)
             return
         }
-        if request.isUpgrade, let seconds = core.upgrades.take() {
-            let refusal = RouterResponse.tooManyUpgrades(retryAfter: seconds)
+        if let refusal = refusal(of: request) {
             core.log(request, status: refusal.status, node: nil, started: .now())
             return answer(refusal, to: request, closes: true)
         }
@@ -211,6 +214,16 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         perform(exchange.attempt.start(), exchange)
     }
 
+    private func refusal(of request: ProxiedRequest) -> RouterResponse? {
+        if let gateRefusal { return .refusal(gateRefusal) }
+        guard request.isUpgrade else { return nil }
+        if let seconds = core.upgrades.take() { return .tooManyUpgrades(retryAfter: seconds) }
+        let (gate, peer, client) = (core.gate, peer, request.client)
+        if let refusal = gate.handshake(of: client, through: peer) { return .refusal(refusal) }
+        if client != peer { context?.channel.closeFuture.whenComplete { _ in gate.left(client, through: peer) } }
+        return nil
+    }
+
     // MARK: Own answers and ends
 
     /// Answers something that is no request of which we could know where it ends.
@@ -220,6 +233,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             "refused",
             metadata: ["status": .stringConvertible(response.status), "client": "\(peer)"]
         )
+        core.gate.note(.badHandshake, of: peer)
         write(response.bytes(id: nil, closes: true))
         linger()
     }

@@ -40,10 +40,18 @@ package final class Router: Sendable {
             .childChannelOption(.recvAllocator, value: FirstReadAllocator())
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    guard let peer = channel.remoteAddress?.ipAddress.flatMap({ IPAddress($0) }), core.add(channel)
-                    else { throw ChannelError.ioOnClosedChannel }
-                    channel.closeFuture.whenComplete { _ in core.remove(channel) }
-                    try channel.pipeline.syncOperations.addHandler(ClientConnection(core: core, peer: peer))
+                    guard let peer = channel.remoteAddress?.ipAddress.flatMap({ IPAddress($0) }) else {
+                        throw ChannelError.ioOnClosedChannel
+                    }
+                    let admission = core.gate.accepted(peer)
+                    if case .drop = admission { throw ChannelError.ioOnClosedChannel }
+                    channel.closeFuture.whenComplete { _ in
+                        core.gate.ended(peer, as: admission)
+                        core.remove(channel)
+                    }
+                    guard core.add(channel) else { throw ChannelError.ioOnClosedChannel }
+                    try channel.pipeline.syncOperations.addHandler(
+                        ClientConnection(core: core, peer: peer, admission: admission))
                     try core.configuration.tls?.secure(server: channel)
                 }
             }

@@ -14,6 +14,8 @@ package struct RouterConfiguration: Sendable {
     package var tls: TLSCredentials?
     /// What it speaks TLS with to nodes; nil: it speaks HTTP as it is.
     package var nodeTLS: NodeTLS?
+    /// Which connections are taken.
+    package var gate = GateLimits()
     /// Whom a token is about, without proof; nil when it is no token.
     package var subject: @Sendable (String) -> String?
 

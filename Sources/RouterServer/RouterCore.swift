@@ -10,6 +10,7 @@ final class RouterCore: Sendable {
     let logger: Logger
     let upgrades: UpgradeLimit
     let answers = AnswerCounts()
+    let gate: ConnectionGate
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -26,6 +27,12 @@ final class RouterCore: Sendable {
         self.configuration = configuration
         self.logger = logger
         upgrades = UpgradeLimit(perSecond: configuration.limits.upgradesPerSecond)
+        gate = ConnectionGate(limits: configuration.gate, trustedProxies: configuration.trustedProxies) {
+            address, cause, seconds in
+            logger.warning(
+                "an address is barred",
+                metadata: ["address": "\(address)", "cause": "\(cause.rawValue)", "seconds": "\(seconds)"])
+        }
         table = Mutex(NodeTable(hash: RendezvousHash(key: configuration.affinityKey)))
     }
 

@@ -48,6 +48,13 @@ struct RouterResponse {
         return response
     }
 
+    static func refusal(_ refusal: GateRefusal) -> RouterResponse {
+        var response = failure(
+            refusal.statusCode, refusal.statusPhrase, refusal.reason.rawValue, refusal.message)
+        response.fields.append(("Retry-After", String(refusal.retryAfterSeconds)))
+        return response
+    }
+
     static let badGateway = failure(
         502, "Bad Gateway", "bad_gateway", "the node did not answer properly; try again")
 

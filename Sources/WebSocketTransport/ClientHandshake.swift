@@ -56,6 +56,9 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
         buffer.writeHeader("Sec-WebSocket-Key", key)
         buffer.writeHeader("Sec-WebSocket-Version", "13")
         if !subprotocols.isEmpty { buffer.writeHeader("Sec-WebSocket-Protocol", subprotocols.joined(separator: ", ")) }
+        // As a page of that server would, so that a server need not allow who sends none. By https even where the handshake
+        // goes without TLS: such a page may connect in either way.
+        if !headers.contains(name: "origin") { buffer.writeHeader("Origin", "https://\(endpoint.authority)") }
         let own: Set<String> = [
             "upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol",
             "content-length", "transfer-encoding", "host",

@@ -9,6 +9,7 @@ struct WebSocketFailure: Error, Equatable {
         WebSocketFailure(code: WebSocketCloseCode.protocolError, reason: reason)
     }
     static let tooBig = WebSocketFailure(code: WebSocketCloseCode.messageTooBig, reason: "message too big")
+    static let messageTimeout = protocolError("message not complete in time")
     static let outOfMemory = WebSocketFailure(code: WebSocketCloseCode.internalError, reason: "out of memory")
     static let invalidCompression = WebSocketFailure(
         code: WebSocketCloseCode.invalidPayload, reason: "invalid compressed data")

@@ -16,6 +16,10 @@ package struct HTTPRequest: Sendable {
     package let clientAddress: IPAddress
     /// The client speaks TLS with this server, or with a trusted proxy that says so.
     package let isSecure: Bool
+    /// The peer may say in `X-Forwarded-*` what it was asked.
+    package let isFromTrustedProxy: Bool
+    /// What the server's gate wants answered; the application may answer all the same, as to a question for its health.
+    package let refusal: HTTPResponse?
     /// `X-Request-Id` of the request where it is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`, otherwise 16 random hex digits.
     package let requestID: String
 
@@ -43,7 +47,9 @@ package struct HTTPRequest: Sendable {
         headers: HTTPHeaders = HTTPHeaders(),
         body: ByteBuffer = ByteBuffer(),
         clientAddress: IPAddress = .unspecified,
-        isSecure: Bool = false
+        isSecure: Bool = false,
+        isFromTrustedProxy: Bool = false,
+        refusal: HTTPResponse? = nil
     ) {
         self.method = method
         self.uri = uri
@@ -51,6 +57,8 @@ package struct HTTPRequest: Sendable {
         self.body = body
         self.clientAddress = clientAddress
         self.isSecure = isSecure
+        self.isFromTrustedProxy = isFromTrustedProxy
+        self.refusal = refusal
         let target = RequestTarget(uri)
         self.path = target?.path ?? "/"
         self.queryItems = target?.queryItems ?? []

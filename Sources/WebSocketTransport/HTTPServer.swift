@@ -64,6 +64,8 @@ package struct HTTPServer: Sendable {
     /// `onUpgrade`, which refuses those that it does not know. `trustedProxies` are those whose `X-Forwarded-For` says who
     /// the client is, and `X-Forwarded-Proto` whether it came through TLS. With `tls` the port speaks nothing but TLS.
     /// `onUnreadable` is told of each connection that ended because what came is not the protocol of the port, with the reason.
+    /// `gate` decides which connections and handshakes are taken, and hears of those that are bad; of plain
+    /// requests whose connection it refused the answer stands in the request.
     package static func start(
         host: String,
         port: Int,
@@ -71,6 +73,7 @@ package struct HTTPServer: Sendable {
         limits: WebSocketLimits = WebSocketLimits(),
         webSocketPath: String = "/ws",
         trustedProxies: TrustedProxies = TrustedProxies([]),
+        gate: ConnectionGate? = nil,
         tls: TLSCredentials? = nil,
         onUnreadable: @escaping UnreadableHandler = { _, _ in },
         onRequest: @escaping RequestHandler,
@@ -80,6 +83,7 @@ package struct HTTPServer: Sendable {
             limits: SharedLimits(limits),
             webSocketPath: webSocketPath,
             trustedProxies: trustedProxies,
+            gate: gate,
             tls: tls,
             onUnreadable: onUnreadable,
             onRequest: onRequest,

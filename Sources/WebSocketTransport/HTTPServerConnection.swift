@@ -25,7 +25,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         case closed
     }
 
-    private let server: ServerLoop
+    let server: ServerLoop
     private let loop: LoopContext
     private let decoder: ByteToMessageHandler<HTTPRequestDecoder>
     private var phase = Phase.idle
@@ -37,17 +37,27 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     private var closesAfterAnswer = false
     /// Nothing may be written yet.
     private var awaitsHandshake: Bool
+    /// Bytes of a head came that is not complete.
+    private var hasPartOfHead = false
+    let peer: IPAddress
+    /// Until a `WebSocketConnection` has it.
+    var admission: ConnectionGate.Admission?
     private var context: ChannelHandlerContext?
     var deadlineRow: Int32 = -1
     var serverRow: Int32 = -1
 
     private var limits: WebSocketLimits { server.settings.limits.values }
 
-    private init(server: ServerLoop, loop: LoopContext, decoder: ByteToMessageHandler<HTTPRequestDecoder>) {
+    private init(
+        server: ServerLoop, loop: LoopContext, decoder: ByteToMessageHandler<HTTPRequestDecoder>, peer: IPAddress,
+        admission: ConnectionGate.Admission
+    ) {
         self.server = server
         self.loop = loop
         self.decoder = decoder
         awaitsHandshake = server.settings.tls != nil
+        self.peer = peer
+        self.admission = admission
     }
 
     static func install(on channel: any Channel, server: ServerLoop) throws {
@@ -60,9 +70,18 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             maximumBufferSize: 2 * limits.maximumHeadBytes
         )
         let loop = LoopContext.current(on: channel.eventLoop)
-        let connection = HTTPServerConnection(server: server, loop: loop, decoder: decoder)
-        try channel.pipeline.syncOperations.addHandlers([decoder, connection])
-        try server.settings.tls?.secure(server: channel)
+        let peer = channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) } ?? .unspecified
+        let admission = server.settings.gate?.accepted(peer) ?? .serve
+        if case .drop = admission { throw ChannelError.ioOnClosedChannel }
+        let connection = HTTPServerConnection(
+            server: server, loop: loop, decoder: decoder, peer: peer, admission: admission)
+        do {
+            try channel.pipeline.syncOperations.addHandlers([decoder, connection])
+            try server.settings.tls?.secure(server: channel)
+        } catch {
+            connection.leaveGate()
+            throw error
+        }
     }
 
     // MARK: Requests
@@ -91,9 +110,11 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     }
 
     private func begin(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+        hasPartOfHead = false
         startRequestTimer()
         if head.version == .http1_1 && head.headers["host"].count != 1 {
             let message = "An HTTP/1.1 request has one `Host` header."
+            note(.badHandshake, of: peer)
             return refuse(.error(.badRequest, reason: "bad_host", message: message), head, context)
         }
         if let length = head.headers.first(name: "content-length").flatMap(Int.init), length > limits.maximumBodyBytes {
@@ -126,25 +147,37 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             uri: head.uri,
             headers: head.headers,
             body: body,
-            clientAddress: client(of: head, context),
-            isSecure: isSecure(head, context)
+            clientAddress: client(of: head),
+            isSecure: isSecure(head),
+            isFromTrustedProxy: server.settings.trustedProxies.contains(peer),
+            refusal: gateRefusal?.response
         )
         let asksForUpgrade = WebSocketHandshake.asksForUpgrade(head.headers)
         guard asksForUpgrade || target.path == server.settings.webSocketPath else {
             return answer(server.settings.onRequest(request, context.eventLoop), head, context)
         }
         if let refusal = WebSocketHandshake.refusal(for: head) {
+            note(.badHandshake, of: request.clientAddress)
             return write(refusal, head, context)
         }
+        if let refusal = gateRefusal?.response { return write(refusal, head, context) }
         guard !server.isStopping else {
             let message = "This server is stopping; connect again."
             return write(.error(.serviceUnavailable, reason: "stopping", message: message), head, context)
         }
+        if let refusal = server.settings.gate?.handshake(of: request.clientAddress, through: peer) {
+            return write(refusal.response, head, context)
+        }
         switch server.settings.onUpgrade(request, context.eventLoop) {
         case .refuse(let response):
+            server.settings.gate?.left(request.clientAddress, through: peer)
+            if let cause = AnomalyCause(refusedUpgrade: Int(response.status.code)) {
+                note(cause, of: request.clientAddress)
+            }
             write(response, head, context)
         case .accept(let subprotocol, let extraHeaders, let delegate):
             guard let accept = head.headers.first(name: "sec-websocket-key").flatMap(WebSocketHandshake.accept) else {
+                server.settings.gate?.left(request.clientAddress, through: peer)
                 return write(.error(.internalServerError, reason: "internal", message: "SHA-1 failed."), head, context)
             }
             let deflate =
@@ -155,18 +188,13 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         }
     }
 
-    private func peer(_ context: ChannelHandlerContext) -> IPAddress {
-        context.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) } ?? .unspecified
-    }
-
-    private func isSecure(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) -> Bool {
+    private func isSecure(_ head: HTTPRequestHead) -> Bool {
         if server.settings.tls != nil { return true }
         guard let said = head.headers.first(name: "x-forwarded-proto") else { return false }
-        return said.lowercased() == "https" && server.settings.trustedProxies.contains(peer(context))
+        return said.lowercased() == "https" && server.settings.trustedProxies.contains(peer)
     }
 
-    private func client(of head: HTTPRequestHead, _ context: ChannelHandlerContext) -> IPAddress {
-        let peer = peer(context)
+    private func client(of head: HTTPRequestHead) -> IPAddress {
         let chain = head.headers["x-forwarded-for"].flatMap { $0.split(separator: ",") }
         return server.settings.trustedProxies.client(of: peer, chain: chain)
     }
@@ -269,6 +297,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             return context.close(promise: nil)
         }
         phase = .upgraded
+        admission = nil
         loop.clearDeadline(for: self)
         connection.sendHandshake(acceptance)
         connection.attach(delegate(connection))
@@ -295,7 +324,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
         server.add(self)
-        loop.setDeadline(limits.requestTimeout, for: self)
+        loop.setDeadline(gateRefusal == nil ? limits.requestTimeout : .seconds(2), for: self)
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
@@ -313,6 +342,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         server.remove(self)
         phase = .closed
         pipelined = []
+        leaveGate()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -324,7 +354,9 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     func channelReadComplete(context: ChannelHandlerContext) {
         switch phase {
         case .upgraded: context.fireChannelReadComplete()
-        case .idle where !burstHadPart: startRequestTimer()
+        case .idle where !burstHadPart:
+            hasPartOfHead = true
+            startRequestTimer()
         case .idle, .receiving, .answering, .lingering, .closed: break
         }
         burstHadPart = false
@@ -378,7 +410,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     }
 
     private func unreadable(_ reason: String, _ context: ChannelHandlerContext) {
-        server.settings.onUnreadable(reason, peer(context))
+        note(.badHandshake, of: peer)
+        server.settings.onUnreadable(reason, peer)
     }
 
     private static func response(to error: HTTPParserError) -> HTTPResponse {
@@ -398,6 +431,8 @@ extension HTTPServerConnection: DeadlineTarget, ServerConnection {
             handshakeFailed("the client took too long", context)
             context.close(promise: nil)
         case .idle where requestTimerRuns, .receiving:
+            // Who connects and says nothing may be a browser that wants to be quick later.
+            if hasPartOfHead { note(.badHandshake, of: peer) }
             let message = "The request took too long to arrive."
             refuse(.error(.requestTimeout, reason: "request_timeout", message: message), nil, context)
         case .idle, .answering, .lingering, .upgraded, .closed:

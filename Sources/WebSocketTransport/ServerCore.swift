@@ -8,6 +8,7 @@ struct ServerSettings: Sendable {
     let limits: SharedLimits
     let webSocketPath: String
     let trustedProxies: TrustedProxies
+    let gate: ConnectionGate?
     let tls: TLSCredentials?
     let onUnreadable: HTTPServer.UnreadableHandler
     let onRequest: HTTPServer.RequestHandler

@@ -271,6 +271,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     private func fail(_ failure: WebSocketFailure) {
         switch phase {
         case .open:
+            server?.settings.gate?.note(.badFrame, of: clientAddress)
             beginClosing(.failing, code: failure.code, reason: failure.reason.description)
         case .closing:
             phase = .failing
@@ -289,6 +290,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         queue.waiting = ByteBuffer()
         loop.clearDeadline(for: self)
         server?.remove(self)
+        server?.settings.gate?.ended(clientAddress, as: .serve)
         server = nil
         if queue.isWriting { loop.eventLoop.execute { self.tellEnd() } } else { tellEnd() }
     }
@@ -315,16 +317,29 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         lastReadTime = .now()
         isReading = true
         var decoder = takeDecoder()
+        var hadMessage = false
         buffer.withUnsafeReadableBytes { bytes in
             var input = bytes
-            while readsFrames {
+            frames: while readsFrames {
                 let action = decoder.next(&input, scratch: &loop.scratch)
-                if case .needsMoreBytes = action { break }
+                switch action {
+                case .needsMoreBytes: break frames
+                case .text, .binary, .compressed: hadMessage = true
+                case .ping, .pong, .close, .fail: break
+                }
                 act(on: action)
             }
         }
         if !decoder.isAtRest { busyDecoder = Box(decoder) }
+        watch(isMidway: !decoder.isAtRest, hadMessage: hadMessage)
         if !queue.isSecure { loop.returnReadBuffer(buffer) }
+    }
+
+    /// A message that has begun must end in time.
+    private func watch(isMidway: Bool, hadMessage: Bool) {
+        guard phase == .open else { return }
+        if deadlineRow >= 0, hadMessage || !isMidway { loop.clearDeadline(for: self) }
+        if isMidway, deadlineRow < 0 { loop.setDeadline(limits.values.messageTimeout, for: self) }
     }
 
     private func takeDecoder() -> FrameDecoder {
@@ -408,7 +423,9 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
 }
 
 extension WebSocketConnection: DeadlineTarget, ServerConnection {
-    func deadlineExpired() { closeTransport() }
+    func deadlineExpired() {
+        if phase == .open { fail(.messageTimeout) } else { closeTransport() }
+    }
 
     func serverIsClosing() { close(code: WebSocketCloseCode.goingAway, reason: "going away") }
 }

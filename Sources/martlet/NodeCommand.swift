@@ -43,6 +43,7 @@ struct NodeCommand: AsyncParsableCommand {
                 "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
         }
         Descriptors.raiseLimit()
+        Descriptors.limit(&configuration.gate, settings.limits.connections, each: 1)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
         let node: Node
@@ -114,6 +115,15 @@ extension NodeConfiguration {
         limits.roomsPerSession = settings.limitRoomsPerSession
         limits.outboundBytes = settings.limitOutboundBytes
         limits.upgradesPerSecond = settings.limitUpgradesPerSecond
+        limits.bytesPerSecond = settings.limits.bytesPerSecond
+        limits.byteBurst = settings.limits.bytesBurst
+        limits.userMessagesPerSecond = settings.limits.userMessagesPerSecond
+        limits.sessionsPerUser = settings.limits.sessionsPerUser
+        limits.memoryBytes = settings.limits.memoryBytes
+        gate.unauthenticated = settings.limits.unauthenticated
+        gate.address = settings.limits.address
+        origins = OriginPolicy(
+            rules: settings.limits.origins, allowsMissing: settings.limits.originMissing == .allow)
         if let blocks = settings.trustedProxies { trustedProxies = TrustedProxies(blocks) }
         heartbeat = settings.heartbeat
         heartbeatTimeout = settings.heartbeatTimeout

@@ -44,7 +44,9 @@ struct RouterCommand: AsyncParsableCommand {
         configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
         configuration.tls = try settings.serverTLS()
         configuration.nodeTLS = try settings.nodeTLS()
+        configuration.gate.address = settings.limits.address
         Descriptors.raiseLimit()
+        Descriptors.limit(&configuration.gate, settings.limits.connections, each: 2)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
         let directory = RedisNodeDirectory(
@@ -113,6 +115,25 @@ struct RouterCommand: AsyncParsableCommand {
 }
 
 enum Descriptors {
+    /// What the limit leaves for connections: kept back are descriptors for Redis, the log, each loop's own, and for
+    /// connections that are refused.
+    ///
+    /// - Parameters:
+    ///   - configured: 0: as many as there can be.
+    ///   - each: descriptors a connection takes.
+    static func limit(_ gate: inout GateLimits, _ configured: Int, each: Int) {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else {
+            gate.connections = configured
+            return
+        }
+        let total = Int(clamping: limit.rlim_cur)
+        gate.refusedAtOnce = min(64, 8 + total / 64)
+        let kept = 32 + 3 * System.coreCount + gate.refusedAtOnce
+        let most = max(1, (total - kept) / each)
+        gate.connections = configured == 0 ? most : min(configured, most)
+    }
+
     /// Lifts the soft limit to the hard one. A connection takes one descriptor at a node and two at a router; the soft
     /// limit of a shell is often 1024.
     static func raiseLimit() {

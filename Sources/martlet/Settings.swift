@@ -42,6 +42,7 @@ struct Settings: Sendable, Equatable {
     var trustedProxies: [AddressBlock]?
     var logLevel = Logger.Level.info
     var tls = TLSSettings()
+    var limits = LimitSettings()
 
     /// The rules of rooms: the settings above, and the configuration file.
     var namespaces = Namespaces()
@@ -55,7 +56,7 @@ struct Settings: Sendable, Equatable {
 
 extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
-    static let table = generalRows + tlsRows
+    static let table = generalRows + tlsRows + LimitSettings.table
 
     private static let generalRows: [SettingRow] = [
         SettingRow(

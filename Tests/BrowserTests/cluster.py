@@ -131,6 +131,10 @@ class Cluster:
         environment = clean_environment()
         environment["MARTLET_SECRET"] = "only for the browser tests, 32 bytes"
         environment["MARTLET_LIMIT_MESSAGES_PER_SECOND"] = "0"
+        environment["MARTLET_LIMIT_ADDRESS_CONNECTIONS"] = "0"
+        environment["MARTLET_LIMIT_ADDRESS_HANDSHAKES_PER_SECOND"] = "0"
+        environment["MARTLET_LIMIT_ADDRESS_FAILURES"] = "0"
+        environment["MARTLET_ORIGIN_MISSING"] = "allow"
         environment["MARTLET_REDIS_URL"] = f"redis://127.0.0.1:{self.redis_port}"
         environment["MARTLET_INTERNAL_PORT"] = str(self.internal_ports.setdefault(name, free_port()))
         environment.update(settings)

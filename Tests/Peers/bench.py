@@ -28,6 +28,10 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "performance.md"
 DEBIAN = ["node-ws", "node-redis", "node-generic-pool", "node-yallist"]
 LIFTED = {"MARTLET_AUTH": "none", "MARTLET_LIMIT_MESSAGES_PER_SECOND": "0", "MARTLET_LIMIT_UPGRADES_PER_SECOND": "0",
+          "MARTLET_LIMIT_BYTES_PER_SECOND": "0", "MARTLET_LIMIT_USER_MESSAGES_PER_SECOND": "0",
+          "MARTLET_LIMIT_SESSIONS_PER_USER": "0", "MARTLET_LIMIT_ADDRESS_CONNECTIONS": "0",
+          "MARTLET_LIMIT_ADDRESS_HANDSHAKES_PER_SECOND": "0", "MARTLET_LIMIT_ADDRESS_FAILURES": "0",
+          "MARTLET_LIMIT_UNAUTHENTICATED": "0", "MARTLET_ORIGIN_MISSING": "allow",
           "MARTLET_LOG_LEVEL": "error", "MARTLET_HOST": "127.0.0.1"}
 
 

@@ -38,18 +38,26 @@ package final class ClusterProcess: Sendable {
     /// Where ``internals(_:)`` asks; 0 where the process takes any.
     package let internalPort: Int
     private let environment: [String: String]
+    private let descriptors: Int?
     private let running: Mutex<ChildProcess?> = Mutex(nil)
 
-    package init(_ role: Role, name: String, port: Int, internalPort: Int = 0, environment: [String: String]) {
+    /// - Parameter descriptors: as many as it may open (`ulimit -n`).
+    package init(
+        _ role: Role, name: String, port: Int, internalPort: Int = 0, environment: [String: String],
+        descriptors: Int? = nil
+    ) {
+        self.descriptors = descriptors
         (self.role, self.name, self.port, self.internalPort) = (role, name, port, internalPort)
         self.environment = environment.merging(["MARTLET_INTERNAL_PORT": String(internalPort)]) { $1 }
     }
 
     /// Starts it, or starts it again, under the same name and on the same port.
     package func start() async throws {
+        let program = descriptors == nil ? MartletProgram.path : "/bin/sh"
+        let narrow = descriptors.map { ["-c", "ulimit -n \($0) && exec \"$0\" \"$1\"", MartletProgram.path] } ?? []
         let child = try await ChildProcess.spawn(
-            MartletProgram.path,
-            [role.rawValue],
+            program,
+            narrow + [role.rawValue],
             name: name,
             environment: MartletProgram.base.merging(environment) { $1 }
         )

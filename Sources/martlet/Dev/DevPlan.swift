@@ -77,7 +77,7 @@ struct DevPlan: Sendable, Equatable {
             "MARTLET_SECRET": settings.secret ?? randomSecret, "MARTLET_SECRET_FILE": nil,
             "MARTLET_LOG_LEVEL": settings.logLevel.rawValue,
         ]
-        if settings.given["MARTLET_DRAIN_SECONDS"] == nil { common["MARTLET_DRAIN_SECONDS"] = "3" }
+        for (key, value) in Self.relaxed where settings.given[key] == nil { common[key] = value }
         let watch = ["--exit-with-fd", String(ChildProcess.watchDescriptor)]
 
         var children: [Child] = []
@@ -143,6 +143,13 @@ struct DevPlan: Sendable, Equatable {
                 "\(file?.name ?? ""):\(line): dev cannot keep “\(row.fileName)” from its nodes: set \(row.key) instead")
         }
     }
+
+    /// Unless somebody says otherwise: on one machine everybody has one address, and tools send no Origin.
+    private static let relaxed = [
+        "MARTLET_DRAIN_SECONDS": "3", "MARTLET_LIMIT_ADDRESS_CONNECTIONS": "0",
+        "MARTLET_LIMIT_ADDRESS_HANDSHAKES_PER_SECOND": "0", "MARTLET_LIMIT_ADDRESS_FAILURES": "0",
+        "MARTLET_ORIGIN_MISSING": "allow",
+    ]
 
     /// The append-only file is the data; no snapshots beside it. Nothing is evicted (a cluster whose leases were evicted
     /// would fall apart), and a node that reads slowly for a moment is not cut off (the default of 32 MiB is soon full
