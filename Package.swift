@@ -50,8 +50,7 @@ let package = Package(
             name: "NodeServer",
             dependencies: [
                 "CLinux", "ChatCore", "ClusterState", "ProtobufCodec", "RedisClient", "Telemetry", "TokenAuth",
-                "WebAssets",
-                "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
+                "WebAssets", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1, nioSSL,
             ],
             swiftSettings: strict
         ),

@@ -58,6 +58,7 @@ package final class Node: Sendable {
         for shard in shards {
             try await shard.eventLoop.submit { shard.start() }.get()
         }
+        configuration.keySource?.start(on: group.next(), logger: logger)
         let port = server.localAddress?.port ?? configuration.port
         let advertised = configuration.advertise ?? "\(configuration.host):\(port)"
         let control = try await hub.eventLoop.submit {

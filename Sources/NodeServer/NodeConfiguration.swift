@@ -23,6 +23,8 @@ package struct NodeConfiguration: Sendable {
     package var advertise: String?
     package var version: String
     package var authentication: Authentication
+    /// Fetches keys for `authentication`, once the node runs.
+    package var keySource: JWKSSource?
     package var limits = Limits()
     package var heartbeat: TimeAmount = .seconds(25)
     /// How long after a ping a connection without any answer is gone.

@@ -177,7 +177,7 @@ final class NodeRoutes: Sendable {
             let bytes =
                 NodeMetricsText.render(
                     figures.0, shards, upgradesRefused: self.upgrades.refused, isReady: figures.1)
-                + self.guards.metrics()
+                + self.guards.metrics() + (self.configuration.keySource?.metrics ?? [])
             return HTTPResponse(
                 status: .ok, headers: ["Content-Type": MetricsText.contentType], body: ByteBuffer(bytes: bytes))
         }

@@ -64,5 +64,5 @@ package struct TokenError: Error, Equatable, CustomStringConvertible, Sendable {
 package struct TokenKeyError: Error, Equatable, CustomStringConvertible, Sendable {
     package let description: String
 
-    init(_ description: String) { self.description = description }
+    package init(_ description: String) { self.description = description }
 }

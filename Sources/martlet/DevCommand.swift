@@ -109,16 +109,17 @@ struct DevCommand: ParsableCommand {
     }
 
     /// One that a person can try the cluster with for a day; for what runs longer there is `martlet token mint`.
+    /// Where the keys are public ones alone, the issuer's have to do.
     private static func token(of user: String, _ settings: Settings) throws(Failure) -> String {
-        guard let secret = settings.tokenSecret else {
-            throw Failure(.usage, "MARTLET_AUTH is token, which needs MARTLET_TOKEN_SECRET")
-        }
+        _ = try settings.tokenVerifier()
+        guard let key = try settings.tokenKeys().first(where: \.canSign) else { return "…" }
         let now = Int64(time(nil))
         do throws(TokenKeyError) {
-            return try TokenMinter(secret: Array(secret.utf8))
-                .mint(subject: user, issuedAt: now, expiresAt: now + 24 * 3600)
+            return try TokenMinter(key: key).mint(
+                subject: user, issuedAt: now, expiresAt: now + 24 * 3600, issuer: settings.tokens.issuer,
+                audience: settings.tokens.audience)
         } catch {
-            throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
+            throw Failure(.failed, "no token can be made: the key \(error)")
         }
     }
 

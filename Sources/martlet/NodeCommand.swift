@@ -42,6 +42,9 @@ struct NodeCommand: AsyncParsableCommand {
             logger.warning(
                 "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
         }
+        if case .token(let verifier) = configuration.authentication {
+            TokenKeyFollower.start(settings, verifier.keys, logger: logger)
+        }
         Descriptors.raiseLimit()
         Descriptors.limit(&configuration.gate, settings.limits.connections, each: 1)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
@@ -87,23 +90,18 @@ extension NodeConfiguration {
     init(_ settings: Settings) throws(Failure) {
         let port = settings.port ?? 8081
         let authentication: Authentication
+        var source: JWKSSource?
         switch settings.auth {
         case .none: authentication = .none
         case .token:
-            guard let secret = settings.tokenSecret else {
-                throw Failure(
-                    .usage,
-                    "MARTLET_AUTH is token, which needs MARTLET_TOKEN_SECRET; for development set MARTLET_AUTH=none")
-            }
-            do {
-                authentication = .token(try TokenVerifier(secret: Array(secret.utf8)))
-            } catch {
-                throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
-            }
+            let (verifier, keySource) = try settings.tokenVerifier()
+            authentication = .token(verifier)
+            source = keySource
         }
         self.init(
             name: settings.nodeName ?? Self.defaultName(port: port), version: Version.current,
             authentication: authentication)
+        keySource = source
         host = settings.host
         self.port = port
         internalHost = settings.internalHost

@@ -23,6 +23,7 @@ struct Settings: Sendable, Equatable {
     var advertise: String?
     var auth = Auth.token
     var tokenSecret: String?
+    var tokens = TokenSettings()
     var secret: String?
     var limitMessagesPerSecond = 30
     var limitMessagesBurst = 60
@@ -56,7 +57,7 @@ struct Settings: Sendable, Equatable {
 
 extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
-    static let table = generalRows + tlsRows + LimitSettings.table
+    static let table = generalRows + tokenRows + tlsRows + LimitSettings.table
 
     private static let generalRows: [SettingRow] = [
         SettingRow(
@@ -106,7 +107,8 @@ extension Settings {
             "MARTLET_TOKEN_SECRET", flag: nil, \.tokenSecret, SettingSyntax.secret(minimumBytes: 32),
             [.node, .dev, .token],
             "The key of HS256 tokens; with MARTLET_AUTH=none a node needs no key.",
-            unset: "a node or dev with MARTLET_AUTH=token does not start", isSecret: true),
+            unset: "tokens are checked by MARTLET_TOKEN_KEYS and MARTLET_TOKEN_JWKS_URL, without which none can be",
+            isSecret: true),
         .file("MARTLET_TOKEN_SECRET_FILE", of: "MARTLET_TOKEN_SECRET", [.node, .dev, .token]),
         .optionalText(
             "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), [.router, .dev],

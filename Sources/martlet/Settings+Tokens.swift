@@ -1,0 +1,94 @@
+import NodeServer
+import TokenAuth
+
+/// What a node is told of tokens beside MARTLET_TOKEN_SECRET.
+struct TokenSettings: Sendable, Equatable {
+    var keyFiles: [String] = []
+    var jwksURL: String?
+    var jwksAuthorities: String?
+    var issuer: String?
+    var audience: String?
+}
+
+extension Settings {
+    static let tokenRows: [SettingRow] = [
+        SettingRow(
+            key: "MARTLET_TOKEN_KEYS", allowed: "a comma-separated list of files", readers: tokenReaders,
+            doc:
+                "Files of keys for tokens, PEM or JSON Web Key (Set): RS256 (RSA from 2048 bits), ES256 (P-256), EdDSA (Ed25519),"
+                + " HS256. Public halves are enough. Read again when they change.",
+            defaultText: nil, unset: "none",
+            apply: { settings, text in
+                let files = text.split(separator: ",").map { SettingSyntax.trim($0) }
+                guard !files.isEmpty, files.allSatisfy({ !$0.isEmpty }) else { return false }
+                settings.tokens.keyFiles = files
+                return true
+            }),
+        .optionalText(
+            "MARTLET_TOKEN_JWKS_URL", flag: nil, \.tokens.jwksURL, jwksURL, tokenReaders,
+            "Where the issuer of tokens publishes its keys (a JWK Set). They are fetched again as its Cache-Control says, else"
+                + " each 5 minutes, and when a token names a new one.", unset: "nothing is fetched"),
+        .optionalText(
+            "MARTLET_TOKEN_JWKS_CA", flag: nil, \.tokens.jwksAuthorities, anyText, tokenReaders,
+            "A PEM file of authorities that may vouch for MARTLET_TOKEN_JWKS_URL.", unset: "those of the system"),
+        .optionalText(
+            "MARTLET_TOKEN_ISSUER", flag: nil, \.tokens.issuer, anyText, tokenReaders,
+            "What the claim iss of tokens must be, to the letter.", unset: "any issuer, or none"),
+        .optionalText(
+            "MARTLET_TOKEN_AUDIENCE", flag: nil, \.tokens.audience, anyText, tokenReaders,
+            "What the claim aud of tokens must be or contain.",
+            unset: "tokens that name an audience are for somebody else, and are refused"),
+    ]
+
+    private static let tokenReaders: Set<SettingRow.Reader> = [.node, .dev, .token]
+    private static let anyText = SettingSyntax(allowed: "at most 4096 bytes") { $0.utf8.count <= 4096 }
+    private static let jwksURL = SettingSyntax(allowed: "https://host/path, or http:// on this machine") { text in
+        (try? JWKSAddress(text)) != nil
+    }
+
+    /// The keys of files and settings, those of the JWKS address not yet among them. Blocks on the disk.
+    func tokenKeys() throws(Failure) -> [TokenKey] {
+        var keys: [TokenKey] = []
+        if let tokenSecret {
+            do throws(TokenKeyError) {
+                keys.append(try TokenKey(secret: Array(tokenSecret.utf8)))
+            } catch {
+                throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
+            }
+        }
+        for path in tokens.keyFiles {
+            do throws(TokenKeyError) {
+                keys += try TokenKeys(parsing: try KeyFile.read(path), from: .file).keys
+            } catch {
+                throw Failure(.usage, "MARTLET_TOKEN_KEYS: \(Printable.text(path)) \(error)")
+            }
+        }
+        return keys
+    }
+
+    /// What checks tokens as a node does, and what fetches keys for it. Blocks on the disk.
+    func tokenVerifier() throws(Failure) -> (verifier: TokenVerifier, source: JWKSSource?) {
+        guard tokenSecret != nil || !tokens.keyFiles.isEmpty || tokens.jwksURL != nil else {
+            throw Failure(
+                .usage,
+                "there is no key for tokens: set MARTLET_TOKEN_SECRET, MARTLET_TOKEN_KEYS or MARTLET_TOKEN_JWKS_URL")
+        }
+        guard tokens.jwksURL != nil || tokens.jwksAuthorities == nil else {
+            throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA is set, which needs MARTLET_TOKEN_JWKS_URL")
+        }
+        let ring = TokenKeyRing(try tokenKeys())
+        let verifier = TokenVerifier(keys: ring, issuer: tokens.issuer, audience: tokens.audience)
+        guard let url = tokens.jwksURL else { return (verifier, nil) }
+        let address: JWKSAddress
+        do throws(JWKSAddress.Refusal) {
+            address = try JWKSAddress(url)
+        } catch {
+            throw Failure(.usage, "MARTLET_TOKEN_JWKS_URL: \(error)")
+        }
+        do throws(JWKSFailure) {
+            return (verifier, try JWKSSource(address, authorities: tokens.jwksAuthorities, for: ring))
+        } catch {
+            throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA: \(Printable.text(error.description))")
+        }
+    }
+}

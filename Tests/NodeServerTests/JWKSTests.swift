@@ -1,0 +1,111 @@
+import NIOCore
+import Testing
+
+@testable import NodeServer
+
+@Suite("When token keys are fetched")
+struct JWKSScheduleTests {
+    private let start = NIODeadline.uptimeNanoseconds(1_000_000_000_000)
+
+    private func loaded(maximumAge: Int64? = nil) -> JWKSSchedule {
+        var schedule = JWKSSchedule(now: start)
+        #expect(schedule.begin(now: start))
+        schedule.succeeded(maximumAge: maximumAge, now: start)
+        return schedule
+    }
+
+    @Test("before the first answer every token that no key fits may come again")
+    func cold() {
+        var schedule = JWKSSchedule(now: start)
+        #expect(schedule.missing("a", now: start) == .comeAgain(milliseconds: 1000, wakesUp: false))
+        #expect(schedule.begin(now: start))
+        #expect(!schedule.begin(now: start))
+        schedule.failed(now: start)
+        #expect(schedule.missing(nil, now: start) == .comeAgain(milliseconds: 1000, wakesUp: false))
+        #expect(schedule.nextFetch == start + .seconds(2))
+        for _ in 0..<20 {
+            #expect(schedule.begin(now: schedule.nextFetch))
+            schedule.failed(now: start)
+        }
+        #expect(schedule.nextFetch == start + .seconds(30))
+    }
+
+    @Test("an answer is kept for its max-age within a minute and an hour, else for five minutes")
+    func age() {
+        #expect(loaded().nextFetch == start + .seconds(300))
+        #expect(loaded(maximumAge: 90).nextFetch == start + .seconds(90))
+        #expect(loaded(maximumAge: 0).nextFetch == start + .seconds(60))
+        #expect(loaded(maximumAge: -5).nextFetch == start + .seconds(60))
+        #expect(loaded(maximumAge: .max).nextFetch == start + .seconds(3600))
+    }
+
+    @Test("a flood of unknown names brings one fetch, ten seconds after the last")
+    func flood() {
+        var schedule = loaded()
+        var wakes = 0
+        for index in 0..<100_000 {
+            guard case .comeAgain(_, let wakesUp) = schedule.missing("k\(index)", now: start + .seconds(1)) else {
+                Issue.record("refused")
+                return
+            }
+            wakes += wakesUp ? 1 : 0
+        }
+        #expect(wakes == 1)
+        #expect(schedule.nextFetch == start + .seconds(10))
+        #expect(!schedule.begin(now: start + .seconds(9)))
+        #expect(schedule.begin(now: start + .seconds(10)))
+    }
+
+    @Test("a name is unknown for good once a fetch that began after it was seen did not bring it")
+    func absent() {
+        var schedule = loaded()
+        #expect(schedule.missing("new", now: start + .seconds(4)) == .comeAgain(milliseconds: 7000, wakesUp: true))
+        #expect(schedule.begin(now: start + .seconds(10)))
+        // Seen while the fetch runs: perhaps too late for this one.
+        #expect(schedule.missing("late", now: start + .seconds(11)) == .comeAgain(milliseconds: 10_000, wakesUp: false))
+        schedule.succeeded(maximumAge: nil, now: start + .seconds(11))
+        #expect(schedule.missing("new", now: start + .seconds(11)) == .refuse)
+        #expect(schedule.nextFetch == start + .seconds(20))
+        // Ten seconds later it may have been published.
+        #expect(schedule.missing("new", now: start + .seconds(20)) != .refuse)
+        #expect(schedule.missing(nil, now: start + .seconds(20)) == .refuse)
+    }
+
+    @Test("a failed fetch says nothing of a name, and what is known goes on")
+    func outage() {
+        var schedule = loaded()
+        #expect(schedule.missing("new", now: start + .seconds(10)) == .comeAgain(milliseconds: 1000, wakesUp: true))
+        #expect(schedule.begin(now: start + .seconds(10)))
+        schedule.failed(now: start + .seconds(15))
+        #expect(schedule.hasKeys)
+        #expect(schedule.missing("new", now: start + .seconds(15)) != .refuse)
+        #expect(schedule.nextFetch <= start + .seconds(20))
+    }
+}
+
+@Suite("JWKS addresses")
+struct JWKSAddressTests {
+    @Test("https anywhere, http on this machine alone")
+    func schemes() throws {
+        let address = try JWKSAddress("https://id.example/keys?tenant=7")
+        #expect(address.isSecure && address.host == "id.example" && address.port == 443)
+        #expect(address.target == "/keys?tenant=7" && "\(address)" == "https://id.example/keys")
+        #expect(try JWKSAddress("http://127.0.0.1:8099").target == "/")
+        #expect(try JWKSAddress("http://[::1]:8099/k").host == "::1")
+        #expect(try JWKSAddress("http://localhost/k").port == 80)
+        #expect(try JWKSAddress("https://id.example:8443?x").target == "/?x")
+    }
+
+    @Test(
+        "anything else is refused",
+        arguments: [
+            "", "id.example/keys", "ftp://id.example/", "http://id.example/keys", "http://10.0.0.1/keys",
+            "http://127.0.0.1.example/k", "http://127.evil/k", "http://localhost.example/", "https://", "https:///k",
+            "https://user@id.example/", "https://id.example:0/", "https://id.example:65536/", "https://id.example:/",
+            "https://id.example/k#f", "https://id.example/a b", "https://id.exa\u{0}mple/", "https://id.example/\r\nX: y",
+            "http://127.0.0.1@id.example/", "http://::ffff:10.0.0.1/",
+        ])
+    func refused(url: String) {
+        #expect(throws: JWKSAddress.Refusal.self) { try JWKSAddress(url) }
+    }
+}
