@@ -8,6 +8,11 @@ TLS ?=
 MINUTES ?= 10
 SEED ?=
 ONLY ?=
+# Of `make fuzz`: how long each target, which (all), an input to run alone, so many inputs instead of a time.
+SECONDS ?= 60
+TARGET ?=
+REPLAY ?=
+RUNS ?=
 MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
@@ -17,7 +22,7 @@ TEST_PACKAGES := python3 python3-venv openssl
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos lint format docs client protobuf bench docker-check clean
+.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos fuzz lint format docs client protobuf bench docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +128,9 @@ test-chaos: test-build ## Run each chaos scenario briefly: what the network and 
 chaos: build test-build ## Harm clusters under load for long, print what became of it (make chaos MINUTES=10 SEED=7 ONLY=Redis).
 	@TEST_PROGRAM=$(abspath $(MARTLET)) CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_ONLY="$(ONLY)" \
 		$(SWIFT) test --skip-build --filter ChaosTests.LongRunTests $(ARGS)
+
+fuzz: swift-there ## Give each decoder bytes that nobody sent, for SECONDS each (make fuzz SECONDS=60 TARGET=json).
+	@SWIFT="$(SWIFT)" REPLAY="$(REPLAY)" RUNS="$(RUNS)" Tests/Fuzz/run $(SECONDS) $(TARGET)
 
 test-browser: test-build ## Run the chat page in headless Chromium.
 	@Tests/BrowserTests/run

@@ -135,6 +135,28 @@ let package = Package(
             path: "Tests/EchoServer",
             swiftSettings: strict
         ),
+        // The entries of `make fuzz`, empty in other release builds: they look behind `package`, as tests do.
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "ChatCore", "ClusterState", "COpenSSL", "MartletClient", "ProtobufCodec", "RedisClient", "RouterServer",
+                "TokenAuth", "WebSocketTransport", "WireProtocol", nioCore, nioEmbedded, nioHTTP1, swiftProtobuf,
+            ],
+            path: "Tests/Fuzz/Targets",
+            swiftSettings: strict
+        ),
+        .systemLibrary(name: "CFuzzer", path: "Tests/Fuzz/CFuzzer"),
+        .executableTarget(
+            name: "Fuzz",
+            dependencies: ["CFuzzer", "FuzzTargets"],
+            path: "Tests/Fuzz/Driver",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: ["FuzzTargets"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "WireProtocolTests",
             dependencies: ["TestSupport", "WireProtocol"],
