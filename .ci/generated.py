@@ -4,6 +4,8 @@
 - docs/operations.md: the table of settings, from .env.example (which the code prints and a test checks).
 - docs/guarantees.md: below each guarantee the tests that carry its number: `@Test("G4: …")`; and the chaos scenarios, each with
   the protection without which it fails, from Tests/ChaosTests/Sabotage.swift.
+- docs/threat-model.md: below each threat the tests that carry its number: `@Test("G7, T16: …")`; a browser test says it in its
+  docstring: `T12: …`.
 """
 
 import re
@@ -30,13 +32,21 @@ def settings_table(env_example):
     return "\n".join(rows) + "\n"
 
 
-def tests_by_guarantee(tree):
-    """Guarantee to lines of Markdown."""
+NUMBERS = r"((?:[GT]\d+,? ?(?:and )?)+): "
+
+
+def tests_by_number(tree):
+    """Guarantee (G4) or threat (T12) to lines of Markdown."""
     found = {}
-    for file in tree.matching(r"Tests/.*\.swift"):
-        for numbers, title in re.findall(r"@Test\(\s*\"((?:G\d,? ?(?:and )?)+): (.+?)\"\s*[,)]", tree.text(file)):
-            for number in re.findall(r"G\d", numbers):
-                found.setdefault(number, []).append(f"- `{file}`: {title[0].upper()}{title[1:]}")
+    titles = [
+        (r"Tests/.*\.swift", r"@Test\(\s*\"" + NUMBERS + r"(.+?)\"\s*[,)]"),
+        (r"Tests/BrowserTests/.*\.py", r"def test_\w+\(self\):\s*\"\"\"" + NUMBERS + r"(.+?)\.?\"\"\""),
+    ]
+    for files, pattern in titles:
+        for file in tree.matching(files):
+            for numbers, title in re.findall(pattern, tree.text(file)):
+                for number in re.findall(r"[GT]\d+", numbers):
+                    found.setdefault(number, []).append(f"- `{file}`: {title[0].upper()}{title[1:]}")
     return found
 
 
@@ -53,10 +63,10 @@ def pages(tree):
         "settings": settings_table(tree.text(".env.example")),
         "scenarios": sabotage_table(tree.text("Tests/ChaosTests/Sabotage.swift")),
     }
-    for number, lines in tests_by_guarantee(tree).items():
+    for number, lines in tests_by_number(tree).items():
         parts[f"tests of {number}"] = "\n".join(lines) + "\n"
     result = {}
-    for page in ("docs/operations.md", "docs/guarantees.md"):
+    for page in ("docs/operations.md", "docs/guarantees.md", "docs/threat-model.md"):
         result[page] = re.sub(
             r"<!-- ([\w ]+): written by make docs -->\n.*?" + re.escape(END),
             lambda match: begin(match.group(1)) + parts.get(match.group(1), "") + END,

@@ -158,11 +158,26 @@ def rule_docs(tree):
 def rule_guarantees(tree):
     """Each of G1 … G7 has a test that carries its number."""
     page = "docs/guarantees.md"
-    shown = generated.tests_by_guarantee(tree)
+    shown = generated.tests_by_number(tree)
     problems = [f"{page}: no test carries G{n}" for n in range(1, 8) if f"G{n}" not in shown]
     for n in range(1, 8):
         if generated.begin(f"tests of G{n}") not in tree.text(page):
             problems.append(f"{page}: no place for the tests of G{n}")
+    return problems
+
+
+def rule_threats(tree):
+    """Each threat of the model has a test that carries its number, and each number that a test carries is a threat."""
+    page = "docs/threat-model.md"
+    text = tree.text(page)
+    threats = re.findall(r"^### (T\d+) ", text, re.M)
+    shown = {number for number in generated.tests_by_number(tree) if number.startswith("T")}
+    problems = [f"{page}: no test carries {threat}" for threat in threats if threat not in shown]
+    problems += [f"{page}: no threat has the number {number}, which a test carries" for number in sorted(shown - set(threats))]
+    problems += [f"{page}: {threat} stands there twice" for threat in sorted({t for t in threats if threats.count(t) > 1})]
+    for threat in threats:
+        if generated.begin(f"tests of {threat}") not in text:
+            problems.append(f"{page}: no place for the tests of {threat}")
     return problems
 
 
@@ -330,6 +345,7 @@ RULES = {
     "foundation": rule_foundation,
     "docs": rule_docs,
     "guarantees": rule_guarantees,
+    "threats": rule_threats,
     "generated": rule_generated,
     "settings": rule_settings,
     "metrics": rule_metrics,

@@ -13,6 +13,10 @@ GUARANTEES = "".join(
     generated.begin(f"tests of G{n}") + "- `Tests/AffinityTests/Hash.swift`: A key keeps its node\n" + generated.END
     for n in range(1, 8)
 )
+THREATS = (
+    "### T1 Bad keys\n\n" + generated.begin("tests of T1") + "- `Tests/AffinityTests/Keys.swift`: A bad key is no key\n"
+    + generated.END
+)
 ENV_EXAMPLE = "# Settings.\n\n# The port. Must be a number.\n#MARTLET_PORT=8081\n"
 OPERATIONS = "# Operations\n\n" + generated.begin("settings") + generated.settings_table(ENV_EXAMPLE) + generated.END
 GOOD = {
@@ -28,6 +32,8 @@ GOOD = {
     protobuf.CODE: "struct A {}\n" + client.line("message A {}\n", "struct A {}\n"),
     "Sources/martlet/Settings.swift": 'let key = "MARTLET_PORT"\n',
     "Tests/AffinityTests/Hash.swift": 'import Testing\n\n@Test("G1, G2, G3, G4, G5, G6 and G7: a key keeps its node") func keeps() {}\n',
+    "Tests/AffinityTests/Keys.swift": 'import Testing\n\n@Test("T1: a bad key is no key") func refuses() {}\n',
+    "docs/threat-model.md": THREATS,
     "Makefile": "PACKAGES := libssl-dev\ntest: ## runs the tests\n\ttrue\n",
     "docker/Dockerfile": "FROM a AS build\nRUN apt-get install -y libssl-dev\nCOPY Sources Sources\n"
     "FROM b\nRUN apt-get install -y libssl3 ca-certificates\nCOPY --from=build /x /x\n",
@@ -59,6 +65,12 @@ BAD = [
     ("docs", "a dead image", "README.md", '<img alt="x" src="docs/x.png">\n'),
     ("docs", "a path that is gone", "README.md", "`Sources/Nowhere/X.swift`\n"),
     ("guarantees", "a guarantee without a place", "docs/guarantees.md", GUARANTEES.partition("<!-- tests of G7")[0]),
+    ("threats", "a threat without a test", "docs/threat-model.md", THREATS + "### T2 More\n" + generated.begin("tests of T2") + generated.END),
+    ("threats", "a threat without a place", "docs/threat-model.md", THREATS.partition("<!--")[0]),
+    (
+        "threats", "a number of no threat", "Tests/AffinityTests/Keys.swift",
+        GOOD["Tests/AffinityTests/Keys.swift"] + '\n@Test("T9: more") func more() {}\n',
+    ),
     (
         "generated", "a test that was renamed", "docs/guarantees.md",
         GUARANTEES.replace("A key keeps its node", "A key loses its node", 1),

@@ -74,7 +74,7 @@ import Testing
         #expect(hash.order(of: [String](), for: "x".utf8).isEmpty)
     }
 
-    @Test("another secret gives another order, so that keys cannot be chosen to meet on one node")
+    @Test("T25: another secret gives another order, so that keys cannot be chosen to meet on one node")
     func keyed() {
         let other = RendezvousHash(key: (1, 2))
         let keys = (0..<1_000).map { "user-\($0)" }

@@ -14,7 +14,7 @@ import Testing
         (31, 0x32d8_92fa_d841_c342), (32, 0x7127_512f_72f2_7cce), (63, 0x958a_324c_eb06_4572),
     ]
 
-    @Test("gives the values that the paper and its reference code publish")
+    @Test("T25: gives the values that the paper and its reference code publish")
     func publishedVectors() {
         let hash = SipHash(key: Self.key)
         for (length, value) in Self.published {

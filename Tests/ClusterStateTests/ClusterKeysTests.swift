@@ -38,7 +38,7 @@ struct ClusterKeysTests {
     }
 
     @Test(
-        "lets no user name forge a hash tag or another user's key",
+        "T10: lets no user name forge a hash tag or another user's key",
         arguments: ["a}b", "{r:general}", "a:b", "%7D", "a b"])
     func hostileUserNames(name: String) throws {
         let user = try UserName(validating: name)
@@ -49,7 +49,7 @@ struct ClusterKeysTests {
         #expect(UserName(percentEncoded: key.dropFirst("martlet:{u:".count).dropLast("}:sessions".count)) == user)
     }
 
-    @Test("keeps a private room of hostile names in one hash tag")
+    @Test("T10: keeps a private room of hostile names in one hash tag")
     func privateRoom() throws {
         let room = try RoomName.direct(UserName(validating: "a}b"), UserName(validating: "{c"))
         #expect(keys.roomMeta(room).filter { $0 == "{" || $0 == "}" } == "{}")

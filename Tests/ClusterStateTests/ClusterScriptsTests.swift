@@ -40,6 +40,27 @@ struct ClusterScriptsTests {
             ])
     }
 
+    @Test("T11: make no code out of a string, and reach no further than Redis", arguments: ClusterScripts.all)
+    func noCode(script: RedisScript) {
+        let code = script.source.split(separator: "\n").map { $0.split(separator: "--").first.map(String.init) ?? "" }
+            .joined(separator: "\n")
+        let words = code.split { !($0.isLetter || $0.isNumber || $0 == "_" || $0 == ".") }
+        let forbidden = [
+            "load", "loadstring", "loadfile", "dofile", "require", "setfenv", "getfenv", "os", "io", "debug",
+        ]
+        for word in words {
+            #expect(!forbidden.contains(String(word.prefix { $0 != "." })), "\(script.name): \(word)")
+        }
+        // Which command is called stands in the script, never in what it was given.
+        for call in code.split(separator: "call(").dropFirst() {
+            let command = call.prefix { $0 != "," && $0 != ")" }
+            #expect(command.hasPrefix("'") || command == "command", "\(script.name): \(command)")
+        }
+        for line in code.split(separator: "\n") where line.contains("command =") {
+            #expect(!line.contains("ARGV") && !line.contains("KEYS"), "\(script.name): \(line)")
+        }
+    }
+
     @Test("never print a number as Lua would: 1e+14")
     func numbers() {
         for script in ClusterScripts.all {

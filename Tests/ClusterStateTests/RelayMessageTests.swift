@@ -132,7 +132,7 @@ struct RelayMessageTests {
         #expect(parse(text) == nil)
     }
 
-    @Test("G7: of any bytes ends in a message or in nothing")
+    @Test("G7, T17: of any bytes ends in a message or in nothing")
     func noise() {
         var generator = SystemRandomNumberGenerator()
         let letters = Array("MDPTKO \n-+~{}:0123456789abc\u{0}\u{FF}".utf8) + [0xFF, 0x80]

@@ -6,7 +6,7 @@ import Testing
 struct BadMessageTests {
     static let rows = BadMessage.all
 
-    @Test("G7: a numbered error with a sentence, and the connection goes on", arguments: rows)
+    @Test("G7, T17: a numbered error with a sentence, and the connection goes on", arguments: rows)
     func refused(row: BadMessage) async throws {
         try await SharedCluster.use { cluster in
             try await harmless(cluster) { session, _ in
@@ -18,7 +18,7 @@ struct BadMessageTests {
         }
     }
 
-    @Test("G7: a message over the limit is refused, one of exactly the limit is not")
+    @Test("G7, T24: a message over the limit is refused, one of exactly the limit is not")
     func tooLarge() async throws {
         try await SharedCluster.use { cluster in
             try await harmless(cluster) { session, room in
@@ -36,7 +36,7 @@ struct BadMessageTests {
         }
     }
 
-    @Test("G7: the 101st room is refused, the hundred stay")
+    @Test("G7, T24: the 101st room is refused, the hundred stay")
     func tooManyRooms() async throws {
         try await SharedCluster.use { cluster in
             try await harmless(cluster) { session, _ in
@@ -109,7 +109,7 @@ struct BadMessageTests {
     }
 
     @Test(
-        "user names with { } % : and spaces work and never meet in a key",
+        "T10: user names with { } % : and spaces work and never meet in a key",
         arguments: [
             ["a:b", "a%3Ab", "a%3ab", "a%253Ab"], ["{a}", "a", "{a", "a}"], ["%", "%25", "%%"], ["ü", "u\u{308}"],
             [" ", "  "], ["a\"b", "a\\b", "a'b"], ["sessions", "x}:sessions", "{u:x}:sessions"],

@@ -14,9 +14,12 @@ struct BadRequestTests {
     }
 
     @Test(
-        "G7: a wrong path is 404 with a numbered error",
+        "G7, T14: a wrong path is 404 with a numbered error, wherever it would lead to",
         arguments: Door.allCases,
-        ["/nothing", "/ws/x", "/..%2Fetc"]
+        [
+            "/nothing", "/ws/x", "/..%2Fetc", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//elsewhere.example/",
+            "/chat.js/../chat.css", "/chat.js%00", "/protocol/", "/.env", "/\\elsewhere.example", "/chat.js;x",
+        ]
     )
     func wrongPath(door: Door, path: String) async throws {
         try await SharedCluster.use { cluster in

@@ -85,7 +85,7 @@ struct CompressionTests {
         }
     }
 
-    @Test("G7: a bomb ends its own connection with 1009, and nobody else notices")
+    @Test("G7, T18: a bomb ends its own connection with 1009, and nobody else notices")
     func bomb() async throws {
         let options = Cluster.Options(nodes: 1, environment: ["MARTLET_COMPRESSION": "on"])
         try await Machine.with(options) { cluster in

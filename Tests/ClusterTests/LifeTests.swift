@@ -91,7 +91,7 @@ struct LifeTests {
         }
     }
 
-    @Test("G6: a client that does not read is closed; the others get everything", .patience)
+    @Test("G6, T22: a client that does not read is closed; the others get everything", .patience)
     func slowClient() async throws {
         let options = Cluster.Options(
             nodes: 2,

@@ -47,7 +47,7 @@ struct LimitTests {
         }
     }
 
-    @Test("G7: a client that joins and leaves all its rooms again and again is told to wait")
+    @Test("G7, T21: a client that joins and leaves all its rooms again and again is told to wait")
     func joinFlood() async throws {
         try await SharedCluster.use { cluster in
             let session = try await cluster.connect(newUser(), to: 0)
@@ -62,7 +62,7 @@ struct LimitTests {
         }
     }
 
-    @Test("G7: a client that floods is answered a while, then closed with 4101; the others notice nothing")
+    @Test("G7, T21: a client that floods is answered a while, then closed with 4101; the others notice nothing")
     func flood() async throws {
         try await SharedCluster.use { cluster in
             let room = newRoom("flood")

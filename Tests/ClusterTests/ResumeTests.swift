@@ -90,7 +90,7 @@ struct ResumeTests {
         }
     }
 
-    @Test("G4: another's secret, another user, a guessed one: a new session, and the old one stays untouched")
+    @Test("G4, T5: another's secret, another user, a guessed one: a new session, and the old one stays untouched")
     func stolen() async throws {
         try await cluster(grace: 30) { cluster in
             let room = newRoom()
@@ -194,7 +194,9 @@ struct ResumeTests {
         }
     }
 
-    @Test("G4: a node that wakes up after its sessions went on elsewhere neither removes them nor answers for them")
+    @Test(
+        "G4, T27: a node that wakes up after its sessions went on elsewhere neither removes them nor answers for them"
+    )
     func wakesUp() async throws {
         try await cluster(grace: 30, nodes: 3, ["MARTLET_LEASE_SECONDS": "2"]) { cluster in
             let room = newRoom()

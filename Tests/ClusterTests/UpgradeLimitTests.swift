@@ -41,7 +41,7 @@ struct UpgradeLimitTests {
         }
     }
 
-    @Test("are 503 with Retry-After at a node and at a router, are counted, and are taken a little later")
+    @Test("T19: are 503 with Retry-After at a node and at a router, are counted, and are taken a little later")
     func overTheRate() async throws {
         let options = Cluster.Options(
             nodes: 1, routers: 1, environment: ["MARTLET_LIMIT_UPGRADES_PER_SECOND": "1"])

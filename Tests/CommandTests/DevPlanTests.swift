@@ -133,7 +133,7 @@ struct DevPlanTests {
         #expect(Readiness.judge(http: []) == .notYet(reason: "no answer"))
     }
 
-    @Test("a log line of a child is shown for people, with nothing a terminal would act on")
+    @Test("T12: a log line of a child is shown for people, with nothing a terminal would act on")
     func logLine() {
         let line = #"{"ts":"2026-09-21T14:13:20.123Z","level":"info","msg":"up\u001b[2J","node":"a 1","n":3}"#
         #expect(

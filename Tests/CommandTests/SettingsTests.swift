@@ -99,7 +99,7 @@ struct SettingsTests {
         #expect(error?.sentence == "--port is “x”, but must be a whole number from 0 to 65535")
     }
 
-    @Test("an error about a secret does not show it, and control characters are written as escapes")
+    @Test("T28: an error about a secret does not show it, and control characters are written as escapes")
     func nothingLeaks() {
         #expect(
             failure(["MARTLET_TOKEN_SECRET": "hunter2"])?.sentence

@@ -8,7 +8,7 @@ struct CorpusTests {
     private static let corpus = URL(filePath: #filePath)
         .deletingLastPathComponent().deletingLastPathComponent().appending(path: "Fuzz/corpus")
 
-    @Test("the corpus of a target holds", arguments: FuzzTarget.allCases)
+    @Test("T17: the corpus of a target holds", arguments: FuzzTarget.allCases)
     func corpus(of target: FuzzTarget) throws {
         let files = try FileManager.default.contentsOfDirectory(
             at: Self.corpus.appending(path: target.rawValue), includingPropertiesForKeys: nil)

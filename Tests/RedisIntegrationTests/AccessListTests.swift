@@ -14,7 +14,7 @@ struct AccessListTests {
         "SCARD", "SCRIPT", "SELECT", "SET", "SREM", "SSCAN", "SUBSCRIBE", "UNSUBSCRIBE", "WAIT", "XLEN", "XREVRANGE",
     ]
 
-    @Test("may do all that Martlet does, and none of what harms others")
+    @Test("T26: may do all that Martlet does, and none of what harms others")
     func suffices() async throws {
         let words = try RedisAccess.line()
         try await ClusterFixture.run(on: RedisServerProcess()) { cluster in

@@ -67,7 +67,7 @@ struct NodeLeaseTests {
         }
     }
 
-    @Test("registering a name fences the life before it, and no other node")
+    @Test("T27: registering a name fences the life before it, and no other node")
     func registerFences() async throws {
         try await ClusterFixture.run { cluster in
             let (first, other) = try await (cluster.register("node-a"), cluster.register("node-b"))

@@ -35,7 +35,9 @@ struct NodeSweepTests {
         }
     }
 
-    @Test("G4: that Redis runs only after the sweeper's own lease declares nobody dead, and still sweeps who was dead")
+    @Test(
+        "G4, T27: that Redis runs only after the sweeper's own lease declares nobody dead, and still sweeps who was dead"
+    )
     func tooLate() async throws {
         try await ClusterFixture.run { cluster in
             let (a, b, c) = try await (
@@ -109,7 +111,7 @@ struct NodeSweepTests {
         }
     }
 
-    @Test("fences the dead node, for good in the cluster and for a day in the room")
+    @Test("T27: fences the dead node, for good in the cluster and for a day in the room")
     func fence() async throws {
         try await ClusterFixture.run { cluster in
             let (a, b) = try await (cluster.register("node-a"), cluster.register("node-b"))

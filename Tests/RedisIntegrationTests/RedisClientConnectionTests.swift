@@ -41,7 +41,7 @@ struct RedisClientConnectionTests {
         try await client.close().get()
     }
 
-    @Test("a wrong password is said in a sentence that does not hold it")
+    @Test("T28: a wrong password is said in a sentence that does not hold it")
     func wrongPassword() async throws {
         let server = try RedisServerProcess(configuration: ["requirepass right"])
         let client = try RedisClient.started("redis://:wr0ng@127.0.0.1:\(server.port)")

@@ -133,7 +133,7 @@ struct RoomMembershipTests {
         }
     }
 
-    @Test("G4: an old owner that wakes up late can neither remove a session that moved on nor take it back")
+    @Test("G4, T27: an old owner that wakes up late can neither remove a session that moved on nor take it back")
     func lateOldOwner() async throws {
         try await ClusterFixture.run { cluster in
             let rooms = cluster.rooms
@@ -256,7 +256,7 @@ struct RoomMembershipTests {
         }
     }
 
-    @Test("a room in which nothing was said is forgotten a minute after its last member")
+    @Test("T24: a room in which nothing was said is forgotten a minute after its last member")
     func silentRoom() async throws {
         try await ClusterFixture.run { cluster in
             let m = try membership("s1", "alice")

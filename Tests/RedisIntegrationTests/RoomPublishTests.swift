@@ -101,7 +101,7 @@ struct RoomPublishTests {
         }
     }
 
-    @Test("G3: the same id with another body is an error, and another user's same id is not")
+    @Test("G3, T9: the same id with another body is an error, and another user's same id is not")
     func reusedID() async throws {
         try await ClusterFixture.run { cluster in
             _ = try await cluster.publish(publication("1"))

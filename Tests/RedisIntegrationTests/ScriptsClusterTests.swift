@@ -9,7 +9,7 @@ import WireProtocol
 
 @Suite("Every script on a Redis Cluster of three masters")
 struct ScriptsClusterTests {
-    @Test("touches one hash tag and the keys it declares, and nothing else", .timeLimit(.minutes(10)))
+    @Test("T10: touches one hash tag and the keys it declares, and nothing else", .timeLimit(.minutes(10)))
     func declaredKeysOnly() async throws {
         let redis = try await RedisClusterProcess.start()
         var unseen = Set(ClusterScripts.all.map(\.name))

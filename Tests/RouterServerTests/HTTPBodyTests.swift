@@ -31,7 +31,7 @@ struct HTTPBodyTests {
     }
 
     @Test(
-        "every head in which two parsers could see two bodies is refused",
+        "T15: every head in which two parsers could see two bodies is refused",
         arguments: [
             ["Content-Length: 1", "Transfer-Encoding: chunked"], ["Transfer-Encoding: chunked", "Content-Length: 0"],
             ["Content-Length: 1", "Content-Length: 1"], ["Content-Length: 1", "Content-Length: 2"],

@@ -47,7 +47,7 @@ struct HTTPHeadTests {
     }
 
     @Test(
-        "what two parsers could read in two ways is refused",
+        "T15: what two parsers could read in two ways is refused",
         arguments: [
             "GET / HTTP/1.1\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nA: b\rc\r\n\r\n",
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n", "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
@@ -79,7 +79,7 @@ struct HTTPHeadTests {
         #expect(try request("GET / HTTP/1.0\r\n\r\n").minorVersion == 0)
     }
 
-    @Test("a head may have exactly its limit, ended or not")
+    @Test("T24: a head may have exactly its limit, ended or not")
     func limit() throws {
         let head = "GET / HTTP/1.1\r\nA: "
         let filled = head + String(repeating: "x", count: 100 - head.utf8.count - 4)

@@ -30,7 +30,7 @@ struct ProxiedRequestTests {
         return head.split(separator: "\r\n").map(String.init)
     }
 
-    @Test("fields of one hop end here, also those that Connection names")
+    @Test("T15: fields of one hop end here, also those that Connection names")
     func hopByHop() throws {
         let lines = try passed(
             request(
@@ -57,7 +57,7 @@ struct ProxiedRequestTests {
         )
     }
 
-    @Test("who is not a trusted proxy cannot say where a request comes from, nor name it")
+    @Test("T16: who is not a trusted proxy cannot say where a request comes from, nor name it")
     func forged() throws {
         let text = """
             GET / HTTP/1.1
@@ -89,7 +89,7 @@ struct ProxiedRequestTests {
         #expect(kept.filter { $0.hasPrefix("X-Request-ID") } == ["X-Request-ID: theirs"])
     }
 
-    @Test("Connection cannot take away what this hop writes")
+    @Test("T15: Connection cannot take away what this hop writes")
     func namedByConnection() throws {
         let lines = try passed(
             request("GET / HTTP/1.1\nHost: a\nConnection: X-Forwarded-For, Host, X-Request-ID\n")
@@ -109,7 +109,7 @@ struct ProxiedRequestTests {
         #expect(kept.filter { $0.hasPrefix("X-Forwarded-Host") } == ["X-Forwarded-Host: a"])
     }
 
-    @Test("a trusted proxy's request id must be one word")
+    @Test("T12: a trusted proxy's request id must be one word")
     func requestID() throws {
         for bad in ["a b", "a\"b", String(repeating: "x", count: 129), "\u{e9}"] {
             #expect(
@@ -153,7 +153,7 @@ struct ProxiedRequestTests {
         #expect(try request("OPTIONS * HTTP/1.1\nHost: a\n").target == "*")
     }
 
-    @Test("a body is framed once")
+    @Test("T15: a body is framed once")
     func framing() throws {
         let counted = try passed(request("POST / HTTP/1.1\nHost: a\ncontent-length: 007\n"))
         #expect(counted.filter { $0.lowercased().hasPrefix("content-length") } == ["Content-Length: 7"])
@@ -185,7 +185,7 @@ struct ProxiedRequestTests {
         #expect(refusal.contains("\r\nUpgrade: websocket\r\nConnection: close, Upgrade\r\n"))
     }
 
-    @Test("only a real switch to WebSocket opens a tunnel")
+    @Test("T15: only a real switch to WebSocket opens a tunnel")
     func switching() throws {
         for (fields, accepted) in [
             ("Upgrade: websocket\r\nConnection: Upgrade\r\n", true), ("Upgrade: h2c\r\nConnection: Upgrade\r\n", false),

@@ -68,7 +68,7 @@ struct RouterFailureTests {
         }
     }
 
-    @Test("upgrades over the rate are 503 with Retry-After and reach no node; other requests do")
+    @Test("T19: upgrades over the rate are 503 with Retry-After and reach no node; other requests do")
     func tooManyUpgrades() async throws {
         let node = try await FakeNode.start("a") { _ in "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" }
         var limits = RouterLimits.patient

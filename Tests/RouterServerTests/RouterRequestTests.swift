@@ -26,7 +26,7 @@ struct RouterRequestTests {
     }
 
     @Test(
-        "requests that could be read in two ways reach no node",
+        "T15: requests that could be read in two ways reach no node",
         arguments: [
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 44\r\n\r\n",
@@ -79,7 +79,7 @@ struct RouterRequestTests {
         }
     }
 
-    @Test("a head that does not end in time is 408, a connection without one just ends, also after a request")
+    @Test("T20: a head that does not end in time is 408, a connection without one just ends, also after a request")
     func slowHead() throws {
         let request = "GET /_router/healthz HTTP/1.1\r\nHost: a\r\n\r\n"
         for (sent, head, later, last) in [
@@ -150,7 +150,7 @@ struct RouterRequestTests {
         }
     }
 
-    @Test("a client that leaves its answers unread is neither read from nor answered until it reads")
+    @Test("T22: a client that leaves its answers unread is neither read from nor answered until it reads")
     func neverReads() throws {
         let reads = Reads()
         let channel = try client([reads])
@@ -214,7 +214,9 @@ struct RouterRequestTests {
         try await node.stop()
     }
 
-    @Test("an access line names method, path, status, node, kind of key, time and request, and no key, query or token")
+    @Test(
+        "T3: an access line names method, path, status, node, kind of key, time and request, and no key, query or token"
+    )
     func accessLog() async throws {
         let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" }
         let log = LogRecorder()

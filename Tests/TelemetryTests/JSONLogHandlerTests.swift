@@ -35,7 +35,7 @@ struct JSONLogHandlerTests {
             ])
     }
 
-    @Test("nothing in a value can begin a line or reach a terminal as a control")
+    @Test("T12: nothing in a value can begin a line or reach a terminal as a control")
     func injection() {
         let sink = Sink()
         logger(sink).error("a\n{\"level\":\"info\"}\u{1B}[2J\u{9B}\u{2028}\u{202E}é🐦\u{0}")

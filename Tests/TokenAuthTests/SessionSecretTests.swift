@@ -4,7 +4,7 @@ import Testing
 
 @Suite("The secret of a session")
 struct SessionSecretTests {
-    @Test("is 256 bits, another each time, and nothing else is one")
+    @Test("T5: is 256 bits, another each time, and nothing else is one")
     func shape() throws {
         let secret = SessionSecret()
         #expect(secret.string.utf8.count == 43)
@@ -16,7 +16,7 @@ struct SessionSecretTests {
         }
     }
 
-    @Test("is kept as its SHA-256, and does not show in logs")
+    @Test("T5: is kept as its SHA-256, and does not show in logs")
     func digest() throws {
         // printf %s AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA | sha256sum
         let secret = try #require(SessionSecret(String(repeating: "A", count: 43)))

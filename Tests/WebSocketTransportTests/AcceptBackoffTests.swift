@@ -18,7 +18,7 @@ struct AcceptBackoffTests {
         }
     }
 
-    @Test("after a failed accept it waits 100 ms, then goes on; another error is passed on")
+    @Test("T23: after a failed accept it waits 100 ms, then goes on; another error is passed on")
     func waits() throws {
         let reads = Reads()
         let channel = EmbeddedChannel(handlers: [reads, AcceptBackoff()])

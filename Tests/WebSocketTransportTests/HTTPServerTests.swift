@@ -164,7 +164,7 @@ struct HTTPServerTests {
         try server.stop()
     }
 
-    @Test("a request that does not come to its end is answered 408, an idle connection is closed")
+    @Test("T20: a request that does not come to its end is answered 408, an idle connection is closed")
     func slowRequests() throws {
         var limits = TestServer.limits
         limits.requestTimeout = .milliseconds(200)

@@ -45,7 +45,7 @@ struct ClientMessageTests {
         #expect(error(text)?.error.code == .malformedJSON)
     }
 
-    @Test("nesting is limited, the limit itself is allowed, and a refusal names the message")
+    @Test("T24: nesting is limited, the limit itself is allowed, and a refusal names the message")
     func nesting() {
         func nested(_ depth: Int) -> String {
             let brackets = String(repeating: "[", count: depth) + String(repeating: "]", count: depth)
@@ -160,7 +160,7 @@ struct NameTests {
         #expect(throws: WireError.self) { try UserName(validating: name) }
     }
 
-    @Test("names that look alike are two users when their bytes differ")
+    @Test("T9: names that look alike are two users when their bytes differ")
     func canonicalEquivalents() throws {
         let composed = try UserName(validating: "\u{FC}")
         let decomposed = try UserName(validating: "u\u{308}")

@@ -9,7 +9,7 @@ guard let target = getenv("FUZZ_TARGET").flatMap({ FuzzTarget(rawValue: String(c
     print("FUZZ_TARGET must be one of " + FuzzTarget.allCases.map(\.rawValue).joined(separator: ", "))
     exit(2)
 }
-nonisolated(unsafe) let chosen = target
+let chosen = target
 var count = CommandLine.argc
 var arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = CommandLine.unsafeArgv
 let status = LLVMFuzzerRunDriver(&count, &arguments) { bytes, count in

@@ -1,7 +1,7 @@
 #if DEBUG || FUZZING
 import ChatCore
 @testable import RedisClient
-@testable import RouterServer
+import WebSocketTransport
 import WireProtocol
 
 /// The first byte says which setting the rest is.
