@@ -13,6 +13,7 @@ SECONDS ?= 60
 TARGET ?=
 REPLAY ?=
 RUNS ?=
+SANITIZERS ?= fuzzer,address
 MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
@@ -130,7 +131,7 @@ chaos: build test-build ## Harm clusters under load for long, print what became 
 		$(SWIFT) test --skip-build --filter ChaosTests.LongRunTests $(ARGS)
 
 fuzz: swift-there ## Give each decoder bytes that nobody sent, for SECONDS each (make fuzz SECONDS=60 TARGET=json).
-	@SWIFT="$(SWIFT)" REPLAY="$(REPLAY)" RUNS="$(RUNS)" Tests/Fuzz/run $(SECONDS) $(TARGET)
+	@SWIFT="$(SWIFT)" REPLAY="$(REPLAY)" RUNS="$(RUNS)" SANITIZERS="$(SANITIZERS)" Tests/Fuzz/run $(SECONDS) $(TARGET)
 
 test-browser: test-build ## Run the chat page in headless Chromium.
 	@Tests/BrowserTests/run

@@ -3,13 +3,24 @@ import PackageDescription
 
 // Folder names are the architecture; arrows only go down. `make lint` checks every import against this manifest.
 
-let strict: [SwiftSetting] = [
-    .swiftLanguageMode(.v6),
-    .enableUpcomingFeature("ExistentialAny"),
-    .enableUpcomingFeature("MemberImportVisibility"),
-    .enableUpcomingFeature("InternalImportsByDefault"),
-    .treatAllWarnings(as: .error),
-]
+// Set by `make fuzz` alone: the sanitizers of a build in which our own targets, and not what they depend on, tell the
+// fuzzer which way they went, may be looked into, and check what an optimized build otherwise does not.
+let sanitizers = Context.environment["FUZZING"]
+let fuzzing: [SwiftSetting] =
+    sanitizers.map {
+        [.define("FUZZING"), .unsafeFlags(["-sanitize=\($0)", "-enable-testing", "-assert-config", "Debug"])]
+    } ?? []
+// ld.gold, which Swift takes where it has the choice, cannot link libFuzzer.
+let fuzzLinking: [LinkerSetting] = sanitizers.map { [.unsafeFlags(["-sanitize=\($0)", "-use-ld=lld"])] } ?? []
+
+let strict: [SwiftSetting] =
+    [
+        .swiftLanguageMode(.v6),
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .treatAllWarnings(as: .error),
+    ] + fuzzing
 
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
@@ -150,7 +161,8 @@ let package = Package(
             name: "Fuzz",
             dependencies: ["CFuzzer", "FuzzTargets"],
             path: "Tests/Fuzz/Driver",
-            swiftSettings: strict
+            swiftSettings: strict,
+            linkerSettings: fuzzLinking
         ),
         .testTarget(
             name: "FuzzTests",
