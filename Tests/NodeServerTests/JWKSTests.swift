@@ -3,12 +3,29 @@ import Testing
 
 @testable import NodeServer
 
+/// The schedule in a box, so that expectations can call what changes it.
+private final class Running {
+    private var schedule: JWKSSchedule
+
+    init(now: NIODeadline) { schedule = JWKSSchedule(now: now) }
+
+    var nextFetch: NIODeadline { schedule.nextFetch }
+    var hasKeys: Bool { schedule.hasKeys }
+    func begin(now: NIODeadline) -> Bool { schedule.begin(now: now) }
+    func succeeded(maximumAge: Int64?, now: NIODeadline) { schedule.succeeded(maximumAge: maximumAge, now: now) }
+    func failed(now: NIODeadline) { schedule.failed(now: now) }
+
+    func missing(_ keyID: String?, now: NIODeadline) -> JWKSSchedule.MissAction {
+        schedule.missing(keyID, now: now)
+    }
+}
+
 @Suite("When token keys are fetched")
 struct JWKSScheduleTests {
     private let start = NIODeadline.uptimeNanoseconds(1_000_000_000_000)
 
-    private func loaded(maximumAge: Int64? = nil) -> JWKSSchedule {
-        var schedule = JWKSSchedule(now: start)
+    private func loaded(maximumAge: Int64? = nil) -> Running {
+        let schedule = Running(now: start)
         #expect(schedule.begin(now: start))
         schedule.succeeded(maximumAge: maximumAge, now: start)
         return schedule
@@ -16,7 +33,7 @@ struct JWKSScheduleTests {
 
     @Test("before the first answer every token that no key fits may come again")
     func cold() {
-        var schedule = JWKSSchedule(now: start)
+        let schedule = Running(now: start)
         #expect(schedule.missing("a", now: start) == .comeAgain(milliseconds: 1000, wakesUp: false))
         #expect(schedule.begin(now: start))
         #expect(!schedule.begin(now: start))
@@ -41,7 +58,7 @@ struct JWKSScheduleTests {
 
     @Test("a flood of unknown names brings one fetch, ten seconds after the last")
     func flood() {
-        var schedule = loaded()
+        let schedule = loaded()
         var wakes = 0
         for index in 0..<100_000 {
             guard case .comeAgain(_, let wakesUp) = schedule.missing("k\(index)", now: start + .seconds(1)) else {
@@ -58,7 +75,7 @@ struct JWKSScheduleTests {
 
     @Test("a name is unknown for good once a fetch that began after it was seen did not bring it")
     func absent() {
-        var schedule = loaded()
+        let schedule = loaded()
         #expect(schedule.missing("new", now: start + .seconds(4)) == .comeAgain(milliseconds: 7000, wakesUp: true))
         #expect(schedule.begin(now: start + .seconds(10)))
         // Seen while the fetch runs: perhaps too late for this one.
@@ -73,7 +90,7 @@ struct JWKSScheduleTests {
 
     @Test("a failed fetch says nothing of a name, and what is known goes on")
     func outage() {
-        var schedule = loaded()
+        let schedule = loaded()
         #expect(schedule.missing("new", now: start + .seconds(10)) == .comeAgain(milliseconds: 1000, wakesUp: true))
         #expect(schedule.begin(now: start + .seconds(10)))
         schedule.failed(now: start + .seconds(15))
@@ -102,7 +119,8 @@ struct JWKSAddressTests {
             "", "id.example/keys", "ftp://id.example/", "http://id.example/keys", "http://10.0.0.1/keys",
             "http://127.0.0.1.example/k", "http://127.evil/k", "http://localhost.example/", "https://", "https:///k",
             "https://user@id.example/", "https://id.example:0/", "https://id.example:65536/", "https://id.example:/",
-            "https://id.example/k#f", "https://id.example/a b", "https://id.exa\u{0}mple/", "https://id.example/\r\nX: y",
+            "https://id.example/k#f", "https://id.example/a b", "https://id.exa\u{0}mple/",
+            "https://id.example/\r\nX: y",
             "http://127.0.0.1@id.example/", "http://::ffff:10.0.0.1/",
         ])
     func refused(url: String) {
