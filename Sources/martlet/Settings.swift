@@ -14,6 +14,10 @@ struct Settings: Sendable, Equatable {
 
     var redisURL = "redis://127.0.0.1:6379"
     var redisPrefix = "martlet"
+    var redisTLSAuthorities: String?
+    var redisTLSCertificate: String?
+    var redisTLSKey: String?
+    var redisTLSServerName: String?
     var redisTimeout: TimeAmount = .seconds(30)
     var nodeName: String?
     var host = "127.0.0.1"
@@ -49,7 +53,8 @@ extension Settings {
         [
             .text(
                 "MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
-                "Where Redis is: redis://[user:password@]host[:port][/db] or unix:///path/to/socket[?db=N]."),
+                "Where Redis is: redis://[user:password@]host[:port][/db], rediss:// for TLS, or unix:///path/to/socket[?db=N]."
+            ),
             .text(
                 "MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,
                 "What every key and channel in Redis begins with; two clusters on one Redis need two of them."),
@@ -164,7 +169,7 @@ extension Settings {
             .choice(
                 "MARTLET_LOG_LEVEL", flag: "--log-level", \.logLevel, .servers,
                 "The least severe log lines that are written."),
-        ] + tlsRows
+        ] + tlsRows + redisTLSRows
 
     /// What this process was told: see `init(environment:flags:)`.
     static func read(flags: [String: String?] = [:]) throws(Failure) -> Settings {

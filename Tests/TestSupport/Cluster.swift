@@ -18,6 +18,8 @@ package final class Cluster: Sendable {
         package var words: [String: String] = [:]
         /// What is said on connections to Redis that are `.marked`.
         package var redisMark = "SUBSCRIBE"
+        /// Further arguments of redis-server.
+        package var redisArguments: [String] = []
 
         package init(
             nodes: Int = 3, routers: Int = 0, isDurable: Bool = false, environment: [String: String] = [:],
@@ -111,7 +113,9 @@ package final class Cluster: Sendable {
     /// Starts all and waits until each says that it is ready, and each router until it knows every node.
     package static func start(_ options: Options) async throws -> Cluster {
         let cluster = try await Cluster(
-            options: options, redis: try await ClusterRedis.start(isDurable: options.isDurable, sync: options.redisSync)
+            options: options,
+            redis: try await ClusterRedis.start(
+                isDurable: options.isDurable, sync: options.redisSync, arguments: options.redisArguments)
         )
         do {
             for process in cluster.nodes + cluster.routers { try await process.start() }

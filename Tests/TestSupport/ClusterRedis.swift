@@ -43,15 +43,19 @@ package final class ClusterRedis: Sendable {
     /// - Parameters:
     ///   - isDurable: an append-only file, written out with each command, so that a restart forgets nothing.
     ///   - sync: `appendfsync` of that file.
-    package static func start(isDurable: Bool = false, sync: String = "always") async throws -> ClusterRedis {
+    ///   - arguments: further ones of redis-server.
+    package static func start(
+        isDurable: Bool = false, sync: String = "always", arguments further: [String] = []
+    ) async throws -> ClusterRedis {
         let port = try FreePort.next()
         let directory = try TemporaryDirectory.make("redis")
-        let arguments = [
-            "--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--daemonize", "no",
-            "--appendonly", isDurable ? "yes" : "no", "--appendfsync", sync, "--maxmemory-policy", "noeviction",
-            "--client-output-buffer-limit", "pubsub 256mb 64mb 60", "--loglevel", "warning",
-            "--repl-diskless-sync-delay", "0",
-        ]
+        let arguments =
+            [
+                "--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--daemonize", "no",
+                "--appendonly", isDurable ? "yes" : "no", "--appendfsync", sync, "--maxmemory-policy", "noeviction",
+                "--client-output-buffer-limit", "pubsub 256mb 64mb 60", "--loglevel", "warning",
+                "--repl-diskless-sync-delay", "0",
+            ] + further
         let process = try await spawn(arguments)
         let redis = ClusterRedis(port: port, directory: directory, arguments: arguments, process: process)
         do {
