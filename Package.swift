@@ -52,7 +52,7 @@ let package = Package(
             name: "martlet",
             dependencies: [
                 "Admin", "Affinity", "ChatCore", "ClusterState", "LoadGenerator", "MartletClient", "NodeServer",
-                "RedisClient", "RouterServer", "Telemetry", "TokenAuth", "WebAssets", "WebSocketTransport",
+                "RedisClient", "RouterServer", "TLSClient", "Telemetry", "TokenAuth", "WebAssets", "WebSocketTransport",
                 "WireProtocol", argumentParser, logging, nioCore, nioPosix,
             ],
             swiftSettings: strict
@@ -85,14 +85,15 @@ let package = Package(
         ),
         .target(
             name: "MartletClient",
-            dependencies: ["WebSocketTransport", "WireProtocol", nioCore, nioHTTP1, nioPosix],
+            dependencies: ["TLSClient", "WebSocketTransport", "WireProtocol", nioCore, nioHTTP1, nioPosix],
             swiftSettings: strict
         ),
         .target(
             name: "WebSocketTransport",
-            dependencies: ["COpenSSL", "CZlib", nioCore, nioPosix, nioHTTP1, nioSSL, nioTLS],
+            dependencies: ["COpenSSL", "CZlib", "TLSClient", nioCore, nioPosix, nioHTTP1, nioSSL, nioTLS],
             swiftSettings: strict
         ),
+        .target(name: "TLSClient", dependencies: [nioCore, nioSSL], swiftSettings: strict),
         .target(
             name: "ClusterState",
             dependencies: ["ChatCore", "RedisClient", "WireProtocol", nioCore],
@@ -102,7 +103,7 @@ let package = Package(
         .target(name: "ChatCore", dependencies: ["WireProtocol"], swiftSettings: strict),
         .target(
             name: "RedisClient",
-            dependencies: ["HiredisShim", logging, nioCore, nioPosix, nioSSL],
+            dependencies: ["HiredisShim", "TLSClient", logging, nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(name: "TokenAuth", dependencies: ["ChatCore", "COpenSSL", "WireProtocol"], swiftSettings: strict),
@@ -206,7 +207,7 @@ let package = Package(
         ),
         .testTarget(
             name: "RedisClientTests",
-            dependencies: ["RedisClient", "HiredisShim", logging, nioCore, nioEmbedded, nioPosix],
+            dependencies: ["RedisClient", "HiredisShim", "TLSClient", logging, nioCore, nioEmbedded, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
@@ -244,7 +245,7 @@ let package = Package(
         ),
         .testTarget(
             name: "MartletClientTests",
-            dependencies: ["MartletClient", "WebSocketTransport", "WireProtocol", nioCore, nioPosix],
+            dependencies: ["MartletClient", "TLSClient", "WebSocketTransport", "WireProtocol", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .testTarget(
@@ -260,7 +261,8 @@ let package = Package(
         .testTarget(
             name: "RedisIntegrationTests",
             dependencies: [
-                "TestSupport", "Admin", "RedisClient", "ClusterState", "ChatCore", "WireProtocol", logging, nioCore,
+                "TestSupport", "Admin", "RedisClient", "TLSClient", "ClusterState", "ChatCore", "WireProtocol", logging,
+                nioCore,
                 nioPosix,
             ],
             swiftSettings: strict

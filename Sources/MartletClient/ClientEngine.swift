@@ -1,5 +1,6 @@
 import NIOCore
 import NIOHTTP1
+import TLSClient
 import WebSocketTransport
 
 /// Runs a ``ClientStateMachine``: the socket, the clock, the callers that wait and the streams of events.
@@ -7,6 +8,7 @@ import WebSocketTransport
 final class ClientEngine {
     let eventLoop: any EventLoop
     private let url: String
+    private let tls: TLSClientOptions
     private let provider: MartletClient.TokenProvider?
     private let figures: ClientFigures
     private var asking: Task<Void, Never>?
@@ -26,11 +28,12 @@ final class ClientEngine {
 
     /// - Parameter idPrefix: differs between two processes that share a client instance.
     init(
-        eventLoop: any EventLoop, url: String, client: String, credential: MartletClient.Credential, idPrefix: String,
-        figures: ClientFigures
+        eventLoop: any EventLoop, url: String, tls: TLSClientOptions, client: String,
+        credential: MartletClient.Credential, idPrefix: String, figures: ClientFigures
     ) {
         self.eventLoop = eventLoop
         self.url = url
+        self.tls = tls
         self.idPrefix = idPrefix
         self.figures = figures
         events = StreamList(eventLoop: eventLoop)
@@ -202,7 +205,7 @@ final class ClientEngine {
         var limits = WebSocketLimits()
         limits.maximumMessageBytes = 16 * 1024 * 1024  // a page of history is a hundred messages
         WebSocketClient.connect(
-            url: url, subprotocols: ["martlet.v1.json"], on: eventLoop, limits: limits,
+            url: url, tls: tls, subprotocols: ["martlet.v1.json"], on: eventLoop, limits: limits,
             delegate: { bound.value.opened($0, generation: generation) }
         ).assumeIsolated().whenFailure { error in
             guard generation == self.generation else { return }

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import TLSClient
 import WireProtocol
 
 /// A client of a Martlet cluster.
@@ -26,6 +27,35 @@ public final class MartletClient: Sendable {
         case tokenProvider(TokenProvider)
     }
 
+    /// What `wss://` asks of the server's certificate. TLS is 1.2 or newer, and the certificate is always checked.
+    public struct TLSOptions: Sendable, Hashable {
+        /// Whose signature makes a certificate good.
+        public enum TrustRoots: Sendable, Hashable {
+            /// Whom the system trusts.
+            case system
+            /// The certificates in a PEM file, and nobody else. It is read at each connect.
+            case file(String)
+        }
+
+        /// Who may have signed it.
+        public var trustRoots: TrustRoots
+        /// What it must be for, a name; `nil` is the host in the URL.
+        public var serverName: String?
+
+        /// As it stands, what a browser asks.
+        public init(trustRoots: TrustRoots = .system, serverName: String? = nil) {
+            self.trustRoots = trustRoots
+            self.serverName = serverName
+        }
+
+        var client: TLSClientOptions {
+            switch trustRoots {
+            case .system: TLSClientOptions(serverName: serverName)
+            case .file(let path): TLSClientOptions(authorities: path, serverName: serverName)
+            }
+        }
+    }
+
     /// Called from any thread.
     public typealias TokenProvider = @Sendable () async throws -> String
 
@@ -34,10 +64,13 @@ public final class MartletClient: Sendable {
     private let engine: NIOLoopBoundBox<ClientEngine>
 
     /// - Parameters:
-    ///   - url: `ws://host:port/ws`.
+    ///   - url: `wss://host:port/ws`, or `ws` without TLS.
+    ///   - tls: for `wss://`.
     ///   - clientInstance: scopes the ids of this client's messages, 1–64 of `A-Z a-z 0-9 _ . -`; a new one by default.
     /// - Throws: ``MartletError`` `invalidArgument`.
-    public init(url: String, credential: Credential, clientInstance: String? = nil) throws(MartletError) {
+    public init(
+        url: String, credential: Credential, tls: TLSOptions = TLSOptions(), clientInstance: String? = nil
+    ) throws(MartletError) {
         var generator = SystemRandomNumberGenerator()
         let client = clientInstance ?? "swift-" + Base64URL.random(count: 16, using: &generator)
         var query = [("client", client)]
@@ -50,16 +83,16 @@ public final class MartletClient: Sendable {
         } catch {
             throw MartletError(.invalidArgument, error.message)
         }
-        guard url.hasPrefix("ws://"), !url.contains("#") else {
-            throw MartletError(.invalidArgument, "the URL is ws://host:port/ws; wss:// is not supported yet")
+        guard url.hasPrefix("ws://") || url.hasPrefix("wss://"), !url.contains("#") else {
+            throw MartletError(.invalidArgument, "the URL is ws://host:port/ws or wss://host:port/ws")
         }
         let parameters = query.map { "\($0.0)=\(Self.percentEncoded($0.1))" }.joined(separator: "&")
         let separator = url.contains("?") ? "&" : "?"
         eventLoop = MultiThreadedEventLoopGroup.singleton.any()
         engine = .makeBoxSendingValue(
             ClientEngine(
-                eventLoop: eventLoop, url: url + separator + parameters, client: client, credential: credential,
-                idPrefix: Base64URL.random(count: 10, using: &generator), figures: figures),
+                eventLoop: eventLoop, url: url + separator + parameters, tls: tls.client, client: client,
+                credential: credential, idPrefix: Base64URL.random(count: 10, using: &generator), figures: figures),
             eventLoop: eventLoop)
     }
 

@@ -1,4 +1,5 @@
 package import NIOCore
+package import TLSClient
 
 /// Where Redis is and how it is asked. Its description never shows the password.
 package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
@@ -8,6 +9,8 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
     }
 
     let address: Address
+    /// nil speaks plainly.
+    let tls: TLSClientOptions?
     /// The ACL user; nil is Redis' `default`.
     let user: String?
     let password: String?
@@ -30,12 +33,22 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
     /// The redial delay is random between zero and a bound that doubles from the first to the second of these.
     package var redialDelay: ClosedRange<TimeAmount> = .milliseconds(100)...(.seconds(5))
 
-    /// `redis://[user:password@]host[:port][/database]` or `unix://[user:password@]/path[?db=database]`.
+    /// `redis://[user:password@]host[:port][/database]`, the same with `rediss://` for TLS, or
+    /// `unix://[user:password@]/path[?db=database]`.
     ///
     /// User, password and path may be percent-encoded. Port 6379 and database 0 unless given.
-    package init(url: String, keyPrefix: String = "martlet") throws(RedisConfigurationError) {
+    ///
+    /// - Parameter tls: for `rediss://`. With `redis://` it must ask for nothing: who set it wanted no plain connection.
+    ///   A socket of this machine needs none.
+    package init(
+        url: String, keyPrefix: String = "martlet", tls: TLSClientOptions = TLSClientOptions()
+    ) throws(RedisConfigurationError) {
         guard Self.isValidPrefix(keyPrefix) else { throw RedisConfigurationError(.keyPrefix) }
         let parsed = try RedisURL(url)
+        if case .host = parsed.address, !parsed.isTLS, tls != TLSClientOptions() {
+            throw RedisConfigurationError(.plainWithTLS)
+        }
+        self.tls = parsed.isTLS ? tls : nil
         self.address = parsed.address
         self.user = parsed.user
         self.password = parsed.password
@@ -44,6 +57,18 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
     }
 
     package var hasPassword: Bool { password != nil }
+
+    var isPlainTCP: Bool {
+        switch address {
+        case .host: tls == nil
+        case .unixSocket: false
+        }
+    }
+
+    /// Whether the files of TLS can be used. They are read again at each connect. Blocks.
+    package func checkFiles() throws(TLSClientError) {
+        _ = try tls?.load()
+    }
 
     /// "127.0.0.1:6379", "[::1]:6379" or the path of the socket.
     package var addressDescription: String {
@@ -56,7 +81,7 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
     package var description: String {
         let login = password == nil ? "" : "\(user ?? ""):***@"
         return switch address {
-        case .host: "redis://\(login)\(addressDescription)/\(database)"
+        case .host: "\(tls == nil ? "redis" : "rediss")://\(login)\(addressDescription)/\(database)"
         case .unixSocket: "unix://\(login)\(addressDescription)?db=\(database)"
         }
     }
@@ -85,7 +110,7 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
 package struct RedisConfigurationError: Error, Sendable, Hashable, CustomStringConvertible {
     enum Reason: Sendable, Hashable {
         case scheme(String)
-        case tls
+        case plainWithTLS
         case noScheme
         case host
         case port
@@ -108,16 +133,16 @@ package struct RedisConfigurationError: Error, Sendable, Hashable, CustomStringC
 
     package var description: String {
         switch reason {
-        case .scheme(let scheme): "a Redis URL begins with redis:// or unix://, not with \(scheme)://"
-        case .tls: "rediss:// (TLS to Redis) is not supported; use redis:// or unix://"
-        case .noScheme: "a Redis URL begins with redis:// or unix://"
+        case .scheme(let scheme): "a Redis URL begins with redis://, rediss:// or unix://, not with \(scheme)://"
+        case .plainWithTLS: "settings of TLS to Redis are given, but the URL is not rediss://"
+        case .noScheme: "a Redis URL begins with redis://, rediss:// or unix://"
         case .host: "the Redis URL names no valid host"
         // What stands where a port or a parameter is due may be a piece of a password: never shown.
         case .port: "the port in the Redis URL must be a number from 1 to 65535"
         case .database: "the database in the Redis URL must be a number from 0 to 65535"
         case .path:
             "a unix:// URL needs the absolute path of a socket of at most 107 bytes, as in unix:///run/redis.sock"
-        case .parameter: "the Redis URL has an unknown parameter; unix:// knows db, redis:// none"
+        case .parameter: "the Redis URL has an unknown parameter; unix:// knows db, redis:// and rediss:// none"
         case .unencodedLogin:
             "a / ? or # in the user or password of the Redis URL must be percent-encoded (%2F %3F %23)"
         case .fragment: "the Redis URL must not have a # part; write # as %23"

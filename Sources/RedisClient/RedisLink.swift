@@ -33,6 +33,8 @@ final class RedisLink: RedisChannelHandlerDelegate {
     private var digests: [String] = []
     private var timer: Scheduled<Void>?
     private var isQuiet = false
+    /// Should the server end this connection now, it may be because it speaks TLS.
+    private var mayWantTLS = false
 
     /// Why the last attempt or connection ended.
     private(set) var lastCause: String?
@@ -115,6 +117,7 @@ final class RedisLink: RedisChannelHandlerDelegate {
         case .greet:
             let handler = RedisChannelHandler(delegate: self)
             self.handler = handler
+            mayWantTLS = configuration.isPlainTCP
             digests = []
             do {
                 try channel.pipeline.syncOperations.addHandler(handler)
@@ -129,7 +132,12 @@ final class RedisLink: RedisChannelHandlerDelegate {
                 }
             }
             schedule(after: configuration.connectTimeout) {
-                handler.close(cause: "Redis took the connection but did not answer in time")
+                self.mayWantTLS = false
+                handler.close(
+                    cause: self.configuration.tls == nil
+                        ? "Redis took the connection but did not answer in time"
+                        : "the server took the connection but did not answer in time; perhaps it speaks no TLS on this port"
+                )
             }
         }
     }
@@ -166,6 +174,8 @@ final class RedisLink: RedisChannelHandlerDelegate {
     }
 
     private func attemptEnded(cause: String) {
+        let cause = mayWantTLS ? "\(cause), before a word; where Redis speaks TLS, the URL is rediss://" : cause
+        mayWantTLS = false
         timer?.cancel()
         timer = nil
         handler = nil
@@ -245,6 +255,7 @@ final class RedisLink: RedisChannelHandlerDelegate {
     // MARK: - RedisChannelHandlerDelegate
 
     func channelHeard() {
+        mayWantTLS = false
         if machine.isReady {
             delegate?.linkHeard()
         }

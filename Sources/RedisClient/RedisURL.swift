@@ -4,12 +4,14 @@ struct RedisURL {
     let user: String?
     let password: String?
     let database: Int
+    let isTLS: Bool
 
     init(_ text: String) throws(RedisConfigurationError) {
         guard !text.unicodeScalars.contains(where: { $0.value <= 0x20 || $0.value == 0x7F }) else {
             throw RedisConfigurationError(.controlCharacter)
         }
         let (scheme, rest) = try Self.scheme(of: text)
+        isTLS = scheme == .rediss
         if let end = rest.firstIndex(where: { "/?#".contains($0) }), end > rest.startIndex,
             !rest[..<end].contains("@"), rest[end...].contains("@")
         {
@@ -37,7 +39,7 @@ struct RedisURL {
         }
 
         switch scheme {
-        case .redis:
+        case .redis, .rediss:
             if let query, !query.isEmpty {
                 throw RedisConfigurationError(.parameter)
             }
@@ -57,6 +59,7 @@ struct RedisURL {
 
     private enum Scheme {
         case redis
+        case rediss
         case unix
     }
 
@@ -71,7 +74,7 @@ struct RedisURL {
         switch text[..<colon].lowercased() {
         case "redis": return (.redis, rest)
         case "unix", "redis+unix": return (.unix, rest)
-        case "rediss": throw RedisConfigurationError(.tls)
+        case "rediss": return (.rediss, rest)
         case let other:
             // What stands before an unknown "://" may be anything, also half of a password.
             let isWord = (1...16).contains(other.utf8.count) && other.utf8.allSatisfy { (0x61...0x7A).contains($0) }

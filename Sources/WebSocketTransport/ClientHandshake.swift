@@ -1,5 +1,6 @@
 import NIOCore
 import NIOHTTP1
+import TLSClient
 
 /// Sends the opening handshake, checks the answer, and makes way for a `WebSocketConnection`.
 ///
@@ -118,12 +119,14 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
             loop: loop,
             limits: limits,
             server: nil,
-            subprotocol: head.headers.first(name: "sec-websocket-protocol")
+            subprotocol: head.headers.first(name: "sec-websocket-protocol"),
+            isSecure: endpoint.isSecure
         )
         let pipeline = context.pipeline
         do {
             try pipeline.syncOperations.addHandler(connection, position: .after(self))
-            try context.channel.syncOptions?.setOption(.recvAllocator, value: SharedReadAllocator.forWebSocket(loop))
+            let allocator = endpoint.isSecure ? SharedReadAllocator.forTLS : .forWebSocket(loop)
+            try context.channel.syncOptions?.setOption(.recvAllocator, value: allocator)
         } catch {
             context.close(promise: nil)
             return promise.fail(WebSocketClientError(code: .connectFailed, message: "the connection was closed"))
@@ -181,7 +184,10 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        let message = "\(endpoint.authority) broke the connection: \(error)"
+        let message =
+            error is TLSClientError
+            ? "can't connect to \(endpoint.authority): \(error)"
+            : "\(endpoint.authority) broke the connection: \(error)"
         fail(WebSocketClientError(code: .connectFailed, message: message), context)
     }
 }

@@ -2,6 +2,7 @@ import Glibc
 package import NIOCore
 import NIOSSL
 import Synchronization
+import TLSClient
 
 /// Why files can't be used for TLS: one sentence that names the file.
 package struct TLSFailure: Error, Equatable, CustomStringConvertible, Sendable {
@@ -106,7 +107,7 @@ package final class TLSCredentials: Sendable {
     package func secure(client channel: any Channel, to name: String?) throws {
         let context = state.withLock { $0.loaded.context }
         let isAddress = name.map { IPAddress($0) != nil } ?? true
-        let handler = try NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : name)
+        let handler = try TLSClient.handler(context, to: isAddress ? nil : name)
         try channel.pipeline.syncOperations.addHandler(handler, position: .first)
     }
 

@@ -2,13 +2,14 @@ import Glibc
 package import NIOCore
 package import NIOHTTP1
 import NIOPosix
+package import TLSClient
 
 /// Why a client has no connection.
 package struct WebSocketClientError: Error, CustomStringConvertible, Sendable {
     package enum Code: Sendable, Equatable {
-        /// Not `ws://host[:port][/path][?query]`.
+        /// Not `ws://host[:port][/path][?query]`, nor the same with `wss`.
         case invalidURL
-        /// No TCP connection.
+        /// No TCP connection, or no TLS over it.
         case connectFailed
         /// Nothing came to an end within `WebSocketLimits.connectTimeout`.
         case timedOut
@@ -34,11 +35,13 @@ package struct WebSocketClientError: Error, CustomStringConvertible, Sendable {
 
 /// The client side of the opening handshake.
 package enum WebSocketClient {
-    /// Connects to `url` (`ws://host[:port][/path][?query]`). `delegate` is called once on `eventLoop`, after the handshake and
+    /// Connects to `url` (`ws://host[:port][/path][?query]`, with TLS `wss`). `delegate` is called once on `eventLoop`, after the handshake and
     /// before any message is delivered. Fails with `WebSocketClientError`, at the latest after `limits.connectTimeout`.
-    /// `headers` are added to the request; those of the handshake itself can't be replaced.
+    /// `headers` are added to the request; those of the handshake itself can't be replaced. The files of `tls`, which is for
+    /// `wss` alone, are read at each call.
     package static func connect(
         url: String,
+        tls: TLSClientOptions = TLSClientOptions(),
         headers: HTTPHeaders = HTTPHeaders(),
         subprotocols: [String] = [],
         on eventLoop: any EventLoop,
@@ -54,31 +57,41 @@ package enum WebSocketClient {
         let promise = eventLoop.makePromise(of: WebSocketConnection.self)
         let shared = SharedLimits(limits)
         let deadline = NIODeadline.now() + limits.connectTimeout
-        let connect = ClientBootstrap(group: eventLoop)
-            .connectTimeout(limits.connectTimeout)
-            .channelOption(.maxMessagesPerRead, value: 1)
-            .channelOption(.recvAllocator, value: SharedReadAllocator.forHTTP)
-            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    let handshake = ClientHandshake(
-                        endpoint: endpoint,
-                        headers: headers,
-                        subprotocols: subprotocols,
-                        limits: shared,
-                        deadline: deadline,
-                        loop: LoopContext.current(on: channel.eventLoop),
-                        delegate: delegate,
-                        promise: promise
-                    )
-                    try channel.pipeline.syncOperations.addHandler(handshake)
+        secured(endpoint, tls, on: eventLoop).flatMap { secure in
+            ClientBootstrap(group: eventLoop)
+                .connectTimeout(limits.connectTimeout)
+                .channelOption(.maxMessagesPerRead, value: 1)
+                .channelOption(.recvAllocator, value: SharedReadAllocator.forHTTP)
+                .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+                .channelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        let handshake = ClientHandshake(
+                            endpoint: endpoint,
+                            headers: headers,
+                            subprotocols: subprotocols,
+                            limits: shared,
+                            deadline: deadline,
+                            loop: LoopContext.current(on: channel.eventLoop),
+                            delegate: delegate,
+                            promise: promise
+                        )
+                        try secure?.secure(channel, host: endpoint.host)
+                        try channel.pipeline.syncOperations.addHandler(handshake)
+                    }
                 }
-            }
-            .connect(host: endpoint.host, port: endpoint.port)
-        connect.whenFailure { error in
+                .connect(host: endpoint.host, port: endpoint.port)
+        }.whenFailure { error in
             promise.fail(Self.error(error, endpoint))
         }
         return promise.futureResult
+    }
+
+    /// nil for `ws`.
+    private static func secured(
+        _ endpoint: WebSocketURL, _ options: TLSClientOptions, on eventLoop: any EventLoop
+    ) -> EventLoopFuture<TLSClient?> {
+        guard endpoint.isSecure else { return eventLoop.makeSucceededFuture(nil) }
+        return NIOThreadPool.singleton.runIfActive(eventLoop: eventLoop) { try options.load() }
     }
 
     private static func error(_ error: any Error, _ endpoint: WebSocketURL) -> WebSocketClientError {
@@ -100,8 +113,9 @@ package enum WebSocketClient {
     }
 }
 
-/// A `ws` URL, taken apart (RFC 6455 section 3).
+/// A `ws` or `wss` URL, taken apart (RFC 6455 section 3).
 struct WebSocketURL: Sendable, Equatable {
+    let isSecure: Bool
     let host: String
     let port: Int
     /// Path and query as they go into the request line.
@@ -114,12 +128,12 @@ struct WebSocketURL: Sendable, Equatable {
             WebSocketClientError(code: .invalidURL, message: "\(url) is not a WebSocket address: \(why)")
         }
         guard let scheme = url.firstIndex(of: ":"), url[scheme...].hasPrefix("://") else {
-            throw invalid("it does not start with ws://")
+            throw invalid("it does not start with ws:// or wss://")
         }
         switch url[..<scheme].lowercased() {
-        case "ws": break
-        case "wss": throw invalid("wss:// is not supported yet")
-        default: throw invalid("it does not start with ws://")
+        case "ws": isSecure = false
+        case "wss": isSecure = true
+        default: throw invalid("it does not start with ws:// or wss://")
         }
         guard url.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else { throw invalid("it has a blank in it") }
         let rest = url[url.index(scheme, offsetBy: 3)...]
@@ -142,7 +156,7 @@ struct WebSocketURL: Sendable, Equatable {
         }
         guard !host.isEmpty else { throw invalid("it has no host") }
         guard let portText else {
-            port = 80
+            port = isSecure ? 443 : 80
             self.authority = String(authority)
             target = Self.target(rest[end...])
             return

@@ -14,8 +14,11 @@ struct ChatCommand: AsyncParsableCommand {
             """
     )
 
-    @Option(help: "Where the router, or a node, takes WebSockets.")
+    @Option(help: "Where the router, or a node, takes WebSockets: ws:// or wss://.")
     var url = "ws://127.0.0.1:8080/ws"
+
+    @Option(help: "A file of PEM certificates to trust for wss:// instead of the system's.")
+    var cacert: String?
 
     @Option(help: "Your name there, where MARTLET_AUTH=none; by default the name you are logged in with.")
     var user: String?
@@ -39,7 +42,9 @@ struct ChatCommand: AsyncParsableCommand {
         }
         let client: MartletClient
         do {
-            client = try MartletClient(url: url, credential: token.map { .token($0) } ?? .user(name))
+            client = try MartletClient(
+                url: url, credential: token.map { .token($0) } ?? .user(name),
+                tls: .init(trustRoots: cacert.map { .file($0) } ?? .system))
         } catch {
             throw Failure(.usage, error.message)
         }

@@ -10,12 +10,7 @@ enum RedisStart {
     static func connect(
         _ settings: Settings, scripts: [RedisScript], on group: MultiThreadedEventLoopGroup, logger: Logger
     ) async throws -> RedisClient {
-        let configuration: RedisConfiguration
-        do throws(RedisConfigurationError) {
-            configuration = try RedisConfiguration(url: settings.redisURL, keyPrefix: settings.redisPrefix)
-        } catch {
-            throw Failure(.usage, "MARTLET_REDIS_URL: \(error)")
-        }
+        let configuration = try settings.redisConfiguration()
         let client = RedisClient(
             configuration: configuration, scripts: scripts, eventLoop: group.next(), logger: logger)
         client.start()

@@ -50,6 +50,7 @@ extension Set<SettingRow.Reader> {
     static let all = Set(SettingRow.Reader.allCases)
     static let servers: Self = [.node, .router, .dev]
     static let node: Self = [.node, .dev]
+    static let redis: Self = [.node, .router, .dev, .admin]
 }
 
 /// A rule for text and the words that end "but must be …".

@@ -14,6 +14,10 @@ struct Settings: Sendable, Equatable {
 
     var redisURL = "redis://127.0.0.1:6379"
     var redisPrefix = "martlet"
+    var redisTLSAuthorities: String?
+    var redisTLSCertificate: String?
+    var redisTLSKey: String?
+    var redisTLSServerName: String?
     var redisTimeout: TimeAmount = .seconds(30)
     var nodeName: String?
     var host = "127.0.0.1"
@@ -57,7 +61,7 @@ struct Settings: Sendable, Equatable {
 
 extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
-    static let table = generalRows + tokenRows + tlsRows + LimitSettings.table
+    static let table = generalRows + tokenRows + tlsRows + redisTLSRows + LimitSettings.table
 
     private static let generalRows: [SettingRow] = [
         SettingRow(
@@ -68,7 +72,8 @@ extension Settings {
             defaultText: nil, unset: "there is none", apply: { _, _ in true }),
         .text(
             "MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
-            "Where Redis is: redis://[user:password@]host[:port][/db] or unix:///path/to/socket[?db=N]."),
+            "Where Redis is: redis://[user:password@]host[:port][/db], rediss:// for TLS, or unix:///path/to/socket[?db=N]."
+        ),
         .file("MARTLET_REDIS_URL_FILE", of: "MARTLET_REDIS_URL", .all),
         .text(
             "MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,

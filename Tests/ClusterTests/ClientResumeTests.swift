@@ -91,12 +91,4 @@ struct ClientResumeTests {
             await line.stop()
         }
     }
-
-    private func see(
-        _ player: ConformancePlayer, _ what: String, _ isSo: @escaping @Sendable (ConformancePlayer.Record) -> Bool
-    ) async throws {
-        _ = try await player.record.wait(within: .seconds(40), "\(what), but \(player.record.current)") {
-            isSo($0) ? true : nil
-        }
-    }
 }

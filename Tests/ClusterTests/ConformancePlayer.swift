@@ -59,8 +59,10 @@ final class ConformancePlayer: Sendable {
     let client: MartletClient
     let record = Watched(Record())
 
-    init(url: String, credential: MartletClient.Credential) throws {
-        client = try MartletClient(url: url, credential: credential)
+    init(
+        url: String, credential: MartletClient.Credential, tls: MartletClient.TLSOptions = .init()
+    ) throws {
+        client = try MartletClient(url: url, credential: credential, tls: tls)
         let events = client.events()
         Task { [record] in
             for await event in events { record.update { $0.add(event) } }
@@ -106,5 +108,14 @@ final class ConformancePlayer: Sendable {
                 record.update { $0.fates.append((room, fate)) }
             }
         }
+    }
+}
+
+/// Waits until the client was told what makes it so.
+func see(
+    _ player: ConformancePlayer, _ what: String, _ isSo: @escaping @Sendable (ConformancePlayer.Record) -> Bool
+) async throws {
+    _ = try await player.record.wait(within: .seconds(40), "\(what), but \(player.record.current)") {
+        isSo($0) ? true : nil
     }
 }

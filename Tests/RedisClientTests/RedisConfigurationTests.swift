@@ -1,3 +1,4 @@
+import TLSClient
 import Testing
 
 @testable import RedisClient
@@ -10,6 +11,7 @@ struct RedisConfigurationTests {
             ("redis://localhost", "redis://localhost:6379/0"),
             ("redis://localhost/", "redis://localhost:6379/0"),
             ("REDIS://10.0.0.1:7000/5", "redis://10.0.0.1:7000/5"),
+            ("rediss://bob:secret@h:7000/5", "rediss://bob:***@h:7000/5"), ("RedisS://h", "rediss://h:6379/0"),
             ("redis://[::1]:7000", "redis://[::1]:7000/0"),
             ("redis://[fe80::1]", "redis://[fe80::1]:6379/0"),
             ("redis://:secret@h", "redis://:***@h:6379/0"),
@@ -23,6 +25,17 @@ struct RedisConfigurationTests {
     func parts(_ url: String, _ description: String) throws {
         let configuration = try RedisConfiguration(url: url)
         #expect(configuration.description == description)
+    }
+
+    @Test("settings of TLS are for rediss://: redis:// with them is refused, a socket of this machine needs none")
+    func settingsOfTLS() throws {
+        let tls = TLSClientOptions(authorities: "/ca.pem")
+        #expect(try RedisConfiguration(url: "rediss://h", tls: tls).tls == tls)
+        #expect(try RedisConfiguration(url: "rediss://h").tls == TLSClientOptions())
+        #expect(try RedisConfiguration(url: "redis://h").tls == nil)
+        #expect(try RedisConfiguration(url: "unix:///run/redis.sock", tls: tls).tls == nil)
+        let error = #expect(throws: RedisConfigurationError.self) { try RedisConfiguration(url: "redis://h", tls: tls) }
+        #expect(error?.reason == .plainWithTLS)
     }
 
     @Test("user and password are percent-decoded; an @ in a password need not be encoded")
@@ -39,7 +52,7 @@ struct RedisConfigurationTests {
         "a bad URL is refused with the reason",
         arguments: [
             ("", .noScheme), ("localhost", .noScheme), ("localhost:6379", .noScheme), ("redis:localhost", .noScheme),
-            ("http://h", .scheme("http")), ("rediss://h", .tls), ("redis://", .host), ("redis:///0", .host),
+            ("http://h", .scheme("http")), ("redis://", .host), ("redis:///0", .host),
             ("redis://:6379", .host), ("redis://[::1", .host), ("redis://[::1]x", .host), ("redis://a:b:c", .host),
             ("redis://h:", .port), ("redis://h:0", .port), ("redis://h:65536", .port), ("redis://h:+1", .port),
             ("redis://h:6379x", .port), ("redis://h/x", .database), ("redis://h/-1", .database),
@@ -63,7 +76,8 @@ struct RedisConfigurationTests {
     @Test(
         "no description shows a password",
         arguments: [
-            "redis://bob:hunter2@h:x", "redis://bob:hunter2@h/x", "redis://:hunter2@h?x", "redis://bob:hunter2/@h",
+            "redis://bob:hunter2@h:x", "rediss://bob:hunter2@h", "redis://bob:hunter2@h/x", "redis://:hunter2@h?x",
+            "redis://bob:hunter2/@h",
             "redis://bob:hunter2", "redis://bob:hunter2?@h", "redis://:hunter2%@h", "unix://:hunter2@/p?x",
             "redis://hunter2@h",
             "redis://h/hunter2", "redis://h?hunter2", "bob:hunter2@h", "redis://bob:hunter2@h", "unix://:hunter2@/p",

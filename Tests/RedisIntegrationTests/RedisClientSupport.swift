@@ -2,6 +2,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import RedisClient
+import TLSClient
 import Testing
 
 extension RedisClient {
@@ -10,9 +11,10 @@ extension RedisClient {
     static func started(
         _ url: String,
         scripts: [RedisScript] = [],
+        tls: TLSClientOptions = TLSClientOptions(),
         configure: (inout RedisConfiguration) -> Void = { _ in }
     ) throws -> RedisClient {
-        var configuration = try RedisConfiguration(url: url)
+        var configuration = try RedisConfiguration(url: url, tls: tls)
         configuration.redialDelay = .milliseconds(10)...(.milliseconds(100))
         configuration.commandTimeout = .seconds(30)
         configuration.connectTimeout = .seconds(30)
@@ -32,9 +34,10 @@ extension RedisClient {
     static func connected(
         _ url: String,
         scripts: [RedisScript] = [],
+        tls: TLSClientOptions = TLSClientOptions(),
         configure: (inout RedisConfiguration) -> Void = { _ in }
     ) async throws -> RedisClient {
-        let client = try started(url, scripts: scripts, configure: configure)
+        let client = try started(url, scripts: scripts, tls: tls, configure: configure)
         try await client.whenConnected(within: .seconds(50)).get()
         return client
     }

@@ -20,6 +20,8 @@ package final class Cluster: Sendable {
         package var words: [String: String] = [:]
         /// What is said on connections to Redis that are `.marked`.
         package var redisMark = "SUBSCRIBE"
+        /// Further arguments of redis-server.
+        package var redisArguments: [String] = []
 
         package init(
             nodes: Int = 3, routers: Int = 0, isDurable: Bool = false, environment: [String: String] = [:],
@@ -125,7 +127,7 @@ package final class Cluster: Sendable {
     package static func start(_ options: Options) async throws -> Cluster {
         let prefix = "test-\(UInt32.random(in: 0...UInt32.max))"
         let redis = try await ClusterRedis.start(
-            isDurable: options.isDurable, sync: options.redisSync, prefix: prefix)
+            isDurable: options.isDurable, sync: options.redisSync, prefix: prefix, arguments: options.redisArguments)
         let cluster = try await Cluster(options: options, redis: redis, prefix: prefix)
         do {
             for process in cluster.nodes + cluster.routers { try await process.start() }

@@ -48,8 +48,9 @@ package final class ClusterRedis: Sendable {
     ///   - sync: `appendfsync` of that file.
     ///   - prefix: the ``url`` logs in as the user of ``RedisAccess`` for this prefix; nil: as one who may do anything, as
     ///     ``command(_:)`` always is.
+    ///   - arguments: further ones of redis-server.
     package static func start(
-        isDurable: Bool = false, sync: String = "always", prefix: String? = nil
+        isDurable: Bool = false, sync: String = "always", prefix: String? = nil, arguments further: [String] = []
     ) async throws -> ClusterRedis {
         let port = try FreePort.next()
         let directory = try TemporaryDirectory.make("redis")
@@ -59,7 +60,7 @@ package final class ClusterRedis: Sendable {
                 "--appendonly", isDurable ? "yes" : "no", "--appendfsync", sync, "--maxmemory-policy", "noeviction",
                 "--client-output-buffer-limit", "pubsub 256mb 64mb 60", "--loglevel", "warning",
                 "--repl-diskless-sync-delay", "0",
-            ] + (try prefix.map { try RedisAccess.arguments(prefix: $0) } ?? [])
+            ] + further + (try prefix.map { try RedisAccess.arguments(prefix: $0) } ?? [])
         let login = try prefix == nil ? "" : RedisAccess.login()
         let process = try await spawn(arguments)
         let redis = ClusterRedis(port: port, login: login, directory: directory, arguments: arguments, process: process)

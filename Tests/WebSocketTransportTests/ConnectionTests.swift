@@ -204,7 +204,7 @@ struct ClientTests {
     @Test(
         "addresses that are none are refused before anything is sent",
         arguments: [
-            "", "http://a/", "wss://a/", "ws://", "ws://:80/", "ws://a:0/", "ws://a:70000/", "ws://a:b/", "ws://u@a/",
+            "", "http://a/", "wss://", "ws://", "ws://:80/", "ws://a:0/", "ws://a:70000/", "ws://a:b/", "ws://u@a/",
             "ws://a/#f", "ws://a/ b", "ws://[::1", "ws:/a",
         ]
     )
@@ -222,6 +222,10 @@ struct ClientTests {
         let full = try WebSocketURL("WS://[::1]:8080?user=a")
         #expect(full.host == "::1" && full.port == 8080 && full.target == "/?user=a" && full.authority == "[::1]:8080")
         #expect(try WebSocketURL("ws://a:1/b/c?d").target == "/b/c?d")
+        let secure = try WebSocketURL("WSS://example.org?a")
+        #expect(secure.isSecure && !plain.isSecure)
+        #expect(secure.port == 443)
+        #expect(try WebSocketURL("wss://example.org:8443/").port == 8443)
     }
 
     private static let rightHead = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\n"

@@ -63,7 +63,7 @@ struct AdminSession: Sendable {
             }
             settings = try Settings(environment: environment, flags: flags)
         }
-        var configuration = try RedisConfiguration(url: settings.redisURL, keyPrefix: settings.redisPrefix)
+        var configuration = try settings.redisConfiguration()
         configuration.clientName = "martlet-admin"
         let client = RedisClient(
             configuration: configuration, scripts: ClusterScripts.all,

@@ -1,0 +1,116 @@
+import Glibc
+package import NIOCore
+package import NIOSSL
+
+/// What a client of ours asks of TLS; as it stands, what the system trusts, and the name that is dialled.
+package struct TLSClientOptions: Sendable, Hashable {
+    /// A PEM file of the authorities that are trusted; nil trusts those of the system.
+    package var authorities: String?
+    /// PEM files of the client's own certificate, with the chain behind it, and of its key: both or none.
+    package var certificate: String?
+    package var key: String?
+    /// What the server's certificate must name, and what the server is told in SNI (RFC 6066, section 3); nil is the host
+    /// that is dialled.
+    package var serverName: String?
+
+    package init(
+        authorities: String? = nil, certificate: String? = nil, key: String? = nil, serverName: String? = nil
+    ) {
+        (self.authorities, self.certificate, self.key) = (authorities, certificate, key)
+        self.serverName = serverName
+    }
+
+    /// Reads the files, which blocks. What is read now holds for the connections that are secured with it.
+    package func load() throws(TLSClientError) -> TLSClient {
+        if let serverName, TLSClient.isAddress(serverName) {
+            throw TLSClientError("the server name \(serverName) is an address: give the name in the certificate")
+        }
+        var configuration = TLSConfiguration.makeClientConfiguration()
+        configuration.minimumTLSVersion = .tlsv12
+        // A peer that is gone does not answer, and whoever closes has a new connection to make.
+        configuration.shutdownTimeout = .milliseconds(500)
+        if let authorities {
+            configuration.trustRoots = .certificates(try Self.certificates(in: authorities))
+        }
+        switch (certificate, key) {
+        case (nil, nil): break
+        case (let certificate?, let key?):
+            configuration.certificateChain = try Self.certificates(in: certificate).map { .certificate($0) }
+            configuration.privateKey = .privateKey(try Self.privateKey(in: key))
+        case (.some, nil): throw TLSClientError("a client certificate needs its key")
+        case (nil, .some): throw TLSClientError("the key of a client needs its certificate")
+        }
+        do {
+            return TLSClient(context: try NIOSSLContext(configuration: configuration), serverName: serverName)
+        } catch {
+            guard let certificate, let key else { throw TLSClientError("TLS cannot be set up: \(error)") }
+            throw TLSClientError("the key in \(key) is not that of the certificate in \(certificate)")
+        }
+    }
+
+    private static func certificates(in path: String) throws(TLSClientError) -> [NIOSSLCertificate] {
+        try checkReadable(path)
+        guard let certificates = try? NIOSSLCertificate.fromPEMFile(path), !certificates.isEmpty else {
+            throw TLSClientError("\(path) holds no certificate in PEM")
+        }
+        return certificates
+    }
+
+    private static func privateKey(in path: String) throws(TLSClientError) -> NIOSSLPrivateKey {
+        try checkReadable(path)
+        guard let key = try? NIOSSLPrivateKey(file: path, format: .pem) else {
+            throw TLSClientError("\(path) holds no private key in PEM without a passphrase")
+        }
+        return key
+    }
+
+    private static func checkReadable(_ path: String) throws(TLSClientError) {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            throw TLSClientError("\(path) cannot be read: \(String(cString: strerror(errno)).lowercased())")
+        }
+        close(descriptor)
+    }
+}
+
+/// TLS 1.2 or newer towards servers whose certificate is good for their name.
+package struct TLSClient: Sendable {
+    let context: NIOSSLContext
+    let serverName: String?
+
+    /// Puts TLS at the end of the pipeline. What is written before the handshake is done goes out behind it; what TLS has to
+    /// complain of goes on through the pipeline as a ``TLSClientError``.
+    ///
+    /// - Parameter host: as it was dialled. Where it is an address, the certificate must name that of the peer.
+    package func secure(_ channel: any Channel, host: String) throws {
+        let name = serverName ?? host
+        let handler = try Self.handler(context, to: Self.isAddress(name) ? nil : name)
+        try channel.pipeline.syncOperations.addHandlers([handler, TLSFailureHandler(name: name)])
+    }
+
+    /// TLS to a server whose certificate has this name, or for nil the address of the peer.
+    ///
+    /// RFC 9525, section 6: where a name was dialled, the certificate has to have that name. NIOSSL looks no less closely at
+    /// names, but would also take the address that the name led to, or a common name.
+    package static func handler(_ context: NIOSSLContext, to name: String?) throws -> NIOSSLClientHandler {
+        guard let name else { return try NIOSSLClientHandler(context: context, serverHostname: nil) }
+        return try NIOSSLClientHandler._makeSSLClientHandler(context: context, serverHostname: name) {
+            certificate, channel in
+            channel.eventLoop.makeCompletedFuture {
+                guard names(certificate, name) else { throw NIOSSLExtraError.failedToValidateHostname }
+            }
+        }
+    }
+
+    private static func names(_ certificate: NIOSSLCertificate, _ host: String) -> Bool {
+        let host = host.lowercased()
+        let parent = host.drop { $0 != "." }
+        return certificate._subjectAlternativeNames().contains { alternative in
+            guard alternative.nameType == .dnsName else { return false }
+            let name = String(decoding: alternative.contents, as: UTF8.self).lowercased()
+            return name == host || (!parent.isEmpty && name == "*" + parent)
+        }
+    }
+
+    static func isAddress(_ host: String) -> Bool { (try? SocketAddress(ipAddress: host, port: 0)) != nil }
+}
