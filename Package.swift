@@ -61,7 +61,7 @@ let package = Package(
             name: "NodeServer",
             dependencies: [
                 "CLinux", "ChatCore", "ClusterState", "ProtobufCodec", "RedisClient", "Telemetry", "TokenAuth",
-                "WebAssets", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1, nioSSL,
+                "WebAssets", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict
         ),

@@ -15,7 +15,7 @@ HTTP = "NIOCore NIOPosix NIOHTTP1"
 ALLOWED = {
     "martlet": f"* ArgumentParser Logging {NIO}",
     "NodeServer": "WebSocketTransport CLinux ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TokenAuth Telemetry "
-    f"WebAssets Logging NIOSSL {HTTP}",
+    f"WebAssets Logging {HTTP}",
     "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
     f"Logging {HTTP}",
     "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",

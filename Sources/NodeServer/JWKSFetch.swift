@@ -1,8 +1,8 @@
-package import NIOCore
+import NIOCore
 import NIOHTTP1
 import NIOPosix
-package import NIOSSL
-package import TokenAuth
+import TokenAuth
+import WebSocketTransport
 
 /// Why there is no JWK Set: the end of a sentence that begins with its address.
 package struct JWKSFailure: Error, Sendable, CustomStringConvertible {
@@ -10,9 +10,9 @@ package struct JWKSFailure: Error, Sendable, CustomStringConvertible {
 }
 
 /// One GET of a JWK Set.
-package enum JWKSFetch {
-    package struct Answer: Sendable {
-        package let keys: TokenKeys
+enum JWKSFetch {
+    struct Answer: Sendable {
+        let keys: TokenKeys
         /// Seconds for which it may be kept (`Cache-Control: max-age`, RFC 9111 section 5.2.2.1), where the answer says so.
         let maximumAge: Int64?
     }
@@ -20,26 +20,9 @@ package enum JWKSFetch {
     /// From the first packet to the last byte.
     static let timeout: TimeAmount = .seconds(5)
 
-    /// TLS 1.2 and later, the certificate checked against the system's authorities, or those of the PEM file `authorities`.
-    /// Blocks on the disk.
-    package static func tls(authorities: String?) throws(JWKSFailure) -> NIOSSLContext {
-        var configuration = TLSConfiguration.makeClientConfiguration()
-        configuration.minimumTLSVersion = .tlsv12
-        do {
-            if let authorities {
-                let certificates = try NIOSSLCertificate.fromPEMFile(authorities)
-                guard !certificates.isEmpty else { throw JWKSFailure(description: "it holds no certificate") }
-                configuration.trustRoots = .certificates(certificates)
-            }
-            return try NIOSSLContext(configuration: configuration)
-        } catch {
-            throw JWKSFailure(description: "\(authorities ?? "the system's authorities") cannot be used: \(error)")
-        }
-    }
-
     /// Fails with ``JWKSFailure``. Redirects are not followed: the address is who vouches for the keys.
-    package static func get(
-        _ address: JWKSAddress, tls: NIOSSLContext?, on loop: any EventLoop
+    static func get(
+        _ address: JWKSAddress, tls: TLSCredentials?, on loop: any EventLoop
     ) -> EventLoopFuture<Answer> {
         let promise = loop.makePromise(of: JWKSReader.Body.self)
         let connected = ClientBootstrap(group: loop)
@@ -47,11 +30,7 @@ package enum JWKSFetch {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
-                    if address.isSecure, let tls {
-                        let isName = address.host.contains { $0.isLetter } && !address.host.contains(":")
-                        try pipeline.addHandler(
-                            NIOSSLClientHandler(context: tls, serverHostname: isName ? address.host : nil))
-                    }
+                    if let tls { try tls.secure(client: channel, to: address.host) }
                     try pipeline.addHTTPClientHandlers()
                     try pipeline.addHandler(JWKSReader(address, promise))
                 }

@@ -54,11 +54,12 @@ final class TokenKeyFollower: Sendable {
     private let ring: TokenKeyRing
     private let logger: Logger
 
-    /// Does nothing where no file is named.
-    static func start(_ settings: Settings, _ ring: TokenKeyRing, logger: Logger) {
-        guard !settings.tokens.keyFiles.isEmpty else { return }
+    /// nil where no file is named.
+    static func start(_ settings: Settings, _ ring: TokenKeyRing, logger: Logger) -> TokenKeyFollower? {
+        guard !settings.tokens.keyFiles.isEmpty else { return nil }
         let follower = TokenKeyFollower(settings, ring, logger)
         Threads.detach { follower.run() }
+        return follower
     }
 
     private init(_ settings: Settings, _ ring: TokenKeyRing, _ logger: Logger) {
@@ -75,7 +76,7 @@ final class TokenKeyFollower: Sendable {
             let seen = settings.tokens.keyFiles.map { try? KeyFile.read($0) }
             if loaded == nil { loaded = seen }
             if seen != loaded, seen == met {
-                load()
+                reload()
                 loaded = seen
             }
             met = seen
@@ -83,7 +84,8 @@ final class TokenKeyFollower: Sendable {
         }
     }
 
-    private func load() {
+    /// Reads the files now; blocks on the disk. What cannot be used leaves the keys as they were.
+    func reload() {
         do throws(Failure) {
             let keys = try settings.tokenKeys()
             ring.replace(own: keys)

@@ -42,8 +42,9 @@ struct NodeCommand: AsyncParsableCommand {
             logger.warning(
                 "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
         }
+        var keyFollower: TokenKeyFollower?
         if case .token(let verifier) = configuration.authentication {
-            TokenKeyFollower.start(settings, verifier.keys, logger: logger)
+            keyFollower = TokenKeyFollower.start(settings, verifier.keys, logger: logger)
         }
         Descriptors.raiseLimit()
         Descriptors.limit(&configuration.gate, settings.limits.connections, each: 1)
@@ -62,16 +63,24 @@ struct NodeCommand: AsyncParsableCommand {
                 "internal": "\(settings.internalHost):\(node.internalPort)",
             ])
         let follower = TLSFollower.start([configuration.tls], logger: logger)
-        let failure = await Self.untilTold(node, follower)
+        let reloads: [@Sendable () -> Void] = [follower.map { $0.reload }, keyFollower.map { $0.reload }].compactMap {
+            $0
+        }
+        let failure = await Self.untilTold(node, reloads)
         await node.drain()
         if let failure { throw failure }
     }
 
-    /// SIGTERM, SIGINT, an operator's drain order, or why the node cannot go on, whatever comes first.
-    private static func untilTold(_ node: Node, _ follower: TLSFollower?) async -> Failure? {
+    /// SIGTERM, SIGINT, an operator's drain order, or why the node cannot go on, whatever comes first. SIGHUP calls
+    /// `reloads`; where there are none it ends the process.
+    private static func untilTold(_ node: Node, _ reloads: [@Sendable () -> Void]) async -> Failure? {
         let (reasons, continuation) = AsyncStream.makeStream(of: Failure?.self)
-        Signals.handle([SIGTERM, SIGINT] + (follower == nil ? [] : [SIGHUP])) { signal in
-            if signal == SIGHUP { follower?.reload() } else { continuation.yield(nil) }
+        Signals.handle([SIGTERM, SIGINT] + (reloads.isEmpty ? [] : [SIGHUP])) { signal in
+            guard signal == SIGHUP else {
+                continuation.yield(nil)
+                return
+            }
+            for reload in reloads { reload() }
         }
         Task {
             do {

@@ -1,5 +1,6 @@
 import NodeServer
 import TokenAuth
+import WebSocketTransport
 
 /// What a node is told of tokens beside MARTLET_TOKEN_SECRET.
 struct TokenSettings: Sendable, Equatable {
@@ -29,7 +30,7 @@ extension Settings {
             "Where the issuer of tokens publishes its keys (a JWK Set). They are fetched again as its Cache-Control says, else"
                 + " each 5 minutes, and when a token names a new one.", unset: "nothing is fetched"),
         .optionalText(
-            "MARTLET_TOKEN_JWKS_CA", flag: nil, \.tokens.jwksAuthorities, anyText, tokenReaders,
+            "MARTLET_TOKEN_JWKS_CA", flag: nil, \.tokens.jwksAuthorities, SettingSyntax.path, tokenReaders,
             "A PEM file of authorities that may vouch for MARTLET_TOKEN_JWKS_URL.", unset: "those of the system"),
         .optionalText(
             "MARTLET_TOKEN_ISSUER", flag: nil, \.tokens.issuer, anyText, tokenReaders,
@@ -85,7 +86,7 @@ extension Settings {
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_JWKS_URL: \(error)")
         }
-        do throws(JWKSFailure) {
+        do throws(TLSFailure) {
             return (verifier, try JWKSSource(address, authorities: tokens.jwksAuthorities, for: ring))
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA: \(Printable.text(error.description))")

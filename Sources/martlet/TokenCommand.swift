@@ -101,7 +101,9 @@ struct TokenMintCommand: ParsableCommand {
     }
 
     private func roomsClaim() throws(Failure) -> String? {
-        guard let json = try rooms ?? Self.claim(allow) else { return nil }
+        guard rooms != nil || !allow.isEmpty else { return nil }
+        var json = rooms ?? ""
+        if rooms == nil { json = try Self.claim(allow) }
         guard RoomsClaim.parse(json) != nil else {
             throw Failure(
                 .usage,
@@ -112,8 +114,7 @@ struct TokenMintCommand: ParsableCommand {
         return json
     }
 
-    private static func claim(_ allow: [String]) throws(Failure) -> String? {
-        guard !allow.isEmpty else { return nil }
+    private static func claim(_ allow: [String]) throws(Failure) -> String {
         var json = JSONWriter()
         json.beginObject()
         for text in allow {

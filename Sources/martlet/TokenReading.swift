@@ -1,6 +1,8 @@
 import ArgumentParser
 import Glibc
+import NIOCore
 import NIOPosix
+import NodeServer
 import TokenAuth
 import WireProtocol
 
