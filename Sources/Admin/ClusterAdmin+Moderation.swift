@@ -82,7 +82,7 @@ extension ClusterAdmin {
         // Out of one room is no end of the session.
         var keys = room == nil ? sessions.compactMap { ModerationOrder.Key(.kick, .session($0)) }[...] : []
         repeat {
-            let page = Array(keys.prefix(500))
+            let page = Array(keys.prefix(ModerationStore.atOnce))
             keys = keys.dropFirst(page.count)
             _ = try await put(page, as: named, signature, for: page.isEmpty ? nil : Self.sessionKickLife)
         } while !keys.isEmpty

@@ -14,6 +14,9 @@ package struct ModerationStore: Sendable {
     /// Redis keeps up to a node of its stream more.
     package static let auditLines: Int64 = 10_000
 
+    /// Orders of one script, so that it takes Redis a few milliseconds at most.
+    package static let atOnce = 100
+
     let redis: RedisClient
     let keys: ClusterKeys
 
@@ -25,7 +28,7 @@ package struct ModerationStore: Sendable {
     /// Works also when Redis is full.
     ///
     /// - Parameters:
-    ///   - orders: what comes into force, at most 500; nothing, when only the audit is to know.
+    ///   - orders: what comes into force, at most ``atOnce``; nothing, when only the audit is to know.
     ///   - named: what the audit calls it.
     ///   - duration: at least a millisecond; `nil`: until it is lifted.
     /// - Returns: the terms that hold from now on; `nil` when there are too many orders, and nothing was done.
@@ -89,10 +92,10 @@ package struct ModerationStore: Sendable {
 
     /// Takes away what is past by the clock of Redis. If that fails, whoever reads them next does it.
     package func expire(_ orders: [ModerationOrder.Key]) {
-        for start in stride(from: 0, to: orders.count, by: 500) {
+        for start in stride(from: 0, to: orders.count, by: Self.atOnce) {
             _ = redis.evaluate(
                 ClusterScripts.ordersExpire, keys: [.string(keys.orders)],
-                arguments: orders[start..<min(orders.count, start + 500)].map { .string($0.field) })
+                arguments: orders[start..<min(orders.count, start + Self.atOnce)].map { .string($0.field) })
         }
     }
 

@@ -69,9 +69,9 @@ struct ModerationStoreTests {
         try await ClusterFixture.run { cluster in
             let store = ModerationStore(redis: cluster.redis, keys: cluster.keys)
             let keys = try (0..<1200).map { try key("ban user * user \($0)") }
-            for start in stride(from: 0, to: keys.count, by: 400) {
+            for start in stride(from: 0, to: keys.count, by: 100) {
                 _ = try await store.put(
-                    Array(keys[start..<(start + 400)]), as: keys[0], by: "r", reason: "", for: .milliseconds(1)
+                    Array(keys[start..<(start + 100)]), as: keys[0], by: "r", reason: "", for: .milliseconds(1)
                 ).get()
             }
             _ = try await store.put([keys[7]], as: keys[7], by: "r", reason: "", for: nil).get()

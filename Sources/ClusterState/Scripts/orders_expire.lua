@@ -2,7 +2,7 @@
 -- Orders that are past go. Nobody is told: everybody knows when they end.
 --
 -- KEYS  1 P:{orders}
--- ARGV  the orders: KIND SORT ROOM NAME, 500 at most
+-- ARGV  the orders: KIND SORT ROOM NAME, 100 at most
 -- RETURNS how many went
 -- ATOMICITY  the end is compared with the clock that wrote it: an order that was given again meanwhile stays.
 local time = redis.call('TIME')

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 P:{orders}  2 P:{orders}:audit
 -- ARGV  1 control channel  2 how long (ms; nothing: until lifted)  3 by  4 reason  5 orders at most  6 audit lines at most
---       7 what the audit says was ordered: KIND SORT ROOM NAME  then the orders: KIND SORT ROOM NAME
+--       7 what the audit says was ordered: KIND SORT ROOM NAME  then the orders, 100 at most: KIND SORT ROOM NAME
 -- RETURNS {now (ms), the end (ms; 0: until lifted)}
 --         {}  there are too many orders; nothing changed
 -- ATOMICITY  written, counted as a version, noted in the audit and told in one step. A node whose version is not the one
@@ -13,7 +13,8 @@ local new = 0
 for index = 8, #ARGV do
     new = new + 1 - redis.call('HEXISTS', orders, ARGV[index])
 end
-if new > 0 and redis.call('HLEN', orders) + new > tonumber(ARGV[5]) then return {} end
+-- One field is the version.
+if new > 0 and redis.call('HLEN', orders) - 1 + new > tonumber(ARGV[5]) then return {} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
