@@ -276,8 +276,7 @@ let package = Package(
             name: "ClusterTests",
             dependencies: [
                 "CZlib", "ProtobufCodec", "TestSupport", "TestTLS", "TokenAuth", "MartletClient",
-                "WebSocketTransport", "WireProtocol", "RedisClient", logging,
-                nioCore, nioPosix,
+                "WebSocketTransport", "WireProtocol", "RedisClient", logging, nioCore, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),

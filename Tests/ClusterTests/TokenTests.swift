@@ -1,5 +1,6 @@
 import Foundation
 import NIOCore
+import NIOHTTP1
 import NIOPosix
 import Synchronization
 import TestSupport
@@ -80,7 +81,7 @@ private func knock(_ token: String, at node: ClusterProcess) async throws -> HTT
 
 /// Asks again as long as it is told to.
 private func enters(_ token: String, at node: ClusterProcess) async throws {
-    _ = try await poll(within: .seconds(40), "\(node.name) to take a token") {
+    _ = try await poll(within: .seconds(40), "\(node.name) to take a token") { () -> Bool? in
         let answer = try await knock(token, at: node)
         if answer.status == 503 { return nil }
         try #require(answer.status == 101, "\(answer.text)")

@@ -85,7 +85,7 @@ struct ModerationStoreTests {
 
     @Test("a full Redis takes orders; more than there may be are refused, and those that stand can still be changed")
     func bounds() async throws {
-        let server = try await RedisServerProcess()
+        let server = try RedisServerProcess()
         try await ClusterFixture.run(on: server) { cluster in
             let store = ModerationStore(redis: cluster.redis, keys: cluster.keys)
             let ban = try key("ban user * bob")
