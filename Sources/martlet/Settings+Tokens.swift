@@ -18,7 +18,7 @@ extension Settings {
             doc:
                 "Files of keys for tokens, PEM or JSON Web Key (Set): RS256 (RSA from 2048 bits), ES256 (P-256), EdDSA (Ed25519),"
                 + " HS256. Public halves are enough. Read again when they change.",
-            defaultText: nil, unset: "none",
+            defaultText: nil, unset: "none", form: .list,
             apply: { settings, text in
                 let files = text.split(separator: ",").map { SettingSyntax.trim($0) }
                 guard !files.isEmpty, files.allSatisfy({ !$0.isEmpty }) else { return false }

@@ -72,7 +72,7 @@ struct LimitSettings: Sendable, Equatable {
             doc:
                 "Pages of which origins may connect: self is the host that the handshake was sent to, *. stands for every"
                 + " host below, * for all; null never may. Others are answered 403.",
-            defaultText: "self",
+            defaultText: "self", form: .list,
             apply: { settings, text in
                 let parts = text.split(separator: ",", omittingEmptySubsequences: false)
                 let rules = parts.compactMap { OriginPolicy.Rule(SettingSyntax.trim($0)) }
