@@ -57,8 +57,8 @@ let package = Package(
         .target(
             name: "RouterServer",
             dependencies: [
-                "Affinity", "ClusterState", "RedisClient", "TokenAuth", "WebSocketTransport", "WireProtocol", logging,
-                nioCore, nioPosix,
+                "Affinity", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebSocketTransport", "WireProtocol",
+                logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict
         ),

@@ -16,9 +16,11 @@ package final class Node: Sendable {
     private let hub: Hub
     private let shards: [Shard]
     private let server: HTTPServer
+    private let internalServer: HTTPServer
     private let control: NIOLoopBound<NodeControl>
-    /// The port that was bound.
+    /// The ports that were bound.
     package let port: Int
+    package var internalPort: Int { internalServer.localAddress?.port ?? configuration.internalPort }
 
     /// Connects to Redis, registers and listens. Succeeds when clients can come.
     ///
@@ -39,6 +41,10 @@ package final class Node: Sendable {
         limits.maximumMessageBytes = configuration.limits.messageBytes
         limits.maximumQueuedBytes = configuration.limits.outboundBytes
         limits.allowsCompression = configuration.compression
+        let internalServer = try await HTTPServer.startInternal(
+            host: configuration.internalHost, port: configuration.internalPort, group: group,
+            paths: routes.internalPaths
+        ).get()
         let server = try await HTTPServer.start(
             host: configuration.host, port: configuration.port, group: group, limits: limits,
             trustedProxies: configuration.trustedProxies, tls: configuration.tls,
@@ -62,12 +68,13 @@ package final class Node: Sendable {
         routes.started(control)
         return Node(
             configuration: configuration, group: group, logger: logger, redis: redis, hub: hub, shards: shards,
-            server: server, control: control, port: port)
+            server: server, internalServer: internalServer, control: control, port: port)
     }
 
     private init(
         configuration: NodeConfiguration, group: MultiThreadedEventLoopGroup, logger: Logger, redis: RedisClient,
-        hub: Hub, shards: [Shard], server: HTTPServer, control: NIOLoopBound<NodeControl>, port: Int
+        hub: Hub, shards: [Shard], server: HTTPServer, internalServer: HTTPServer, control: NIOLoopBound<NodeControl>,
+        port: Int
     ) {
         self.configuration = configuration
         self.group = group
@@ -76,6 +83,7 @@ package final class Node: Sendable {
         self.hub = hub
         self.shards = shards
         self.server = server
+        self.internalServer = internalServer
         self.control = control
         self.port = port
     }
@@ -105,6 +113,7 @@ package final class Node: Sendable {
             until: max(deadline, .now() + .milliseconds(500)))
         for shard in shards { try? await shard.eventLoop.submit { shard.stop() }.get() }
         _ = try? await server.close().get()
+        _ = try? await internalServer.close().get()
         _ = try? await hub.eventLoop.flatSubmit { self.hub.stop() }.get()
         _ = try? await redis.close().get()
         logger.notice("ended")

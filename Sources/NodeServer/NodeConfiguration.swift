@@ -16,6 +16,9 @@ package struct NodeConfiguration: Sendable {
     package var name: String
     package var host = "127.0.0.1"
     package var port = 8081
+    /// Where `/metrics`, `/healthz` and `/readyz` stand for those who run the node.
+    package var internalHost = "127.0.0.1"
+    package var internalPort = 9081
     /// `host:port` that routers dial; the bound address when `nil`.
     package var advertise: String?
     package var version: String

@@ -35,9 +35,8 @@ final class NodeRoutes: Sendable {
         let answer: EventLoopFuture<HTTPResponse>
         switch request.path {
         case "/healthz":
-            answer = loop.makeSucceededFuture(HTTPResponse(status: .ok, contentType: Self.plain, body: "ok\n"))
+            answer = loop.makeSucceededFuture(.text("ok\n"))
         case "/readyz": answer = readiness()
-        case "/metrics": answer = metrics()
         default:
             guard let asset = WebAssets.find(path: request.path) else {
                 return loop.makeSucceededFuture(
@@ -47,12 +46,18 @@ final class NodeRoutes: Sendable {
             answer = loop.makeSucceededFuture(Self.response(asset, request))
         }
         guard request.method == .GET || request.method == .HEAD else {
-            return loop.makeSucceededFuture(
-                .error(
-                    .methodNotAllowed, reason: "method_not_allowed", message: "this path takes GET and HEAD",
-                    headers: ["Allow": "GET, HEAD"]))
+            return loop.makeSucceededFuture(.methodNotAllowed)
         }
         return answer.hop(to: loop)
+    }
+
+    /// What the internal port answers.
+    var internalPaths: [String: HTTPServer.RequestHandler] {
+        [
+            "/healthz": { _, loop in loop.makeSucceededFuture(.text("ok\n")) },
+            "/readyz": { _, _ in self.readiness() },
+            "/metrics": { _, _ in self.metrics() },
+        ]
     }
 
     func upgrade(_ request: HTTPRequest, on loop: any EventLoop) -> UpgradeDecision {
@@ -89,8 +94,8 @@ final class NodeRoutes: Sendable {
 
     private static func response(_ asset: WebAsset, _ request: HTTPRequest) -> HTTPResponse {
         var headers: HTTPHeaders = [
-            "ETag": asset.etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer", "Content-Security-Policy": WebAssets.contentSecurityPolicy,
+            "ETag": asset.etag, "Cache-Control": "no-cache",
+            "Content-Security-Policy": WebAssets.contentSecurityPolicy,
         ]
         if request.asksForStrictTransport { headers.add(name: "Strict-Transport-Security", value: "max-age=31536000") }
         if request.headers.first(name: "if-none-match") == asset.etag {
@@ -102,15 +107,13 @@ final class NodeRoutes: Sendable {
 
     // MARK: Health
 
-    private static let plain = "text/plain; charset=utf-8"
-
     private func readiness() -> EventLoopFuture<HTTPResponse> {
         guard let control = control.withLock({ $0 }) else {
             return hub.eventLoop.makeSucceededFuture(Self.notReady("starting"))
         }
         return hub.eventLoop.submit {
             guard let reason = control.value.reasonNotReady else {
-                return HTTPResponse(status: .ok, contentType: Self.plain, body: "ready\n")
+                return .text("ready\n")
             }
             return Self.notReady(reason)
         }

@@ -191,7 +191,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         servesRequests += 1
         headHasBegun = false
         let closes = !request.keepsAlive || core.isDraining
-        if let own = RouterEndpoints.answer(to: request, table: core.nodes, now: .now()) {
+        if let own = RouterEndpoints.answer(to: request) {
             answer(own, to: request, closes: closes || request.body != .none || request.isUpgrade)
             return
         }
@@ -215,6 +215,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     /// Answers something that is no request of which we could know where it ends.
     private func refuse(_ response: RouterResponse) {
+        core.answers.add(isUpgrade: false, status: response.status)
         core.logger.info(
             "refused",
             metadata: ["status": .stringConvertible(response.status), "client": "\(peer)"]

@@ -3,7 +3,7 @@ package import NIOCore
 
 /// A node as the registry lists it.
 package struct RoutedNode: Sendable, Equatable {
-    package enum State: String, Sendable { case ready, draining, dead }
+    package enum State: String, Sendable, CaseIterable { case ready, draining, dead }
 
     /// What the hash knows: stays the same over the node's restarts.
     package let name: String

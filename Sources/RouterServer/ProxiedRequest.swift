@@ -16,9 +16,6 @@ package struct ProxiedRequest: Sendable {
     package let peerIsTrusted: Bool
     /// A trusted proxy says that the client speaks TLS with it.
     package let isSecureAtProxy: Bool
-    /// From this machine or a trusted proxy's network, as far as can be known: not when a proxy asks for somebody whom
-    /// it does not name in X-Forwarded-For, or is not trusted itself.
-    package let isFromInside: Bool
     package let id: String
     package let affinity: AffinityKey
 
@@ -48,11 +45,6 @@ package struct ProxiedRequest: Sendable {
         isSecureAtProxy =
             peerIsTrusted && head.fields.first("x-forwarded-proto").map { $0.lowercased() == "https" } ?? false
         client = peerIsTrusted ? trusted.client(of: peer, chain: chain) : peer
-        let passedOn = head.fields.contains { HopByHop.isForwarding($0) }
-        let isNamed =
-            peerIsTrusted && !chain.isEmpty && chain.allSatisfy { IPAddress($0.trimmedBlanks) != nil }
-            && head.fields.first("forwarded") == nil
-        isFromInside = (client.isLoopback || trusted.contains(client)) && (!passedOn || isNamed)
         let given = peerIsTrusted ? head.fields.first("x-request-id") : nil
         id = given.flatMap { Self.isRequestID($0) ? $0 : nil } ?? newID
         affinity = AffinityKey(of: head, subject: subject, client: client)

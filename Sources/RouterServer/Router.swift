@@ -10,7 +10,7 @@ import WebSocketTransport
 /// 2. Follows the `NodeDirectory`, and goes on with the last list it told.
 /// 3. Drains: takes nothing new, ends what is idle, and lets tunnels go on for as long as it is told.
 package final class Router: Sendable {
-    private let core: RouterCore
+    let core: RouterCore
     private let directory: any NodeDirectory
     private let listener: any Channel
 

@@ -9,6 +9,7 @@ final class RouterCore: Sendable {
     let configuration: RouterConfiguration
     let logger: Logger
     let upgrades: UpgradeLimit
+    let answers = AnswerCounts()
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -141,6 +142,7 @@ final class RouterCore: Sendable {
 
     /// One line a request; for an upgrade when it is accepted or refused.
     func log(_ request: ProxiedRequest, status: Int, node: RoutedNode?, started: NIODeadline) {
+        answers.add(isUpgrade: request.isUpgrade, status: status)
         logger.info(
             request.isUpgrade ? "upgrade" : "request",
             metadata: [

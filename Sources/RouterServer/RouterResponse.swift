@@ -1,4 +1,5 @@
 import NIOCore
+import WebSocketTransport
 import WireProtocol
 
 /// What the router answers itself.
@@ -69,10 +70,6 @@ struct RouterResponse {
         }
     }
 
-    static let forbidden = failure(
-        403, "Forbidden", "forbidden",
-        "this path is for this machine and for the networks of MARTLET_TRUSTED_PROXIES")
-
     static let notFound = failure(404, "Not Found", "not_found", "there is nothing at this path")
 
     static var methodNotAllowed: RouterResponse {
@@ -91,6 +88,7 @@ struct RouterResponse {
         for (name, value) in fields { out.writeString("\(name): \(value)\r\n") }
         if let id { out.writeString("X-Request-ID: \(id)\r\n") }
         out.writeString("Cache-Control: no-store\r\n")
+        for field in HTTPResponse.protections { out.writeString("\(field.name): \(field.value)\r\n") }
         if closes { out.writeString("Connection: close\r\n") }
         out.writeString("\r\n")
         if withBody { out.writeBytes(body) }
@@ -103,54 +101,10 @@ enum RouterEndpoints {
     static let prefix = "/_router/"
 
     /// nil for a path that is a node's.
-    static func answer(to request: ProxiedRequest, table: NodeTable, now: NIODeadline) -> RouterResponse? {
+    static func answer(to request: ProxiedRequest) -> RouterResponse? {
         guard request.path.hasPrefix(prefix) else { return nil }
-        let isNodes = request.path == "/_router/nodes"
-        guard isNodes || request.path == "/_router/healthz" else { return .notFound }
+        guard request.path == "/_router/healthz" else { return .notFound }
         guard request.head.method == "GET" || request.head.method == "HEAD" else { return .methodNotAllowed }
-        if isNodes {
-            // Who may ask for the order of keys could find many that meet on one node.
-            guard request.isFromInside else { return .forbidden }
-            return RouterResponse(
-                status: 200, reason: "OK", type: "application/json",
-                body: nodes(table, key: QueryItems(target: request.target)["key"], now: now))
-        }
         return RouterResponse(status: 200, reason: "OK", type: "text/plain", body: Array("ok\n".utf8))
-    }
-
-    /// `{"nodes":[{"node","address","state","late","sessions","ejected_ms"}]}` by name; with a key also
-    /// `"key"` and `"order"`, the names from its first choice on, the ejected left out.
-    static func nodes(_ table: NodeTable, key: String?, now: NIODeadline) -> [UInt8] {
-        var out = JSONWriter()
-        out.beginObject()
-        out.key("nodes")
-        out.beginArray()
-        for node in table.nodes {
-            out.beginObject()
-            out.key("node")
-            out.value(node.name)
-            out.key("address")
-            out.value(node.address)
-            out.key("state")
-            out.value(node.state.rawValue)
-            out.key("late")
-            out.value(node.isLate)
-            out.key("sessions")
-            out.value(node.sessions)
-            out.key("ejected_ms")
-            out.value((table.ejected(node, now: now)?.nanoseconds ?? 0) / 1_000_000)
-            out.endObject()
-        }
-        out.endArray()
-        if let key {
-            out.key("key")
-            out.value(key)
-            out.key("order")
-            out.beginArray()
-            for node in table.order(for: key, now: now) { out.value(node.name) }
-            out.endArray()
-        }
-        out.endObject()
-        return out.bytes + [0x0A]
     }
 }

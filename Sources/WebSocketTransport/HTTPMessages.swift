@@ -79,7 +79,7 @@ package struct HTTPRequest: Sendable {
     }
 }
 
-/// One HTTP answer. `Content-Length`, `Connection` and `Date` are added when it is written.
+/// One HTTP answer. `Content-Length`, `Connection`, `Date` and the ``protections`` are added when it is written.
 package struct HTTPResponse: Sendable {
     package var status: HTTPResponseStatus
     package var headers: HTTPHeaders
@@ -115,6 +115,13 @@ package struct HTTPResponse: Sendable {
         return HTTPResponse(status: status, headers: headers, body: body)
     }
 
+    /// On every answer: it is what its type says and nothing else, stands in nobody's frame, and the address of a page is
+    /// told no other site.
+    package static let protections = [
+        (name: "X-Content-Type-Options", value: "nosniff"), (name: "X-Frame-Options", value: "DENY"),
+        (name: "Referrer-Policy", value: "no-referrer"),
+    ]
+
     /// Whether a body, and so a length, belongs to the status (RFC 9110 section 6.4.1).
     private var mayHaveBody: Bool {
         status.code >= 200 && status.code != 204 && status.code != 304
@@ -122,13 +129,16 @@ package struct HTTPResponse: Sendable {
 
     /// The bytes on the wire. A header with a line break or NUL in it is left out: no answer can be split in two.
     func serialized(forHEAD: Bool, keepAlive: Bool, date: String) -> ByteBuffer {
-        var buffer = ByteBufferAllocator().buffer(capacity: 256 + (forHEAD ? 0 : body.readableBytes))
+        var buffer = ByteBufferAllocator().buffer(capacity: 512 + (forHEAD ? 0 : body.readableBytes))
         buffer.writeStatusLine(status)
         for header in headers {
             switch header.name.lowercased() {
             case "content-length", "connection", "transfer-encoding", "date": continue
             default: buffer.writeHeader(header.name, header.value)
             }
+        }
+        for field in Self.protections where !headers.contains(name: field.name) {
+            buffer.writeHeader(field.name, field.value)
         }
         buffer.writeHeader("Date", date)
         if mayHaveBody { buffer.writeHeader("Content-Length", String(body.readableBytes)) }

@@ -10,8 +10,8 @@ struct DevCommand: ParsableCommand {
         discussion: """
             Redis is a child of its own on a socket under .martlet/, where its data stays; --redis takes one that stands. \
             The router listens on --port, the nodes on the ports after it. Unless --auth or MARTLET_AUTH says otherwise, \
-            clients are believed whoever they say they are: for development alone. Settings come from the environment \
-            and, where it says nothing, from the file .env of the directory. `martlet admin` in the same directory finds \
+            clients are believed whoever they say they are: for development alone. Settings come from the environment, \
+            where it says nothing from the file .env of the directory, and then from the configuration file. `martlet admin` in the same directory finds \
             the cluster by itself.
             """
     )
@@ -65,12 +65,11 @@ struct DevCommand: ParsableCommand {
             ]
         ) { $1 }
         let settings = try Settings(environment: environment, flags: flags)
-        // The children read these from the environment; for the first two dev has defaults of its own.
-        if let auth { environment["MARTLET_AUTH"] = auth }
+        // The children read these from the environment.
+        if let config = redis.config { environment["MARTLET_CONFIG"] = config }
         if let drain { environment["MARTLET_DRAIN_SECONDS"] = drain }
         if let redisTimeout { environment["MARTLET_REDIS_TIMEOUT_SECONDS"] = redisTimeout }
-        let fromEnvironment = !(environment["MARTLET_REDIS_URL"] ?? "").isEmpty
-        let standing = redis.redisURL != nil || fromEnvironment ? settings.redisURL : nil
+        let standing = settings.given["MARTLET_REDIS_URL"] == nil ? nil : settings.redisURL
         if standing == nil, ChildProcess.find("redis-server", path: environment["PATH"] ?? "/usr/bin:/bin") == nil {
             throw Failure(
                 .failed,
@@ -83,9 +82,10 @@ struct DevCommand: ParsableCommand {
         // Before anything starts: a sentence here, not in the log of a child that ends.
         if certificates == nil { _ = try settings.serverTLS() }
         let plan = try DevPlan(
-            settings: settings, environment: environment, nodes: nodes, standingRedis: standing,
-            certificates: certificates?.files, folder: folder.path, socketFolder: socketFolder,
+            settings: settings, nodes: nodes, standingRedis: standing, certificates: certificates?.files,
+            folder: folder.path, socketFolder: socketFolder,
             program: ChildProcess.ownProgram(), randomSecret: Self.randomSecret())
+        try plan.refuse(settings.file)
         let token = try plan.authentication == .token ? Self.token(of: DevBanner.user, settings) : nil
         let lock = try folder.occupy()
         try Self.checkPorts(plan)
@@ -96,7 +96,7 @@ struct DevCommand: ParsableCommand {
             names: plan.children.map(\.name), colour: Terminal.wantsColour(STDOUT_FILENO, environment: environment))
         let cluster = try DevCluster(plan: plan, environment: environment, output: output)
         output.say("starting \(plan.children.map(\.name).joined(separator: ", "))")
-        let patience: TimeAmount = (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty ? .seconds(3) : settings.drain
+        let patience: TimeAmount = settings.given["MARTLET_DRAIN_SECONDS"] == nil ? .seconds(3) : settings.drain
         cluster.run(patience: patience.nanoseconds / 1_000_000 + 5000) { pids in
             let program = CommandLine.arguments.first ?? "martlet"
             output.show(
@@ -242,7 +242,7 @@ enum DevBanner {
         for (command, meaning) in steps {
             lines.append("    \(command)\(String(repeating: " ", count: width - command.count))  # \(meaning)")
         }
-        lines += ["", "  Redis is at \(plan.redisURL). Ctrl-C ends it all.", "", ""]
+        lines += ["", "  Redis is at \(plan.shownRedisURL). Ctrl-C ends it all.", "", ""]
         return lines.joined(separator: "\n")
     }
 }

@@ -38,6 +38,11 @@ enum Printable {
         return result
     }
 
+    /// The same, of at most 60 characters.
+    static func short(_ text: String) -> String {
+        text.count > 60 ? Self.text(String(text.prefix(59))) + "…" : Self.text(text)
+    }
+
     private static func isUnsafe(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0x00...0x1F, 0x7F...0x9F, 0x200E, 0x200F, 0x2028...0x202E, 0x2066...0x2069, 0x061C, 0xFEFF: true

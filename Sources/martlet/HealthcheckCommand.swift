@@ -9,7 +9,7 @@ struct HealthcheckCommand: ParsableCommand {
     )
 
     @Argument(help: "What to get: http://host:port/path or https://host:port/path.")
-    var url = "http://127.0.0.1:8081/readyz"
+    var url = "http://127.0.0.1:9081/readyz"
 
     @Option(help: "A file of PEM certificates to trust for https:// instead of the system's.")
     var cacert: String?

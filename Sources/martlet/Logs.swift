@@ -18,3 +18,16 @@ enum Logs {
         writer.withLock { $0 }?.flush()
     }
 }
+
+extension Settings {
+    /// The internal port beside `port`, the first of `count` in a row.
+    func internalPort(besides port: Int, count: Int = 1) -> Int {
+        if let internalPort { return internalPort }
+        guard port > 0 else { return 0 }
+        return port + 1000 + count - 1 <= 65535 ? port + 1000 : port - 1000
+    }
+
+    func warn(_ logger: Logger) {
+        for warning in warnings { logger.warning("\(warning)") }
+    }
+}

@@ -35,6 +35,7 @@ struct NodeCommand: AsyncParsableCommand {
             ]) { $1 })
         Logs.start(level: settings.logLevel)
         let logger = Logger(label: "martlet.node")
+        settings.warn(logger)
         var configuration = try NodeConfiguration(settings)
         configuration.tls = try settings.serverTLS()
         if case .none = configuration.authentication {
@@ -48,10 +49,14 @@ struct NodeCommand: AsyncParsableCommand {
         do {
             node = try await Node.start(configuration, redis: client, group: group, logger: logger)
         } catch {
-            throw Listening.failure(error, host: settings.host, port: configuration.port)
+            throw Listening.failure(error, internalPort: configuration.internalPort)
         }
         logger.notice(
-            "listening", metadata: ["address": "\(settings.host):\(node.port)", "node": "\(configuration.name)"])
+            "listening",
+            metadata: [
+                "address": "\(settings.host):\(node.port)", "node": "\(configuration.name)",
+                "internal": "\(settings.internalHost):\(node.internalPort)",
+            ])
         let follower = TLSFollower.start([configuration.tls], logger: logger)
         let failure = await Self.untilTold(node, follower)
         await node.drain()
@@ -100,6 +105,8 @@ extension NodeConfiguration {
             authentication: authentication)
         host = settings.host
         self.port = port
+        internalHost = settings.internalHost
+        internalPort = settings.internalPort(besides: port)
         advertise = settings.advertise
         limits.messagesPerSecond = settings.limitMessagesPerSecond
         limits.messageBurst = settings.limitMessagesBurst
@@ -113,7 +120,7 @@ extension NodeConfiguration {
         lease = settings.lease
         resumeGrace = settings.resumeGrace
         drainDeadline = settings.drain
-        namespaces = Namespaces(settings)
+        namespaces = settings.namespaces
         ackReplicas = settings.ackReplicas
         compression = settings.compression == .on
     }

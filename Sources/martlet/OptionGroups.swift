@@ -5,13 +5,18 @@ import ArgumentParser
 /// For every command that talks to Redis: `@OptionGroup var redis: RedisOptions`, then
 /// `Settings.read(flags: redis.flags.merging(listen.flags) { $1 })`.
 struct RedisOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("A configuration file.", valueName: "file"))
+    var config: String?
+
     @Option(name: .customLong("redis"), help: ArgumentHelp("Where Redis is.", valueName: "url"))
     var redisURL: String?
 
     @Option(name: .customLong("prefix"), help: "What every key and channel in Redis begins with.")
     var redisPrefix: String?
 
-    var flags: [String: String?] { ["MARTLET_REDIS_URL": redisURL, "MARTLET_REDIS_PREFIX": redisPrefix] }
+    var flags: [String: String?] {
+        ["MARTLET_CONFIG": config, "MARTLET_REDIS_URL": redisURL, "MARTLET_REDIS_PREFIX": redisPrefix]
+    }
 }
 
 /// For the long-running processes (node, router).

@@ -2,6 +2,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import RedisClient
+import WebSocketTransport
 
 /// How a long-running process comes to its Redis.
 enum RedisStart {
@@ -47,8 +48,10 @@ enum RedisStart {
 
 /// What a failed start of a server means for the person who started it.
 enum Listening {
-    static func failure(_ error: any Error, host: String, port: Int) -> Failure {
-        Failure(.failed, "\(error); choose another with --port or MARTLET_PORT")
+    static func failure(_ error: any Error, internalPort: Int?) -> Failure {
+        let isInternal = internalPort != nil && (error as? HTTPServerError)?.port == internalPort
+        let names = isInternal ? "MARTLET_INTERNAL_HOST and MARTLET_INTERNAL_PORT" : "--host and --port"
+        return Failure(.failed, "\(error); choose others with \(names)")
     }
 }
 

@@ -14,9 +14,9 @@ struct RouterCommand: AsyncParsableCommand {
         commandName: "router",
         abstract: "Run one router: it keeps each user, token or key to one node.",
         discussion: """
-            /_router/healthz answers 200 while it lives, /_router/nodes lists the nodes as it sees them (with ?key=K also \
-            their order for that key), for this machine and the networks of MARTLET_TRUSTED_PROXIES alone; everything \
-            else goes to a node.
+            /_router/healthz answers 200 while it lives; everything else goes to a node. On the internal port, /nodes \
+            lists the nodes as it sees them (with ?key=K also their order for that key), beside /metrics, /healthz and \
+            /readyz.
             """
     )
 
@@ -28,6 +28,7 @@ struct RouterCommand: AsyncParsableCommand {
         let settings = try Settings.read(flags: redis.flags.merging(server.flags) { $1 })
         Logs.start(level: settings.logLevel)
         let logger = Logger(label: "martlet.router")
+        settings.warn(logger)
         if settings.secret == nil {
             logger.warning(
                 "MARTLET_SECRET is not set: who knows Martlet can choose keys that all meet on one node."
@@ -57,9 +58,21 @@ struct RouterCommand: AsyncParsableCommand {
         } catch {
             throw RouterCommand.listenFailure(error, host: settings.host, port: port)
         }
+        let internalServer: HTTPServer
+        let internalPort = settings.internalPort(besides: port)
+        do {
+            internalServer = try await router.serveInternally(
+                host: settings.internalHost, port: internalPort, group: group
+            ).get()
+        } catch {
+            throw Listening.failure(error, internalPort: internalPort)
+        }
         logger.notice(
             "listening",
-            metadata: ["address": "\(settings.host):\(router.localAddress?.port ?? port)"]
+            metadata: [
+                "address": "\(settings.host):\(router.localAddress?.port ?? port)",
+                "internal": "\(settings.internalHost):\(internalServer.localAddress?.port ?? internalPort)",
+            ]
         )
         await Self.untilTold(
             TLSFollower.start([configuration.tls, configuration.nodeTLS?.credentials], logger: logger))
@@ -71,6 +84,7 @@ struct RouterCommand: AsyncParsableCommand {
             ]
         )
         try await router.drain(within: settings.drain).get()
+        _ = try? await internalServer.close().get()
         try? await client.close().get()
     }
 

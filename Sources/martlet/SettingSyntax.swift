@@ -6,6 +6,8 @@ extension SettingSyntax {
     /// What is wrong with a URL is said without showing it: it may hold a password.
     static let redisURL = SettingSyntax(
         allowed: "a URL that begins with redis://, rediss:// or unix://", refusal: { redisProblem($0) ?? "" },
+        holdsPassword: { (try? RedisConfiguration(url: $0))?.hasPassword == true },
+        redacted: { (try? RedisConfiguration(url: $0))?.description ?? "" },
         accepts: { redisProblem($0) == nil })
 
     private static func redisProblem(_ text: String) -> String? {

@@ -54,6 +54,7 @@ class Cluster:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="martlet-browser-"))
         self.processes = {}
         self.ports = {}
+        self.internal_ports = {}
         try:
             self.redis_port = free_port()
             self._start("redis", ["redis-server", "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "",
@@ -131,6 +132,7 @@ class Cluster:
         environment["MARTLET_SECRET"] = "only for the browser tests, 32 bytes"
         environment["MARTLET_LIMIT_MESSAGES_PER_SECOND"] = "0"
         environment["MARTLET_REDIS_URL"] = f"redis://127.0.0.1:{self.redis_port}"
+        environment["MARTLET_INTERNAL_PORT"] = str(self.internal_ports.setdefault(name, free_port()))
         environment.update(settings)
         log = open(self.folder / f"{name}.log", "ab")
         self.processes[name] = subprocess.Popen(
@@ -150,5 +152,5 @@ class Cluster:
         return self.redis("PING").startswith("+PONG")
 
     def _router_serves(self, count):
-        status, body = http(self.url + "/_router/nodes")
+        status, body = http(f"http://127.0.0.1:{self.internal_ports['router']}/nodes")
         return status == 200 and str(json.loads(body)).count("node-") >= count

@@ -90,7 +90,8 @@ class TerminalChat(unittest.TestCase):
             input="\n".join(lines), capture_output=True, text=True, timeout=60)
         self.assertEqual((talker.returncode, talker.stderr), (0, ""))
         self.assertEqual(re.findall(r"talker: (line \d+)\n", talker.stdout), lines)
-        metrics = http(f"http://127.0.0.1:{port}/metrics")[1].decode()
+        internal = shared.cluster.internal_ports["slow-node"]
+        metrics = http(f"http://127.0.0.1:{internal}/metrics")[1].decode()
         self.assertRegex(metrics, r"(?m)^martlet_rate_limited_total\S* 0$")
 
     def test_in_a_pipe_every_line_is_a_message_also_the_last_one_and_one_with_a_slash(self):

@@ -17,7 +17,7 @@ struct AckReplicasTests {
         }
 
         func figure(_ name: String, of node: Int) async throws -> Double {
-            let text = try await cluster.nodes[node].get("/metrics").text
+            let text = try await cluster.nodes[node].internals("/metrics").text
             let line = text.split(separator: "\n").first { $0.hasPrefix(name + " ") }
             return line?.split(separator: " ").last.flatMap { Double($0) } ?? -1
         }

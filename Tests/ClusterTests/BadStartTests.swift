@@ -155,6 +155,21 @@ struct BadStartTests {
         }
     }
 
+    @Test("an internal port in use is one sentence that names the port and its setting", arguments: ["node", "router"])
+    func internalPortInUse(command: String) async throws {
+        try await SharedCluster.use { cluster in
+            let taken = String(cluster.nodes[0].internalPort)
+            let own = ["MARTLET_PORT": "0", "MARTLET_INTERNAL_PORT": taken, "MARTLET_NODE_NAME": "second"]
+            let output = try await MartletProgram.run([command], environment: cluster.environment.merging(own) { $1 })
+            #expect(output.exit == .status(1), "\(output.errorText)")
+            let last = try #require(output.standardErrorLines.last)
+            #expect(
+                last
+                    == "martlet: port \(taken) on 127.0.0.1 is in use; choose others with MARTLET_INTERNAL_HOST and MARTLET_INTERNAL_PORT"
+            )
+        }
+    }
+
     @Test("MARTLET_AUTH=none is said loudly, and without it a nameless client is nobody")
     func authNone() async throws {
         try await SharedCluster.use { cluster in

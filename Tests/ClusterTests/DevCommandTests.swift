@@ -12,14 +12,21 @@ struct DevCommandTests {
         let port: Int
         let process: ChildProcess
 
-        static func start(_ extra: [String] = [], port: Int? = nil, folder: String? = nil) async throws -> Dev {
+        static func start(
+            _ extra: [String] = [], port: Int? = nil, folder: String? = nil, environment: [String: String] = [:]
+        ) async throws -> Dev {
             let folder = try folder ?? newFolder()
             // Four in a row: the router and up to three nodes.
             let port = try port ?? FreePort.next()
             let process = try await ChildProcess.spawn(
                 "/bin/sh",
                 ["-c", "cd \"$0\" && exec \"$@\"", folder, MartletProgram.path, "dev", "--port", String(port)] + extra,
-                name: "dev", environment: ["PATH": ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"])
+                name: "dev",
+                environment: environment.merging([
+                    "PATH": ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
+                ]) {
+                    $1
+                })
             return Dev(folder: folder, port: port, process: process)
         }
 

@@ -5,11 +5,13 @@ import Testing
 @Suite("Private messages that were missed")
 struct DirectReplayTests {
     private func cluster(
-        nodes: Int = 2, grace: Int = 30, _ more: [String: String] = [:],
+        nodes: Int = 2, grace: Int = 30, _ more: [String: String] = [:], configuration: String? = nil,
         _ body: @Sendable (Cluster) async throws -> Void
     ) async throws {
         let environment = ["MARTLET_RESUME_GRACE_SECONDS": String(grace), "MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"]
-        try await Machine.with(Cluster.Options(nodes: nodes, environment: environment.merging(more) { $1 }), body)
+        try await Machine.with(
+            Cluster.Options(nodes: nodes, environment: environment.merging(more) { $1 }, configuration: configuration),
+            body)
     }
 
     @discardableResult
@@ -155,7 +157,7 @@ struct DirectReplayTests {
 
     @Test("G2: all that the namespace of private rooms keeps, in rooms known and new")
     func namespace() async throws {
-        try await cluster(["MARTLET_HISTORY_NAMESPACES": "dm=3000"]) { cluster in
+        try await cluster(configuration: #"{"namespaces": {"dm": {"history": {"messages": 3000}}}}"#) { cluster in
             let (bob, carol) = (try await cluster.connect("bob", to: 1), try await cluster.connect("carol", to: 1))
             let alice = try await cluster.connect("alice", to: 0)
             try await direct("known", to: "alice", from: bob)
@@ -198,7 +200,7 @@ struct DirectReplayTests {
             back.client.send(["type": "direct", "to": "bob", "text": "mine", "id": "mine"])
             try await last(bob, "mine")
             _ = try await poll(within: .seconds(5) - sent.duration(to: .now), "the answer") {
-                try await cluster.nodes[1].get("/metrics").text.contains("martlet_publishes_refused_total 1\n")
+                try await cluster.nodes[1].internals("/metrics").text.contains("martlet_publishes_refused_total 1\n")
                     ? true : nil
             }
             back.client.setReads(true)

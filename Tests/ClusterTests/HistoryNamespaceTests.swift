@@ -7,7 +7,15 @@ struct HistoryNamespaceTests {
     func byNamespace() async throws {
         let options = Cluster.Options(
             nodes: 1,
-            environment: ["MARTLET_HISTORY_MESSAGES": "5", "MARTLET_HISTORY_NAMESPACES": "short=2/1h,none=0,dm=3"])
+            configuration: """
+                {
+                  "history_messages": 5,
+                  "namespaces": {
+                    "short": {"history": {"messages": 2, "age": "1h"}}, "none": {"history": {"messages": 0}},
+                    "dm": {"history": {"messages": 3}}, "other": {}
+                  }
+                }
+                """)
         try await Machine.with(options) { cluster in
             let session = try await cluster.connect("alice", to: 0)
             @Sendable func kept(_ room: String) async throws -> Int? {
@@ -35,8 +43,8 @@ struct HistoryNamespaceTests {
     @Test("G2: who comes back gets all that its room's namespace keeps, also more than others keep")
     func recovery() async throws {
         let options = Cluster.Options(
-            nodes: 2,
-            environment: ["MARTLET_HISTORY_NAMESPACES": "big=3000", "MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"])
+            nodes: 2, environment: ["MARTLET_LIMIT_MESSAGES_PER_SECOND": "0"],
+            configuration: #"{"namespaces": {"big": {"history": {"messages": 3000}}}}"#)
         try await Machine.with(options) { cluster in
             let (room, count) = ("big:\(newRoom())", 1300)
             let alice = try await cluster.connect("alice", to: 0)
@@ -58,7 +66,9 @@ struct HistoryNamespaceTests {
 
     @Test("G3: an id is known for two minutes, also where the history is shorter")
     func shortHistory() async throws {
-        let options = Cluster.Options(nodes: 2, environment: ["MARTLET_HISTORY_NAMESPACES": "brief=100/1s,dm=100/1s"])
+        let brief = #"{"history": {"messages": 100, "age": "1s"}}"#
+        let options = Cluster.Options(
+            nodes: 2, configuration: #"{"namespaces": {"brief": \#(brief), "dm": \#(brief)}}"#)
         try await Machine.with(options) { cluster in
             let room = "brief:\(newRoom())"
             func say(on node: Int) async throws -> JSON {

@@ -29,6 +29,7 @@ enum SharedCluster {
             let cluster = try await cluster.value
             try await body(cluster)
             try cluster.checkClients()
+            try await cluster.checkAccess()
         }
     }
 }

@@ -181,7 +181,10 @@ struct OperatorTests {
             for node in cluster.nodes {
                 #expect(try await node.get("/healthz").status == 200)
                 #expect(try await node.get("/readyz").status == 200)
-                let metrics = try await node.get("/metrics")
+                #expect(try await node.internals("/healthz").status == 200)
+                #expect(try await node.internals("/readyz").status == 200)
+                #expect(try await node.get("/metrics").status == 404)
+                let metrics = try await node.internals("/metrics")
                 #expect(metrics.status == 200)
                 #expect(metrics["content-type"]?.hasPrefix("text/plain") == true)
                 for line in metrics.text.split(separator: "\n") where !line.hasPrefix("#") {

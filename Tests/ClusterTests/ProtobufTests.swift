@@ -121,7 +121,7 @@ struct ProtobufTests {
     func once() async throws {
         try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
             func transcoded(by node: Int) async throws -> Int {
-                let metrics = try await cluster.nodes[node].get("/metrics").text
+                let metrics = try await cluster.nodes[node].internals("/metrics").text
                 let line = metrics.split(separator: "\n").first { $0.hasPrefix("martlet_transcoded_total ") }
                 return try #require(line.flatMap { Int($0.split(separator: " ")[1]) })
             }

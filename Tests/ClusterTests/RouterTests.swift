@@ -109,7 +109,10 @@ struct RouterTests {
         try await SharedCluster.use { cluster in
             let router = cluster.routers[0]
             #expect(try await router.get("/_router/healthz").status == 200)
-            let nodes = try await router.get("/_router/nodes")
+            #expect(try await router.get("/_router/nodes").status == 404)
+            #expect(try await router.internals("/readyz").status == 200)
+            #expect(try await router.internals("/metrics").text.contains("martlet_router_nodes{state=\"ready\"} 3\n"))
+            let nodes = try await router.internals("/nodes")
             #expect(nodes.status == 200)
             for node in cluster.nodes { #expect(nodes.text.contains(node.name)) }
             _ = try nodes.json()

@@ -56,7 +56,7 @@ struct UpgradeLimitTests {
                     return answer.status == 101 ? true : nil
                 }
             }
-            let metrics = try await cluster.nodes[0].get("/metrics").text
+            let metrics = try await cluster.nodes[0].internals("/metrics").text
             let line = metrics.split(separator: "\n").first { $0.hasPrefix("martlet_upgrades_refused_total ") }
             #expect((line.flatMap { $0.split(separator: " ").last }.flatMap { Int($0) } ?? 0) > 0)
         }

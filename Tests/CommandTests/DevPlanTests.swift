@@ -9,8 +9,8 @@ struct DevPlanTests {
         _ environment: [String: String] = [:], port: String? = nil, nodes: Int = 3, redis: String? = nil
     ) throws -> DevPlan {
         try DevPlan(
-            settings: Settings(environment: environment, flags: ["MARTLET_PORT": port]), environment: environment,
-            nodes: nodes, standingRedis: redis, folder: "/c/.martlet", socketFolder: "/c/.martlet/redis",
+            settings: Settings(environment: environment, flags: ["MARTLET_PORT": port]), nodes: nodes,
+            standingRedis: redis, folder: "/c/.martlet", socketFolder: "/c/.martlet/redis",
             program: "/bin/martlet", randomSecret: "random")
     }
 
@@ -19,7 +19,7 @@ struct DevPlanTests {
         let plan = try plan()
         #expect(plan.children.map(\.name) == ["redis", "node-a", "node-b", "node-c", "router"])
         #expect(plan.children.map(\.tier) == [0, 1, 1, 1, 1])
-        #expect(plan.ports.map(\.port) == [8080, 8081, 8082, 8083])
+        #expect(plan.ports.map(\.port) == [8080, 8081, 8082, 8083, 9081, 9082, 9083, 9080])
         #expect(plan.page == "http://127.0.0.1:8080/")
         #expect(plan.children[0].arguments.starts(with: ["shim", "--exit-with-fd", "3", "--", "redis-server"]))
         #expect(plan.children[1].arguments == ["node", "--exit-with-fd", "3"])
@@ -41,7 +41,7 @@ struct DevPlanTests {
             for (key, value) in child.environment { environment[key] = value }
             let settings = try Settings(environment: environment)
             guard child.tier == 1 else { continue }
-            #expect(settings.advertise == nil)
+            #expect(settings.advertise == (child.name == "router" ? nil : "127.0.0.1:\(settings.port ?? 0)"))
             #expect(settings.secret == "0123456789abcdef")
             #expect(settings.nodeName == (child.name == "router" ? nil : child.name))
         }
@@ -112,11 +112,15 @@ struct DevPlanTests {
     }
 
     @Test("node counts and ports that cannot be are usage errors")
-    func limits() {
+    func limits() throws {
         #expect(throws: Failure.self) { try plan(nodes: 0) }
         #expect(throws: Failure.self) { try plan(nodes: 27) }
         #expect(throws: Failure.self) { try plan(port: "65533") }
         #expect(throws: Failure.self) { try plan(port: "0") }
+        for port in ["8077", "8083", "65533", "0"] {
+            #expect(throws: Failure.self) { try plan(["MARTLET_INTERNAL_PORT": port]) }
+        }
+        #expect(try plan(["MARTLET_INTERNAL_PORT": "8076"]).children[1].environment["MARTLET_INTERNAL_PORT"] == "8077")
         #expect(throws: Never.self) { try plan(port: "65532") }
     }
 

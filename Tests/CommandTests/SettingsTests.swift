@@ -1,9 +1,7 @@
-import ChatCore
 import Logging
 import NIOCore
 import Testing
 import WebSocketTransport
-import WireProtocol
 
 @testable import martlet
 
@@ -119,45 +117,16 @@ struct SettingsTests {
         #expect(settings.advertise == "[::1]:8081")
     }
 
-    @Test("histories of namespaces are read")
-    func historyNamespaces() throws {
-        let settings = try Settings(environment: [
-            "MARTLET_HISTORY_NAMESPACES": "news=10000/7d, live=0,a/b.c=5/90s", "MARTLET_HISTORY_SECONDS": "60",
-        ])
-        #expect(
-            settings.historyNamespaces == [
-                HistoryNamespace(name: "news", messages: 10000, age: .hours(7 * 24)),
-                HistoryNamespace(name: "live", messages: 0),
-                HistoryNamespace(name: "a/b.c", messages: 5, age: .seconds(90)),
-            ])
-        let namespaces = Namespaces(settings)
-        let kept = try ["live:1", "news:1", "room"].map { name in
-            namespaces.rules(of: try RoomName(validating: name)).map {
-                [Int64($0.historyMessages), $0.historyMilliseconds]
-            }
-        }
-        #expect(kept == [[0, 60_000], [10000, 604_800_000], [1000, 60_000]])
-    }
-
-    @Test(
-        "a bad history of a namespace is refused in one sentence that names it",
-        arguments: [
-            "news", "news=", "=5", "news=5/", "news=5/7", "news=5/0s", "news=5/366d", "news=5/9999999999999999999d",
-            "news=1000001", "news=-1", "news=5/1d/2d", "news=5=6", "a:b=5", "a b=5", "",
-        ])
-    func badHistoryNamespace(part: String) {
-        let error = failure(["MARTLET_HISTORY_NAMESPACES": "live=0,\(part)"])
+    @Test("a password in a flag's URL is refused without showing it, as the list of processes would")
+    func passwordInFlag() {
+        let error = failure([:], flags: ["MARTLET_REDIS_URL": "redis://u:hunter2@h"])
         #expect(
             error
                 == Failure(
-                    .usage, "MARTLET_HISTORY_NAMESPACES: “\(part)” must be \(HistoryNamespace.form)"))
-    }
-
-    @Test("a namespace has one history")
-    func repeatedHistoryNamespace() {
-        #expect(
-            failure(["MARTLET_HISTORY_NAMESPACES": "a=1,b=2,a=3"])?.sentence
-                == "MARTLET_HISTORY_NAMESPACES: the namespace a stands there twice")
+                    .usage,
+                    "--redis has a password, which every user of this machine sees in the list of processes: set"
+                        + " MARTLET_REDIS_URL or MARTLET_REDIS_URL_FILE instead"))
+        #expect(failure([:], flags: ["MARTLET_REDIS_URL": "redis://h"]) == nil)
     }
 
     @Test("every default passes its own row, and keys are unique")
@@ -165,6 +134,10 @@ struct SettingsTests {
         #expect(Set(Settings.table.map(\.key)).count == Settings.table.count)
         for row in Settings.table {
             #expect(row.key.hasPrefix("MARTLET_"))
+            if row.isSecret {
+                #expect(Settings.rows["\(row.key)_FILE"]?.fileOf == row.key, "\(row.key) may come from a file")
+            }
+            #expect(row.allowed.hasPrefix("a comma-separated list") == (row.form == .list), "\(row.key)")
             #expect((row.defaultText == nil) == (row.unset != nil), "\(row.key) says what it is when not set")
             guard let text = row.defaultText else { continue }
             var settings = Settings.defaults

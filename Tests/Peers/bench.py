@@ -58,7 +58,8 @@ class Processes:
         started = []
         for number in range(nodes):
             self.port += 1
-            own = {"MARTLET_REDIS_URL": f"unix://{socket}", "MARTLET_PORT": str(self.port), "MARTLET_NODE_NAME": f"bench-{number}"}
+            own = {"MARTLET_REDIS_URL": f"unix://{socket}", "MARTLET_PORT": str(self.port), "MARTLET_INTERNAL_PORT": "0",
+                   "MARTLET_NODE_NAME": f"bench-{number}"}
             if certificate:
                 own |= {"MARTLET_TLS_CERT": str(certificate[0]), "MARTLET_TLS_KEY": str(certificate[1])}
             started.append((self.start([self.martlet, "node"], {**LIFTED, **own}), self.port))

@@ -1,4 +1,3 @@
-import Foundation
 import NIOCore
 import RedisClient
 import TestSupport
@@ -17,11 +16,8 @@ struct AccessListTests {
 
     @Test("may do all that Martlet does, and none of what harms others")
     func suffices() async throws {
-        let page = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../docs/operations.md")
-        let line = try #require(
-            String(contentsOf: page, encoding: .utf8).split(separator: "\n").first { $0.hasPrefix("ACL SETUSER ") })
+        let words = try RedisAccess.line()
         try await ClusterFixture.run(on: RedisServerProcess()) { cluster in
-            let words = line.split(separator: " ").map(String.init)
             _ = try await cluster.redis.command(words.map { .string($0) }).get()
             func may(_ command: String, _ arguments: [String] = []) async throws -> Bool {
                 let reply = try await cluster.redis.command(

@@ -10,6 +10,8 @@ package final class Cluster: Sendable {
         package var routers = 0
         package var isDurable = false
         package var environment: [String: String] = [:]
+        /// The text of a configuration file for all processes.
+        package var configuration: String?
         /// `appendfsync` of a durable Redis.
         package var redisSync = "always"
         /// A ``FaultProxy`` before each router, before each node, or between each node and Redis.
@@ -23,9 +25,10 @@ package final class Cluster: Sendable {
 
         package init(
             nodes: Int = 3, routers: Int = 0, isDurable: Bool = false, environment: [String: String] = [:],
-            proxies: Set<ProxyPlace> = []
+            configuration: String? = nil, proxies: Set<ProxyPlace> = []
         ) {
             (self.nodes, self.routers, self.isDurable, self.environment) = (nodes, routers, isDurable, environment)
+            self.configuration = configuration
             self.proxies = proxies
         }
     }
@@ -62,14 +65,18 @@ package final class Cluster: Sendable {
     package let environment: [String: String]
     private let clients = Mutex<[(name: String, client: TestClient)]>([])
 
-    private init(options: Options, redis: ClusterRedis) async throws {
-        let prefix = "test-\(UInt32.random(in: 0...UInt32.max))"
-        let environment = [
+    private init(options: Options, redis: ClusterRedis, prefix: String) async throws {
+        var environment = [
             "MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": prefix, "MARTLET_HOST": "127.0.0.1",
             // Who goes away leaves at once, except in the tests of coming back.
             "MARTLET_RESUME_GRACE_SECONDS": "0", "MARTLET_AUTH": "none",
-            "MARTLET_SECRET": "a secret of the tests, long enough for all",
+            "MARTLET_SECRET": "a secret of the tests, long enough for all", "MARTLET_INTERNAL_PORT": "0",
         ].merging(options.environment) { $1 }
+        if let configuration = options.configuration {
+            let path = try TemporaryDirectory.make("configuration") + "/martlet.json"
+            try configuration.write(toFile: path, atomically: false, encoding: .utf8)
+            environment["MARTLET_CONFIG"] = path
+        }
         let names = (0..<options.nodes).map { "node-\("abcdefghij".dropFirst($0).prefix(1))" }
         let ports = try names.map { _ in try FreePort.next() }
         let routerPorts = try (0..<options.routers).map { _ in try FreePort.next() }
@@ -92,37 +99,38 @@ package final class Cluster: Sendable {
         self.prefix = prefix
         self.proxies = proxies
         self.environment = environment
-        nodes = names.indices.map { index in
+        nodes = try names.indices.map { index in
             var own = ["MARTLET_PORT": String(ports[index]), "MARTLET_NODE_NAME": names[index]]
             if let proxy = proxies.nodes.dropFirst(index).first { own["MARTLET_ADVERTISE"] = "127.0.0.1:\(proxy.port)" }
             if let proxy = proxies.redis.dropFirst(index).first {
-                own["MARTLET_REDIS_URL"] = ClusterRedis.url(proxy.port)
+                own["MARTLET_REDIS_URL"] = redis.url(through: proxy.port)
             }
             return ClusterProcess(
-                .node, name: names[index], port: ports[index], environment: environment.merging(own) { $1 })
+                .node, name: names[index], port: ports[index], internalPort: try FreePort.next(),
+                environment: environment.merging(own) { $1 })
         }
-        routers = routerPorts.indices.map { index in
+        routers = try routerPorts.indices.map { index in
             var own = ["MARTLET_PORT": String(routerPorts[index])]
-            if let proxy = proxies.routersToRedis { own["MARTLET_REDIS_URL"] = ClusterRedis.url(proxy.port) }
+            if let proxy = proxies.routersToRedis { own["MARTLET_REDIS_URL"] = redis.url(through: proxy.port) }
             return ClusterProcess(
-                .router, name: "router-\(index + 1)", port: routerPorts[index],
+                .router, name: "router-\(index + 1)", port: routerPorts[index], internalPort: try FreePort.next(),
                 environment: environment.merging(own) { $1 })
         }
     }
 
     /// Starts all and waits until each says that it is ready, and each router until it knows every node.
     package static func start(_ options: Options) async throws -> Cluster {
-        let cluster = try await Cluster(
-            options: options,
-            redis: try await ClusterRedis.start(
-                isDurable: options.isDurable, sync: options.redisSync, arguments: options.redisArguments)
-        )
+        let prefix = "test-\(UInt32.random(in: 0...UInt32.max))"
+        let redis = try await ClusterRedis.start(
+            isDurable: options.isDurable, sync: options.redisSync, prefix: prefix,
+            arguments: options.redisArguments)
+        let cluster = try await Cluster(options: options, redis: redis, prefix: prefix)
         do {
             for process in cluster.nodes + cluster.routers { try await process.start() }
             for process in cluster.nodes + cluster.routers { try await process.waitUntilReady() }
             for router in cluster.routers {
                 _ = try await poll(within: .seconds(10), "\(router.name) to know every node") {
-                    let text = try await router.get("/_router/nodes").text
+                    let text = try await router.internals("/nodes").text
                     return cluster.nodes.allSatisfy { text.contains($0.name) } ? true : nil
                 }
             }
@@ -144,6 +152,7 @@ package final class Cluster: Sendable {
         do {
             try await body(cluster)
             try cluster.checkClients()
+            try await cluster.checkAccess()
         } catch {
             cluster.saveLogs()
             await cluster.stop()
@@ -170,6 +179,13 @@ package final class Cluster: Sendable {
             return violations
         }
         guard violations.isEmpty else { throw ClientSawViolations(description: violations.joined(separator: "; ")) }
+    }
+
+    /// - Throws: ``TimedOut`` when Redis refused something that the user of ``RedisAccess`` may not do. A Redis that is gone
+    ///   has nothing to say.
+    package func checkAccess() async throws {
+        guard let log = try? await redis.command("ACL", "LOG") else { return }
+        if case .array(let entries) = log, !entries.isEmpty { throw TimedOut("Redis refused: \(log)") }
     }
 
     /// Into the folder that MARTLET_TEST_LOGS names, if it is set.

@@ -35,11 +35,14 @@ package final class ClusterProcess: Sendable {
     package let role: Role
     package let name: String
     package let port: Int
+    /// Where ``internals(_:)`` asks; 0 where the process takes any.
+    package let internalPort: Int
     private let environment: [String: String]
     private let running: Mutex<ChildProcess?> = Mutex(nil)
 
-    package init(_ role: Role, name: String, port: Int, environment: [String: String]) {
-        (self.role, self.name, self.port, self.environment) = (role, name, port, environment)
+    package init(_ role: Role, name: String, port: Int, internalPort: Int = 0, environment: [String: String]) {
+        (self.role, self.name, self.port, self.internalPort) = (role, name, port, internalPort)
+        self.environment = environment.merging(["MARTLET_INTERNAL_PORT": String(internalPort)]) { $1 }
     }
 
     /// Starts it, or starts it again, under the same name and on the same port.
@@ -83,6 +86,11 @@ package final class ClusterProcess: Sendable {
     }
 
     package func get(_ path: String) async throws -> HTTPAnswer { try await HTTPAnswer.of("GET", path, port: port) }
+
+    /// The same on the internal port.
+    package func internals(_ path: String) async throws -> HTTPAnswer {
+        try await HTTPAnswer.of("GET", path, port: internalPort)
+    }
 
     /// Whether `/readyz` (of a router: `/_router/healthz`) says 200; `nil` when nothing answers.
     package func readiness() async -> Int? {

@@ -31,21 +31,27 @@ package final class ClusterRedis: Sendable {
     private let arguments: [String]
     private let process: Mutex<ChildProcess>
 
-    package var url: String { Self.url(port) }
+    private let login: String
 
-    static func url(_ port: Int) -> String { "redis://127.0.0.1:\(port)" }
+    package var url: String { url(through: port) }
 
-    private init(port: Int, directory: String, arguments: [String], process: ChildProcess) {
-        (self.port, self.directory, self.arguments) = (port, directory, arguments)
+    /// As who reaches it behind a proxy that listens on the port.
+    func url(through port: Int) -> String { "redis://\(login)127.0.0.1:\(port)" }
+
+    private init(port: Int, login: String, directory: String, arguments: [String], process: ChildProcess) {
+        (self.port, self.login, self.directory, self.arguments) = (port, login, directory, arguments)
         self.process = Mutex(process)
     }
 
     /// - Parameters:
     ///   - isDurable: an append-only file, written out with each command, so that a restart forgets nothing.
     ///   - sync: `appendfsync` of that file.
+    ///   - prefix: the ``url`` logs in as the user of ``RedisAccess`` for this prefix; nil: as one who may do anything, as
+    ///     ``command(_:)`` always is.
     ///   - arguments: further ones of redis-server.
     package static func start(
-        isDurable: Bool = false, sync: String = "always", arguments further: [String] = []
+        isDurable: Bool = false, sync: String = "always", prefix: String? = nil,
+        arguments further: [String] = []
     ) async throws -> ClusterRedis {
         let port = try FreePort.next()
         let directory = try TemporaryDirectory.make("redis")
@@ -55,9 +61,10 @@ package final class ClusterRedis: Sendable {
                 "--appendonly", isDurable ? "yes" : "no", "--appendfsync", sync, "--maxmemory-policy", "noeviction",
                 "--client-output-buffer-limit", "pubsub 256mb 64mb 60", "--loglevel", "warning",
                 "--repl-diskless-sync-delay", "0",
-            ] + further
+            ] + further + (try prefix.map { try RedisAccess.arguments(prefix: $0) } ?? [])
+        let login = try prefix == nil ? "" : RedisAccess.login()
         let process = try await spawn(arguments)
-        let redis = ClusterRedis(port: port, directory: directory, arguments: arguments, process: process)
+        let redis = ClusterRedis(port: port, login: login, directory: directory, arguments: arguments, process: process)
         do {
             try await redis.waitUntilItAnswers()
         } catch {

@@ -28,7 +28,7 @@ struct AdminPublish: AsyncParsableCommand {
                 throw Failure(
                     .usage, "the text has \(text.utf8.count) bytes, but must have 1 to \(settings.limitMessageBytes)")
             }
-            guard let rules = Namespaces(settings).rules(of: room) else {
+            guard let rules = settings.namespaces.rules(of: room) else {
                 throw Failure(
                     .usage, "there is no namespace \(room.namespace ?? ""); declare it in the configuration first")
             }

@@ -52,18 +52,17 @@ struct AdminSession: Sendable {
     static let logger = Logger(label: "martlet.admin") { _ in SwiftLogNoOpLogHandler() }
 
     static func open(_ options: AdminOptions) async throws -> AdminSession {
-        let environment = Settings.processEnvironment()
-        var flags = options.redis.flags
-        if let cluster = DevFolder.here().running() {
+        let flags = options.redis.flags
+        var environment = Settings.processEnvironment()
+        var settings = try Settings(environment: environment, flags: flags)
+        if settings.given["MARTLET_REDIS_URL"] == nil, let cluster = DevFolder.here().running() {
             // A cluster of `martlet dev` in this directory is what is meant, unless something else is said.
-            if options.redis.redisURL == nil, (environment["MARTLET_REDIS_URL"] ?? "").isEmpty {
-                flags["MARTLET_REDIS_URL"] = cluster.redisURL
-                if options.redis.redisPrefix == nil, (environment["MARTLET_REDIS_PREFIX"] ?? "").isEmpty {
-                    flags["MARTLET_REDIS_PREFIX"] = cluster.redisPrefix
-                }
+            environment["MARTLET_REDIS_URL"] = cluster.redisURL
+            if settings.given["MARTLET_REDIS_PREFIX"] == nil {
+                environment["MARTLET_REDIS_PREFIX"] = cluster.redisPrefix
             }
+            settings = try Settings(environment: environment, flags: flags)
         }
-        let settings = try Settings(environment: environment, flags: flags)
         var configuration = try settings.redisConfiguration()
         configuration.clientName = "martlet-admin"
         let client = RedisClient(

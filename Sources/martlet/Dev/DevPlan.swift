@@ -25,6 +25,8 @@ struct DevPlan: Sendable, Equatable {
     let isOnStandardPort: Bool
     let redisURL: String
     let redisPrefix: String
+    /// Without its password.
+    var shownRedisURL: String { Settings.rows["MARTLET_REDIS_URL"]?.shown(redisURL) ?? "" }
     /// Of the Redis that is started here; nil when it stands already.
     let ownSocket: String?
     let authentication: Settings.Auth
@@ -33,15 +35,15 @@ struct DevPlan: Sendable, Equatable {
     let isSecure: Bool
 
     /// - Parameters:
-    ///   - settings: host, port (the router's; nodes take the ones after it), Redis prefix and drain time count here.
-    ///   - environment: what the children inherit; a `MARTLET_AUTH` in it is respected, otherwise it is `none`.
+    ///   - settings: host, port (the router's; nodes take the ones after it), Redis prefix and drain time count here. A
+    ///     `MARTLET_AUTH` that was set is respected, otherwise it is `none`.
     ///   - standingRedis: the URL of a Redis that runs already; nil starts one of our own.
     ///   - certificates: what the router speaks TLS with, instead of MARTLET_TLS_CERT and MARTLET_TLS_KEY.
     ///   - folder: absolute; `redis/` under it holds the data of our own Redis.
     ///   - socketFolder: where our own Redis' socket stands.
     ///   - randomSecret: stands for `MARTLET_SECRET` unless there is one.
     init(
-        settings: Settings, environment: [String: String], nodes: Int, standingRedis: String?,
+        settings: Settings, nodes: Int, standingRedis: String?,
         certificates: DevCertificates.Files? = nil, folder: String, socketFolder: String, program: String,
         randomSecret: String
     ) throws(Failure) {
@@ -55,18 +57,27 @@ struct DevPlan: Sendable, Equatable {
                 "--port is \(port), but must be from 1 to \(65535 - nodes): the router takes it, and each node one after it"
             )
         }
+        let internalPort = settings.internalPort(besides: port, count: nodes + 1)
+        guard internalPort > 0, internalPort + nodes <= 65535, abs(internalPort - port) > nodes else {
+            throw Failure(
+                .usage,
+                "MARTLET_INTERNAL_PORT is \(internalPort), but must be from 1 to \(65535 - nodes) and \(nodes + 1) away from"
+                    + " --port: the router takes it, and each node one after it")
+        }
+        let internalHost = Self.reachableHost(settings.internalHost)
         let socket = socketFolder + "/redis.sock"
         let url = standingRedis ?? "unix://" + socket
-        let authentication = (environment["MARTLET_AUTH"] ?? "").isEmpty ? Settings.Auth.none : settings.auth
+        let authentication = settings.given["MARTLET_AUTH"] == nil ? Settings.Auth.none : settings.auth
         var common: [String: String?] = [
-            "MARTLET_REDIS_URL": url, "MARTLET_REDIS_PREFIX": settings.redisPrefix,
+            "MARTLET_REDIS_URL": url, "MARTLET_REDIS_URL_FILE": nil, "MARTLET_REDIS_PREFIX": settings.redisPrefix,
             "MARTLET_AUTH": authentication.rawValue, "MARTLET_ADVERTISE": nil, "MARTLET_NODE_NAME": nil,
             // Between the router and its nodes, which only this machine reaches, there is no TLS.
             "MARTLET_TLS_CERT": nil, "MARTLET_TLS_KEY": nil, "MARTLET_TLS_CLIENT_CA": nil, "MARTLET_NODE_TLS_CA": nil,
             "MARTLET_NODE_TLS_CERT": nil, "MARTLET_NODE_TLS_KEY": nil, "MARTLET_NODE_TLS_NAME": nil,
-            "MARTLET_SECRET": settings.secret ?? randomSecret, "MARTLET_LOG_LEVEL": settings.logLevel.rawValue,
+            "MARTLET_SECRET": settings.secret ?? randomSecret, "MARTLET_SECRET_FILE": nil,
+            "MARTLET_LOG_LEVEL": settings.logLevel.rawValue,
         ]
-        if (environment["MARTLET_DRAIN_SECONDS"] ?? "").isEmpty { common["MARTLET_DRAIN_SECONDS"] = "3" }
+        if settings.given["MARTLET_DRAIN_SECONDS"] == nil { common["MARTLET_DRAIN_SECONDS"] = "3" }
         let watch = ["--exit-with-fd", String(ChildProcess.watchDescriptor)]
 
         var children: [Child] = []
@@ -82,19 +93,21 @@ struct DevPlan: Sendable, Equatable {
             let name = "node-\(Character(Unicode.Scalar(UInt8(ascii: "a") + UInt8(index))))"
             let own: [String: String?] = [
                 "MARTLET_NODE_NAME": name, "MARTLET_HOST": "127.0.0.1", "MARTLET_PORT": String(port + 1 + index),
+                "MARTLET_ADVERTISE": "127.0.0.1:\(port + 1 + index)",
+                "MARTLET_INTERNAL_PORT": String(internalPort + 1 + index),
             ]
             ports.append(("127.0.0.1", port + 1 + index, name))
             children.append(
                 Child(
                     name: name, program: program, arguments: ["node"] + watch,
                     environment: common.merging(own) { $1 },
-                    readiness: .http(host: "127.0.0.1", port: port + 1 + index, path: "/readyz"), tier: 1))
+                    readiness: .http(host: internalHost, port: internalPort + 1 + index, path: "/readyz"), tier: 1))
         }
         let reachable = Self.reachableHost(settings.host)
         let certificate = certificates?.certificate ?? settings.tls.certificate
         let own: [String: String?] = [
             "MARTLET_HOST": settings.host, "MARTLET_PORT": String(port), "MARTLET_TLS_CERT": certificate,
-            "MARTLET_TLS_KEY": certificates?.key ?? settings.tls.key,
+            "MARTLET_TLS_KEY": certificates?.key ?? settings.tls.key, "MARTLET_INTERNAL_PORT": String(internalPort),
         ]
         isSecure = certificate != nil
         children.append(
@@ -104,6 +117,10 @@ struct DevPlan: Sendable, Equatable {
                 readiness: isSecure
                     ? .https(host: reachable, port: port, path: "/_router/healthz")
                     : .http(host: reachable, port: port, path: "/_router/healthz"), tier: 1))
+        for (index, child) in children.filter({ $0.name != "redis" }).enumerated() {
+            let offset = child.name == "router" ? 0 : index + 1
+            ports.append((settings.internalHost, internalPort + offset, "\(child.name) (internal port)"))
+        }
         self.children = children
         self.ports = ports
         page =
@@ -114,6 +131,17 @@ struct DevPlan: Sendable, Equatable {
         ownSocket = standingRedis == nil ? socket : nil
         self.authentication = authentication
         nodeCount = nodes
+    }
+
+    /// What is kept from a child has to be kept from its environment; a configuration file is read by all of them.
+    func refuse(_ file: ConfigurationFile?) throws(Failure) {
+        let kept = Set(children.flatMap { $0.environment.filter { $0.value == nil }.keys })
+        for row in Settings.table where kept.contains(row.key) && row.key.contains("TLS") {
+            guard let line = file?.lines[row.key] else { continue }
+            throw Failure(
+                .usage,
+                "\(file?.name ?? ""):\(line): dev cannot keep “\(row.fileName)” from its nodes: set \(row.key) instead")
+        }
     }
 
     /// The append-only file is the data; no snapshots beside it. Nothing is evicted (a cluster whose leases were evicted

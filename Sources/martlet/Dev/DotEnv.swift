@@ -39,22 +39,12 @@ struct DotEnv: Equatable, Sendable {
     }
 
     private static func read(_ path: String) throws(Failure) -> String? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            if errno == ENOENT { return nil }
-            throw Failure(.failed, "\(path) cannot be read: \(ChildProcess.reason(errno))")
+        do throws(SmallFile.ReadError) {
+            return String(decoding: try SmallFile(path, limit: 1_048_576).bytes, as: UTF8.self)
+        } catch {
+            if error.code == ENOENT { return nil }
+            throw Failure(.failed, "\(path) cannot be read: \(error.reason)")
         }
-        defer { close(descriptor) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16384)
-        while true {
-            let count = Glibc.read(descriptor, &chunk, chunk.count)
-            if count < 0, errno == EINTR { continue }
-            guard count >= 0 else { throw Failure(.failed, "\(path) cannot be read: \(ChildProcess.reason(errno))") }
-            guard count > 0 else { break }
-            bytes += chunk[..<count]
-        }
-        return String(decoding: bytes, as: UTF8.self)
     }
 
     private static func value(_ text: Substring) -> String? {

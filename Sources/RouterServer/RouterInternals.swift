@@ -1,0 +1,121 @@
+package import NIOCore
+import NIOHTTP1
+import Synchronization
+import Telemetry
+package import WebSocketTransport
+import WireProtocol
+
+extension Router {
+    /// Answers those who run the router, on a port of its own: `/healthz`, `/readyz`, `/metrics`, and `/nodes`, which with
+    /// `?key=K` also tells their order for that key. Fails with `HTTPServerError` when it cannot listen.
+    package func serveInternally(host: String, port: Int, group: any EventLoopGroup) -> EventLoopFuture<HTTPServer> {
+        let core = core
+        return HTTPServer.startInternal(
+            host: host, port: port, group: group,
+            paths: [
+                "/healthz": { _, loop in loop.makeSucceededFuture(.text("ok\n")) },
+                "/readyz": { _, loop in loop.makeSucceededFuture(Self.readiness(core)) },
+                "/metrics": { _, loop in loop.makeSucceededFuture(Self.metrics(core)) },
+                "/nodes": { request, loop in
+                    let body = NodeTableReport.bytes(core.nodes, key: request.query("key"), now: .now())
+                    let headers: HTTPHeaders = ["Content-Type": "application/json"]
+                    return loop.makeSucceededFuture(
+                        HTTPResponse(status: .ok, headers: headers, body: ByteBuffer(bytes: body)))
+                },
+            ])
+    }
+
+    private static func readiness(_ core: RouterCore) -> HTTPResponse {
+        let reason: String
+        if core.isDraining {
+            reason = "draining"
+        } else if core.nodes.nodes.contains(where: { $0.state == .ready }) {
+            return .text("ready\n")
+        } else {
+            reason = "no node is ready"
+        }
+        return .error(.serviceUnavailable, reason: "not_ready", message: reason, headers: ["Retry-After": "1"])
+    }
+
+    private static func metrics(_ core: RouterCore) -> HTTPResponse {
+        var text = MetricsText()
+        text.gauge(
+            "martlet_router_connections", help: "Open connections of clients, tunnels included.",
+            Double(core.openConnections))
+        let nodes = core.nodes.nodes
+        for state in RoutedNode.State.allCases {
+            text.gauge(
+                "martlet_router_nodes", help: "Nodes that it knows, by what Redis says of them.",
+                Double(nodes.count { $0.state == state }), labels: ["state": state.rawValue])
+        }
+        for (answer, count) in core.answers.counts {
+            let labels: MetricsText.Labels = ["status": String(answer.status)]
+            if answer.isUpgrade {
+                text.counter(
+                    "martlet_router_upgrades_total",
+                    help: "Requests for a WebSocket that were answered; 101 opened one.",
+                    count, labels: labels)
+            } else {
+                text.counter(
+                    "martlet_router_requests_total", help: "Other requests that were answered.", count, labels: labels)
+            }
+        }
+        return HTTPResponse(
+            status: .ok, headers: ["Content-Type": MetricsText.contentType], body: ByteBuffer(bytes: text.bytes))
+    }
+}
+
+/// How many requests were answered how.
+final class AnswerCounts: Sendable {
+    struct Answer: Hashable, Sendable {
+        let isUpgrade: Bool
+        let status: Int
+    }
+
+    private let table = Mutex<[Answer: Int]>([:])
+
+    func add(isUpgrade: Bool, status: Int) {
+        table.withLock { $0[Answer(isUpgrade: isUpgrade, status: status), default: 0] += 1 }
+    }
+
+    /// By status.
+    var counts: [(key: Answer, value: Int)] { table.withLock { $0 }.sorted { $0.key.status < $1.key.status } }
+}
+
+enum NodeTableReport {
+    /// `{"nodes":[{"node","address","state","late","sessions","ejected_ms"}]}` by name; with a key also
+    /// `"key"` and `"order"`, the names from its first choice on, the ejected left out.
+    static func bytes(_ table: NodeTable, key: String?, now: NIODeadline) -> [UInt8] {
+        var out = JSONWriter()
+        out.beginObject()
+        out.key("nodes")
+        out.beginArray()
+        for node in table.nodes {
+            out.beginObject()
+            out.key("node")
+            out.value(node.name)
+            out.key("address")
+            out.value(node.address)
+            out.key("state")
+            out.value(node.state.rawValue)
+            out.key("late")
+            out.value(node.isLate)
+            out.key("sessions")
+            out.value(node.sessions)
+            out.key("ejected_ms")
+            out.value((table.ejected(node, now: now)?.nanoseconds ?? 0) / 1_000_000)
+            out.endObject()
+        }
+        out.endArray()
+        if let key {
+            out.key("key")
+            out.value(key)
+            out.key("order")
+            out.beginArray()
+            for node in table.order(for: key, now: now) { out.value(node.name) }
+            out.endArray()
+        }
+        out.endObject()
+        return out.bytes + [0x0A]
+    }
+}
