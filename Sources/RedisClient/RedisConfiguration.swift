@@ -70,6 +70,8 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
         _ = try tls?.load()
     }
 
+    package var hasPassword: Bool { password != nil }
+
     /// "127.0.0.1:6379", "[::1]:6379" or the path of the socket.
     package var addressDescription: String {
         switch address {

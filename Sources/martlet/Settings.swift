@@ -14,10 +14,6 @@ struct Settings: Sendable, Equatable {
 
     var redisURL = "redis://127.0.0.1:6379"
     var redisPrefix = "martlet"
-    var redisTLSAuthorities: String?
-    var redisTLSCertificate: String?
-    var redisTLSKey: String?
-    var redisTLSServerName: String?
     var redisTimeout: TimeAmount = .seconds(30)
     var nodeName: String?
     var host = "127.0.0.1"
