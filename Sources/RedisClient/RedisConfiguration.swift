@@ -56,8 +56,6 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
         self.keyPrefix = keyPrefix
     }
 
-    package var hasPassword: Bool { password != nil }
-
     var isPlainTCP: Bool {
         switch address {
         case .host: tls == nil

@@ -43,6 +43,10 @@ struct Settings: Sendable, Equatable {
     var trustedProxies: [AddressBlock]?
     var logLevel = Logger.Level.info
     var tls = TLSSettings()
+    var redisTLSAuthorities: String?
+    var redisTLSCertificate: String?
+    var redisTLSKey: String?
+    var redisTLSServerName: String?
     var limits = LimitSettings()
 
     /// The rules of rooms: the settings above, and the configuration file.
