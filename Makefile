@@ -23,7 +23,7 @@ TEST_PACKAGES := python3 python3-venv openssl
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos fuzz lint format docs client protobuf bench docker-check clean
+.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos fuzz lint format docs client protobuf bench flood docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -165,6 +165,10 @@ protobuf: swift-there ## Write the Swift code of martlet.proto (needs protoc).
 bench: build ## Measure against the socket floor and a ws + redis server, write docs/performance.md; takes seven minutes.
 	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }
 	@Tests/Peers/bench.py $(MARTLET) $(ARGS)
+
+flood: build ## Measure what well-behaved users notice of a flood beside them, at a node and through a router; four minutes.
+	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }
+	@Tests/Peers/flood.py $(MARTLET) $(ARGS)
 
 docker-check: ## Build the image, run a cluster of containers, send messages through it (docker, or podman and buildah).
 	@docker/check.sh

@@ -16,6 +16,7 @@ final class NodeGuards: Sendable {
     private let shares: Mutex<UserShares?>
     private let limitsUsers: Bool
     private let memoryLimit: Int
+    private let watchesOver = Atomic(0)
     private let logger: Logger
 
     init(_ configuration: NodeConfiguration, logger: Logger) {
@@ -45,7 +46,8 @@ final class NodeGuards: Sendable {
         guard memoryLimit > 0, let bytes = Self.residentBytes() else { return }
         // Room for a few before it is over again.
         let isOver = bytes > (gate.isOutOfMemory ? memoryLimit - memoryLimit / 20 : memoryLimit)
-        if isOver { malloc_trim(0) }
+        // What the allocator keeps counts too; giving it back takes a while.
+        if isOver, watchesOver.add(1, ordering: .relaxed).newValue % 10 == 1 { malloc_trim(0) }
         guard isOver != gate.isOutOfMemory else { return }
         gate.isOutOfMemory = isOver
         let figures: Logger.Metadata = ["bytes": "\(bytes)", "limit": "\(memoryLimit)"]

@@ -243,7 +243,7 @@ extension Session {
     func authenticate(
         as user: UserName, _ grant: Grant?, _ auth: ClientMessage.Auth, _ requestID: String?
     ) throws(WireError) {
-        try requireUnbarred(user)
+        if state.user == nil { try requireUnbarred(user) }
         let joins = try state.distinct(auth.rooms)
         for case (let first, let second)? in (auth.directs?.rooms ?? [:]).keys.map(\.participants)
         where user != first && user != second {

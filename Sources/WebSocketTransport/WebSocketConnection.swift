@@ -335,9 +335,9 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
         if !queue.isSecure { loop.returnReadBuffer(buffer) }
     }
 
-    /// A message that has begun must end in time.
+    /// A client's message that has begun must end in time.
     private func watch(isMidway: Bool, hadMessage: Bool) {
-        guard phase == .open else { return }
+        guard phase == .open, role == .server else { return }
         if deadlineRow >= 0, hadMessage || !isMidway { loop.clearDeadline(for: self) }
         if isMidway, deadlineRow < 0 { loop.setDeadline(limits.values.messageTimeout, for: self) }
     }

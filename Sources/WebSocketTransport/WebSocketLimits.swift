@@ -12,7 +12,7 @@ package struct WebSocketLimits: Sendable {
     package var requestTimeout: TimeAmount = .seconds(10)
     /// Server: how long a kept-alive HTTP connection may wait for its next request.
     package var keepAliveTimeout: TimeAmount = .seconds(75)
-    /// From the first byte of a message to its last, fragments and control frames between them included. Longer ends the
+    /// Server: from the first byte of a message to its last, fragments and control frames between them included. Longer ends the
     /// connection with 1002.
     package var messageTimeout: TimeAmount = .seconds(30)
     /// Client: from the start of `connect` to the verified handshake.
