@@ -242,8 +242,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "CZlib", "ProtobufCodec", "TestSupport", "TestTLS", "MartletClient", "WebSocketTransport",
-                "WireProtocol", "RedisClient", logging,
+                "CZlib", "ProtobufCodec", "TestSupport", "TestTLS", "TokenAuth", "MartletClient",
+                "WebSocketTransport", "WireProtocol", "RedisClient", logging,
                 nioCore, nioPosix,
             ],
             swiftSettings: strict

@@ -38,7 +38,20 @@ package struct RoomPattern: Sendable, Hashable {
     package init?(_ pattern: String) {
         isPrefix = pattern.hasSuffix("*")
         text = isPrefix ? String(pattern.dropLast()) : pattern
-        guard (isPrefix && text.isEmpty) || (try? RoomName(validating: text)) != nil else { return nil }
+        guard (isPrefix && Self.mayBegin(text)) || (try? RoomName(validating: text)) != nil else { return nil }
+    }
+
+    /// Beginnings that are no room names: nothing, and those of private rooms.
+    private static func mayBegin(_ text: String) -> Bool {
+        guard text.hasPrefix(RoomName.directPrefix) else { return text.isEmpty }
+        return text.utf8.allSatisfy {
+            switch $0 {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+                UInt8(ascii: "0")...UInt8(ascii: ":"):
+                true
+            default: "_.@/-%".utf8.contains($0)
+            }
+        }
     }
 
     package func matches(_ room: RoomName) -> Bool {

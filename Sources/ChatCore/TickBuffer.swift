@@ -14,10 +14,9 @@ package struct TickBuffer: Sendable {
 
     package private(set) var bytes: [UInt8] = []
     package private(set) var frames = 0
-    package private(set) var hasPresence = false
     private var ownBytes: [UInt8] = []
     private var pieces: [SessionID: [Piece]] = [:]
-    private var ephemeral: [Range<Int>] = []
+    private var ephemeral: [(frame: Range<Int>, isPresence: Bool)] = []
 
     package init() {}
 
@@ -26,7 +25,7 @@ package struct TickBuffer: Sendable {
         bytes.append(contentsOf: frame)
         frames += 1
         if kind == .presence { hasPresence = true }
-        if kind.isEphemeral { ephemeral.append(start..<bytes.count) }
+        if kind.isEphemeral { ephemeral.append((start..<bytes.count, kind == .presence)) }
     }
 
     /// - Parameters:
@@ -45,6 +44,8 @@ package struct TickBuffer: Sendable {
                     frame: start..<bytes.count, own: ownStart..<ownBytes.count, isMessage: kind == .message))
     }
 
+    package private(set) var hasPresence = false
+    package func isOrigin(_ id: SessionID) -> Bool { pieces[id] != nil }
     package var hasOrigins: Bool { !pieces.isEmpty }
     package var hasEphemeral: Bool { !ephemeral.isEmpty }
 
@@ -57,10 +58,13 @@ package struct TickBuffer: Sendable {
     }
 
     /// The same without the ephemeral frames, for anybody.
-    package func lean(for origin: SessionID, echo: Bool, from start: Int = 0) -> [UInt8] {
+    ///
+    /// - Parameter withTyping: only without those of presence.
+    package func lean(for origin: SessionID, echo: Bool, from start: Int = 0, withTyping: Bool = false) -> [UInt8] {
+        let cut = ephemeral.filter { $0.isPresence || !withTyping }.map(\.frame)
         // Own typing stands in both lists.
-        var cuts = (pieces[origin] ?? []).filter { piece in !ephemeral.contains(piece.frame) }
-        cuts += ephemeral.map { Piece(frame: $0, own: 0..<0, isMessage: false) }
+        var cuts = (pieces[origin] ?? []).filter { piece in !cut.contains(piece.frame) }
+        cuts += cut.map { Piece(frame: $0, own: 0..<0, isMessage: false) }
         cuts.sort { $0.frame.lowerBound < $1.frame.lowerBound }
         return assemble(cuts, echo: echo, from: start)
     }

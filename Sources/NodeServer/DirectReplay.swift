@@ -8,6 +8,7 @@ final class DirectReplays {
     var waiting: [DirectReplay] = []
     /// Which private rooms those are is not known yet.
     var isLookingUp = true
+    let rights: Rights
     let budget: Budget
 
     /// What all replays of a session may hold: a client that does not read costs no more than that.
@@ -18,7 +19,10 @@ final class DirectReplays {
         init(maximumBytes: Int) { self.maximumBytes = maximumBytes }
     }
 
-    init(maximumBytes: Int) { budget = Budget(maximumBytes: maximumBytes) }
+    init(maximumBytes: Int, rights: Rights) {
+        budget = Budget(maximumBytes: maximumBytes)
+        self.rights = rights
+    }
 
     var isOver: Bool { rooms.isEmpty && waiting.isEmpty && !isLookingUp }
 }
@@ -73,6 +77,8 @@ final class DirectReplay {
     let user: UserName
     let session: SessionID
     let connection: SessionID
+    /// False: what was missed is a gap, as the session has no right to what is stored.
+    let mayRead: Bool
     /// The last message that the client has; `nil` until it is known.
     var position: RoomPosition?
     /// Something went out: what is missing from here on is only what was missed.
@@ -98,8 +104,12 @@ final class DirectReplay {
 
     static let maximumBytes = 64 * 1024
 
-    init(room: RoomName, user: UserName, session: SessionID, connection: SessionID, budget: DirectReplays.Budget) {
+    init(
+        room: RoomName, user: UserName, session: SessionID, connection: SessionID, mayRead: Bool = true,
+        budget: DirectReplays.Budget
+    ) {
         (self.room, self.user, self.session, self.connection) = (room, user, session, connection)
+        self.mayRead = mayRead
         self.budget = budget
     }
 

@@ -21,14 +21,15 @@ extension Hub {
     private static var replayMemory: TimeAmount { NodeConfiguration.publishDeadline }
 
     /// The session is open, and its user's channel heard: what the log does not show comes by the relay.
-    func beginReplays(_ id: SessionID, _ asked: ClientMessage.Directs) {
+    func beginReplays(_ id: SessionID, _ asked: DirectsAsked) {
         guard let session = sessions[id] else { return }
-        sessions[id]?.replays = DirectReplays(maximumBytes: configuration.limits.outboundBytes / 2)
+        sessions[id]?.replays = DirectReplays(
+            maximumBytes: configuration.limits.outboundBytes / 2, rights: asked.rights)
         replaying.insert(id)
-        for (room, place) in asked.rooms {
+        for (room, place) in asked.places.rooms {
             replay(room, of: id)?.position = RoomPosition(epoch: place.epoch, seq: place.seq, tag: place.tag ?? "")
         }
-        lookUp(id, session.connection, asked)
+        lookUp(id, session.connection, asked.places)
     }
 
     private func lookUp(_ id: SessionID, _ connection: SessionID, _ asked: ClientMessage.Directs) {
@@ -57,9 +58,11 @@ extension Hub {
     private func replay(_ room: RoomName, of id: SessionID) -> DirectReplay? {
         guard let session = sessions[id], let replays = session.replays else { return nil }
         if let known = replays.rooms[room] { return known }
-        guard replays.isLookingUp else { return nil }
+        // What a session is not to hear it has not missed.
+        guard replays.isLookingUp, replays.rights.allow(.join, in: room) else { return nil }
         let new = DirectReplay(
-            room: room, user: session.user, session: id, connection: session.connection, budget: replays.budget)
+            room: room, user: session.user, session: id, connection: session.connection,
+            mayRead: replays.rights.allow(.history, in: room), budget: replays.budget)
         replays.rooms[room] = new
         return new
     }
@@ -118,6 +121,7 @@ extension Hub {
             || head.epoch == position.epoch && head.seq >= position.seq
                 && (replay.hasBegun || isProven(position, page, head))
         guard isSameStory else { return refuse(replay, from: 1) }
+        if !replay.mayRead, head.seq > position.seq { return refuse(replay, from: position.seq + 1) }
         let missed = page.messages.filter { $0.seq > position.seq }
         if missed.isEmpty, head.seq == position.seq {
             replay.readThrough = number
@@ -154,7 +158,7 @@ extension Hub {
         return page.messages.first { $0.seq == position.seq }.map { $0.tag == position.tag } ?? true
     }
 
-    /// What is missing is said, and the newest page shown.
+    /// What is missing is said, and the newest page shown to who may read it.
     private func refuse(_ replay: DirectReplay, from: Int64) {
         let number = replay.lastNumber
         store.history(room: replay.room, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
@@ -163,11 +167,17 @@ extension Hub {
             replay.readThrough = number
             replay.isRoomKnown = page.head != nil
             guard let head = page.head else { return self.goLive(replay) }
-            replay.position = RoomPosition(epoch: head.epoch, seq: head.seq, tag: head.tag)
+            // What came live meanwhile is no loss for who reads nothing of the log.
+            let live = replay.mayRead ? nil : replay.held.first { $0.held.epoch == head.epoch }
+            let to = min(head.seq, live.map { $0.held.seqs.from - 1 } ?? head.seq)
+            replay.position = RoomPosition(epoch: head.epoch, seq: to, tag: to == head.seq ? head.tag : "")
             replay.hasBegun = true
-            self.metrics.gaps += 1
-            var texts = [ServerMessage.gap(room: replay.room, epoch: head.epoch, from: from, to: head.seq)]
-            if !page.messages.isEmpty {
+            var texts: [[UInt8]] = []
+            if from == 1 || from <= to {
+                self.metrics.gaps += 1
+                texts.append(ServerMessage.gap(room: replay.room, epoch: head.epoch, from: from, to: to))
+            }
+            if !page.messages.isEmpty, replay.mayRead {
                 texts.append(
                     ServerMessage.history(
                         room: replay.room, id: nil, epoch: head.epoch,

@@ -122,7 +122,8 @@ extension Hub {
                 let frame = framing.append(lane.format, to: &batches[lane.shard].bytes)
                 let own = ack.map { self.frame($0, lane) } ?? 0..<0
                 batches[lane.shard].directs.append(
-                    .init(sessions: group.map(\.key), frame: frame, origin: origin, own: own))
+                    .init(
+                        room: stream.room, sessions: group.map(\.key), frame: frame, origin: origin, own: own))
             }
         }
         settleOwed(owed, by: origin, message.seq, tag: message.tag, room: stream.room)

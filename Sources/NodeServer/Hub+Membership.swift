@@ -38,7 +38,8 @@ extension Hub {
     @discardableResult
     func openRoom(_ name: RoomName) -> HubRoom {
         let room = HubRoom(
-            name: name, channel: keys.roomChannel(name), handle: makeHandle(), shardCount: shards.count)
+            name: name, channel: keys.roomChannel(name), handle: makeHandle(),
+            showsPresence: configuration.namespaces.rules(of: name)?.showsPresence ?? false, shardCount: shards.count)
         rooms[name] = room
         roomsByChannel[room.channel] = room
         metrics.rooms = rooms.count
@@ -211,16 +212,33 @@ extension Hub {
         guard let lane = room.member(of: request)?.lane, let position = room.sequencer.position else { return }
         room.setDelivered(true, request.session)
         noteRoom(room.name, echo: request.echo, of: request.session)
-        let joined = ServerMessage.joined(
-            room: room.name, id: request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
-            pv: answer.head.pv, count: answer.head.count, members: answer.members, recovered: recovered)
         emit(
             .joined(
-                room: room.name, handle: room.handle, session: request.session, echo: request.echo,
-                texts: [joined] + texts),
+                entry(request, room, texts: [joined(request, room, position, answer, recovered: recovered)] + texts)),
             to: lane.shard)
-        // Who came in between is not in this list, and its event was sent before this session could get it.
-        if answer.head.pv < room.pv { answerPresence(room.name, request.session, nil) }
+        tellPresenceSince(answer, request, room)
+    }
+
+    func joined(
+        _ request: JoinRequest, _ room: HubRoom, _ position: RoomPosition, _ answer: JoinResult, recovered: Bool?
+    ) -> [UInt8] {
+        let (head, members) = (answer.head, answer.members)
+        return ServerMessage.joined(
+            room: room.name, id: request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
+            recovered: recovered,
+            present: request.actions.contains(.presence) ? (head.count, members, head.pv) : nil)
+    }
+
+    func entry(_ request: JoinRequest, _ room: HubRoom, texts: [[UInt8]]) -> RoomEntry {
+        RoomEntry(
+            room: room.name, handle: room.handle, session: request.session, echo: request.echo,
+            seesPresence: request.actions.contains(.presence), texts: texts)
+    }
+
+    /// Who came in between is not in the list of the answer, and its event was sent before this session could get it.
+    func tellPresenceSince(_ answer: JoinResult, _ request: JoinRequest, _ room: HubRoom) {
+        guard answer.head.pv < room.pv, request.actions.contains(.presence) else { return }
+        answerPresence(room.name, request.session, nil)
     }
 
     // MARK: Leaving

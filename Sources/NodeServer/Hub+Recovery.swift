@@ -56,6 +56,7 @@ extension Hub {
             }
             return refuse(recovery, room, isSameStory: false)
         }
+        guard request.actions.contains(.history) else { return refuse(recovery, room) }
         guard position.seq - since.seq <= configuration.historyLimits(of: room.name).maxMessages else {
             return refuse(recovery, room)
         }
@@ -123,7 +124,7 @@ extension Hub {
             guard missed.first?.seq == recovery.seq + 1 else { return refuse(recovery, room) }
             var frames: [[UInt8]] = []
             if !recovery.hasBegun {
-                frames.append(joined(recovery, room, position))
+                frames.append(joined(request, room, position, recovery.answer, recovered: true))
                 recovery.hasBegun = true
             }
             frames += missed.map {
@@ -138,24 +139,14 @@ extension Hub {
         }
     }
 
-    private func joined(_ recovery: Recovery, _ room: HubRoom, _ position: RoomPosition) -> [UInt8] {
-        let head = recovery.answer.head
-        return ServerMessage.joined(
-            room: room.name, id: recovery.request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
-            pv: head.pv, count: head.count, members: recovery.answer.members, recovered: true)
-    }
-
     /// All that was missed went out, and nothing came since: live from here.
     private func insert(_ recovery: Recovery, _ room: HubRoom, texts: [[UInt8]] = []) {
         let request = recovery.request
         guard let lane = room.member(of: request)?.lane else { return }
         room.setDelivered(true, request.session)
         noteRoom(room.name, echo: request.echo, of: request.session)
-        emit(
-            .joined(
-                room: room.name, handle: room.handle, session: request.session, echo: request.echo, texts: texts),
-            to: lane.shard)
-        if recovery.answer.head.pv < room.pv { answerPresence(room.name, request.session, nil) }
+        emit(.joined(entry(request, room, texts: texts)), to: lane.shard)
+        tellPresenceSince(recovery.answer, request, room)
     }
 
     private func failRecovery(_ recovery: Recovery, _ room: HubRoom, _ error: any Error) {
@@ -169,28 +160,33 @@ extension Hub {
             .joinFailed(room: room.name, session: request.session, id: request.id, error: wireError(error)), to: shard)
     }
 
-    /// What is missing is said, and the newest page shown.
+    /// What is missing is said, and the newest page shown to who may read it.
     private func refuse(_ recovery: Recovery, _ room: HubRoom, isSameStory: Bool = true) {
+        guard recovery.request.actions.contains(.history) else {
+            return refuse(recovery, room, isSameStory: isSameStory, page: nil)
+        }
         store.history(room: room.name, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
-            guard let position = room.sequencer.position else { return }
-            // Of a client that knows another story, or a later one than Redis, nothing is proven.
-            let from = isSameStory && recovery.seq <= position.seq ? recovery.seq + 1 : 1
-            var texts = [ServerMessage.gap(room: room.name, epoch: position.epoch, from: from, to: position.seq)]
-            if case .success(let page) = result, !page.messages.isEmpty {
-                let user = self.sessions[recovery.request.session]?.user
-                texts.append(
-                    ServerMessage.history(
-                        room: room.name, id: nil, epoch: position.epoch,
-                        messages: page.messages.filter { $0.seq <= position.seq }.map {
-                            self.element(of: $0, for: user)
-                        },
-                        more: page.more))
-            }
-            if recovery.hasBegun {
-                self.insert(recovery, room, texts: texts)
-            } else {
-                self.deliver(recovery.request, room, recovery.answer, recovered: false, texts: texts)
-            }
+            self.refuse(recovery, room, isSameStory: isSameStory, page: try? result.get())
+        }
+    }
+
+    private func refuse(_ recovery: Recovery, _ room: HubRoom, isSameStory: Bool, page: HistoryPage?) {
+        guard let position = room.sequencer.position else { return }
+        // Of a client that knows another story, or a later one than Redis, nothing is proven.
+        let from = isSameStory && recovery.seq <= position.seq ? recovery.seq + 1 : 1
+        var texts = [ServerMessage.gap(room: room.name, epoch: position.epoch, from: from, to: position.seq)]
+        if let page, !page.messages.isEmpty {
+            let user = sessions[recovery.request.session]?.user
+            texts.append(
+                ServerMessage.history(
+                    room: room.name, id: nil, epoch: position.epoch,
+                    messages: page.messages.filter { $0.seq <= position.seq }.map { element(of: $0, for: user) },
+                    more: page.more))
+        }
+        if recovery.hasBegun {
+            insert(recovery, room, texts: texts)
+        } else {
+            deliver(recovery.request, room, recovery.answer, recovered: false, texts: texts)
         }
     }
 }

@@ -83,6 +83,10 @@ extension Hub: RedisSubscriberDelegate {
 
     private func receive(_ presence: RelayMessage.Presence, in room: HubRoom) {
         guard presence.pv > room.pv else { return }
+        guard room.showsPresence else {
+            room.pv = presence.pv
+            return
+        }
         let first = presence.pv - Int64(presence.changes.count) + 1
         if first > room.pv + 1, room.pv > 0 {
             room.needsPresenceText = true

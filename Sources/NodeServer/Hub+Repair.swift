@@ -151,6 +151,7 @@ extension Hub {
             guard head.pv != room.pv || room.needsPresenceText else { return }
             room.pv = head.pv
             room.needsPresenceText = false
+            guard room.showsPresence else { return }
             self.append(
                 ServerMessage.presence(
                     room: room.name, id: nil, members: members, count: head.count, pv: head.pv),

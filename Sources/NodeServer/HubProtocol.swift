@@ -70,12 +70,18 @@ struct SessionOpening: Sendable {
     let info: String?
     let status: PresenceStatus?
     let resume: Resume?
-    let directs: ClientMessage.Directs?
+    let directs: DirectsAsked?
 
     struct Resume: Sendable {
         let session: SessionID
         let secret: SessionSecret
     }
+}
+
+/// What a client that comes back says of private rooms.
+struct DirectsAsked: Sendable {
+    let places: ClientMessage.Directs
+    let rights: Rights
 }
 
 /// What a session is, that a connection now has.
@@ -96,6 +102,7 @@ struct JoinRequest: Sendable {
     let id: String?
     let since: ClientMessage.Position?
     let echo: Bool
+    let actions: RoomActions
     let deadline: NIODeadline
 }
 
@@ -131,11 +138,21 @@ enum ShardEvent: Sendable {
     case reply(SessionID, text: [UInt8])
     /// A part of what a session missed; answered with `pageTaken` once no more than half of its outbound budget waits.
     case page(SessionID, texts: [[UInt8]], number: Int)
-    /// The session is in the room: it gets `texts`, and after them all that later batches bring.
-    case joined(room: RoomName, handle: RoomHandle, session: SessionID, echo: Bool, texts: [[UInt8]])
+    case joined(RoomEntry)
     case joinFailed(room: RoomName, session: SessionID, id: String?, error: WireError)
     case batch(DeliveryBatch)
     case kicked(SessionID, room: RoomName?, reason: String)
+}
+
+/// The session is in the room: it gets `texts`, and after them all that later batches bring.
+struct RoomEntry: Sendable {
+    let room: RoomName
+    let handle: RoomHandle
+    let session: SessionID
+    let echo: Bool
+    /// Whether `texts` tell who is there.
+    let seesPresence: Bool
+    let texts: [[UInt8]]
 }
 
 /// Names a room within one process, and is never used again for another one.
@@ -158,6 +175,7 @@ struct DeliveryBatch: Sendable {
 
     /// A frame for sessions one by one: what was meant for a user.
     struct Direct: Sendable {
+        let room: RoomName
         let sessions: [SessionID]
         let frame: Range<Int>
         let origin: SessionID?

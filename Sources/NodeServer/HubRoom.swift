@@ -70,6 +70,8 @@ final class HubRoom {
     /// What each message for clients begins with.
     let prefix: [UInt8]
     let handle: RoomHandle
+    /// Whether anybody is told who is in it.
+    let showsPresence: Bool
     var phase: Phase = .opening
     var isSubscribed = false
     var isIndexed = false
@@ -103,11 +105,12 @@ final class HubRoom {
     /// Clients may have missed presence events: the next read is sent to them even if nothing changed since.
     var needsPresenceText = false
 
-    init(name: RoomName, channel: String, handle: RoomHandle, shardCount: Int) {
+    init(name: RoomName, channel: String, handle: RoomHandle, showsPresence: Bool, shardCount: Int) {
         self.name = name
         self.channel = channel
         self.prefix = MessageText.prefix(room: name)
         self.handle = handle
+        self.showsPresence = showsPresence
         self.interest = Interest(shardCount: shardCount)
     }
 
@@ -228,13 +231,13 @@ struct HubSession {
     final class Opening {
         let deadline: NIODeadline
         /// Where its client stands in the private rooms of its user.
-        let directs: ClientMessage.Directs?
+        let directs: DirectsAsked?
         /// On its way to the client.
         var secret: SessionSecret?
         /// When the session was first written, by Redis's clock, if it begins here.
         var begunAt: Int64?
 
-        init(deadline: NIODeadline, directs: ClientMessage.Directs?) {
+        init(deadline: NIODeadline, directs: DirectsAsked?) {
             self.deadline = deadline
             self.directs = directs
         }

@@ -125,10 +125,10 @@ extension Session {
                 shard.leave(self, room)
                 send(ServerMessage.left(room: room, id: message.id))
             case .presence(let room):
-                _ = try state.requireMember(of: room)
+                _ = try state.requireMember(of: room, who: .presence, rights)
                 shard.send(.presence(room: room, session: id, id: message.id))
             case .history(let room, let range, let limit):
-                let user = try state.requireReader(of: room)
+                let user = try state.requireReader(of: room, rights)
                 shard.send(
                     .history(
                         HistoryRequest(
@@ -148,7 +148,7 @@ extension Session {
     }
 
     private func join(_ join: ClientMessage.Join, _ requestID: String?) {
-        switch state.join(join.room) {
+        switch state.join(join.room, rights) {
         case .join:
             send(join, id: requestID)
         case .again:
@@ -162,7 +162,8 @@ extension Session {
     private func publish(
         _ room: RoomName, _ payload: ClientMessage.Payload, _ requestID: String?, _ bytes: UnsafeRawBufferPointer
     ) throws(WireError) {
-        let user = try state.requireMember(of: room)
+        let user = try state.publish(
+            payload.count, in: room, rights, now: NIODeadline.now().uptimeNanoseconds)
         shard.send(
             .publish(
                 PublishRequest(
@@ -174,11 +175,12 @@ extension Session {
     private func direct(
         to recipient: UserName, _ payload: ClientMessage.Payload, _ requestID: String?, _ bytes: UnsafeRawBufferPointer
     ) throws(WireError) {
-        let user = try state.requireOpen()
+        let (user, room) = try state.publish(
+            payload.count, to: recipient, rights, now: NIODeadline.now().uptimeNanoseconds)
         shard.send(
             .publish(
                 PublishRequest(
-                    room: .direct(user, recipient), session: id, id: requestID,
+                    room: room, session: id, id: requestID,
                     dedupeKey: dedupeKey(user, requestID), user: user, recipient: recipient,
                     body: MessageText.body(from: user, to: recipient, payload: payload, in: bytes),
                     deadline: .now() + NodeConfiguration.publishDeadline)))
@@ -192,7 +194,8 @@ extension Session {
     }
 
     private func typing(_ room: RoomName, _ isTyping: Bool) throws(WireError) {
-        guard let user = try state.typing(isTyping, in: room, now: NIODeadline.now().uptimeNanoseconds) else { return }
+        guard let user = try state.typing(isTyping, in: room, rights, now: NIODeadline.now().uptimeNanoseconds)
+        else { return }
         shard.send(
             .typing(
                 room: room, session: id,
@@ -251,8 +254,9 @@ extension Session {
                         connection: connectionID, user: user, lane: lane,
                         client: auth.client ?? claimedClient, info: auth.info, status: auth.status,
                         resume: resume,
-                        directs: auth.directs)))
+                        directs: auth.directs.map { DirectsAsked(places: $0, rights: rights) })))
         case .acknowledge(let user):
+            if let grant { try renew(grant) }
             if case .open = state.phase { welcome(user, requestID, nil) } else { welcomeID = requestID }
         case .refuse(let error):
             throw error
@@ -279,6 +283,10 @@ extension Session {
     func enterFirstRooms(of record: SessionRecord?) {
         let (named, requestID) = endOpening()
         for (room, echo) in record?.rooms ?? [:] {
+            guard state.rooms[room] != nil else {
+                lost(room)
+                continue
+            }
             let join = named.first { $0.room == room }
             send(join ?? ClientMessage.Join(room: room, echo: echo), id: nil)
         }
@@ -290,6 +298,7 @@ extension Session {
             .join(
                 JoinRequest(
                     room: join.room, session: id, connection: connectionID, id: requestID, since: join.since,
-                    echo: join.echo, deadline: .now() + NodeConfiguration.joinDeadline)))
+                    echo: join.echo, actions: state.rooms[join.room]?.actions ?? [],
+                    deadline: .now() + NodeConfiguration.joinDeadline)))
     }
 }

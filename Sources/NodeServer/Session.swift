@@ -35,6 +35,8 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     private var isUnconfirmed = false
     /// It is who the upgrade request said.
     private var isClaimed = false
+    /// `token_expiring` was sent of the token in force.
+    var wasToldOfExpiry = false
     /// Where what is sent to many reaches it.
     let lane: Lane
 
@@ -173,7 +175,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     func webSocketCaughtUp(_ connection: WebSocketConnection) {
         let missed = seldom?.missedPresence ?? []
         forgetMissed()
-        for room in missed where state.rooms[room] == .joined {
+        for room in missed where sees(room) {
             shard.send(.presence(room: room, session: id, id: nil))
         }
         answerPages()
@@ -217,11 +219,12 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     /// - Returns: false when nobody waits for it any more.
     func opened(_ opened: SessionOpened) -> Bool {
         let record = opened.resumed
-        guard state.opened(rooms: record.map { Array($0.rooms.keys) } ?? [], status: record?.status),
+        guard state.opened(rooms: record.map { Array($0.rooms.keys) } ?? [], status: record?.status, rights),
             let user = state.user
         else { return false }
         id = opened.session
         welcome(user, welcomeID, opened)
+        shard.watchToken(of: self)
         if let record {
             isUnconfirmed = true
             givenClient = record.client.isEmpty ? nil : record.client

@@ -1,6 +1,7 @@
 import ChatCore
 import Logging
 import NIOCore
+import Telemetry
 import WebSocketTransport
 import WireProtocol
 
@@ -26,6 +27,8 @@ final class Shard: @unchecked Sendable {
     let logger: Logger
     let rates: SessionLimits.Rates?
     let heldBounds: HeldMessages.Bounds
+    /// Whether all private messages are for whose token says nothing of rooms.
+    let allowsDirects: Bool
     var random: FastRandom
     var metrics = ShardMetrics()
     private(set) var isDraining = false
@@ -42,6 +45,7 @@ final class Shard: @unchecked Sendable {
     private var isFlushScheduled = false
     private var wheel: HeartbeatWheel<Session>
     private var timer: RepeatedTask?
+    private var tokens: TokenWatch<Session>
     /// Who was told to go, and when; the first to go is the last.
     private var departures: [(at: NIODeadline, session: Session)] = []
 
@@ -62,10 +66,13 @@ final class Shard: @unchecked Sendable {
             ratePerSecond: limits.messagesPerSecond, burst: limits.messageBurst, roomLimit: limits.roomsPerSession)
         self.heldBounds = HeldMessages.Bounds(
             count: NodeConfiguration.heldMessages, bytes: 4 * limits.messageBytes)
+        self.allowsDirects = configuration.namespaces.direct.allows.contains(.join)
         self.random = FastRandom(seed: seed)
         self.wheel = HeartbeatWheel(
             interval: configuration.heartbeat.nanoseconds, timeout: configuration.heartbeatTimeout.nanoseconds,
             authenticationTimeout: configuration.authenticationTimeout.nanoseconds)
+        // Every session is looked at when it is pinged.
+        self.tokens = TokenWatch(horizon: 2 * configuration.heartbeat.nanoseconds / 1_000_000 + 10_000)
     }
 
     func start() {
@@ -111,6 +118,12 @@ final class Shard: @unchecked Sendable {
         if sessions[session.id] === session { sessions[session.id] = nil }
         metrics.connections -= 1
         wheel.remove(session)
+        tokens.remove(session)
+    }
+
+    /// Its token is another, or something was done about it.
+    func watchToken(of session: Session) {
+        tokens.look(at: session, due: session.tokenDue, now: WallClock.milliseconds())
     }
 
     func authenticated(_ session: Session) {
@@ -119,7 +132,12 @@ final class Shard: @unchecked Sendable {
 
     private func tick() {
         let actions = wheel.advance(now: NIODeadline.now().uptimeNanoseconds)
-        for session in actions.ping { session.ping() }
+        let now = WallClock.milliseconds()
+        for session in actions.ping {
+            session.ping()
+            tokens.look(at: session, due: session.tokenDue, now: now)
+        }
+        for session in tokens.takeDue(now: now) { session.tokenIsDue(now: now) }
         for (session, pingedAt) in actions.check { session.checkHeartbeat(pingedAt: .uptimeNanoseconds(pingedAt)) }
         for session in actions.unauthenticated { session.authenticationTimedOut() }
     }
@@ -186,8 +204,8 @@ final class Shard: @unchecked Sendable {
                 }
                 catchUp(session)
                 session.send(page: texts, number: number)
-            case .joined(let name, let handle, let session, let echo, let texts):
-                insert(session, name, handle, echo: echo, texts)
+            case .joined(let entry):
+                insert(entry)
             case .joinFailed(let room, let session, let id, let error):
                 sessions[session]?.joinFailed(room, id: id, error)
             case .kicked(let session, let room, let reason):
@@ -209,8 +227,9 @@ final class Shard: @unchecked Sendable {
         session.releaseHeld()
     }
 
-    private func insert(_ id: SessionID, _ name: RoomName, _ handle: RoomHandle, echo: Bool, _ texts: [[UInt8]]) {
-        guard let session = sessions[id], session.joined(name) else { return }
+    private func insert(_ entry: RoomEntry) {
+        let (name, handle) = (entry.room, entry.handle)
+        guard let session = sessions[entry.session], session.joined(name) else { return }
         if let earlier = session.handles[name], earlier != handle { remove(session, from: earlier) }
         let room: ShardRoom<Session>
         let audience = Audience(room: handle, format: session.lane.format)
@@ -224,9 +243,12 @@ final class Shard: @unchecked Sendable {
         }
         // A join again: its answer speaks of a later moment than what this session is still to get.
         room.catchUp(session)
-        room.insert(session, echo: echo)
+        let seesPresence = session.sees(name)
+        room.insert(session, echo: entry.echo, seesPresence: seesPresence)
         session.handles[name] = handle
-        for text in texts { session.send(text) }
+        for text in entry.texts { session.send(text) }
+        // Its rights changed meanwhile.
+        if seesPresence != entry.seesPresence { session.tellPresence(of: name, isShown: seesPresence) }
         session.releaseHeld()
     }
 
@@ -235,6 +257,12 @@ final class Shard: @unchecked Sendable {
         eventLoop.assertInEventLoop()
         if let handle = session.handles.removeValue(forKey: name) { remove(session, from: handle) }
         send(.leave(room: name, session: session.id))
+    }
+
+    /// From now on the session gets the presence events of the room, or no more.
+    func show(presence isShown: Bool, of name: RoomName, to session: Session) {
+        guard let handle = session.handles[name] else { return }
+        rooms[Audience(room: handle, format: session.lane.format)]?.show(presence: isShown, to: session)
     }
 
     /// The session gets nothing of any room any more; what becomes of its memberships the hub is told otherwise.
@@ -275,8 +303,12 @@ final class Shard: @unchecked Sendable {
             }
             for direct in batch.directs {
                 for id in direct.sessions {
-                    let range = id == direct.origin ? direct.own : direct.frame
-                    sessions[id]?.sendDirect(UnsafeRawBufferPointer(rebasing: bytes[range]))
+                    guard let session = sessions[id] else { continue }
+                    if id == direct.origin {
+                        session.sendDirect(UnsafeRawBufferPointer(rebasing: bytes[direct.own]))
+                    } else if session.hears(direct.room) {
+                        session.sendDirect(UnsafeRawBufferPointer(rebasing: bytes[direct.frame]))
+                    }
                 }
             }
         }

@@ -22,6 +22,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
     struct Member {
         let receiver: Receiver
         var echo: Bool
+        /// It gets the presence events.
+        var seesPresence: Bool
         var position: Int
     }
 
@@ -70,13 +72,21 @@ final class ShardRoom<Receiver: FrameReceiver> {
     private var end: Int { tickStart + (tick?.bytes.count ?? 0) }
 
     /// Gets what is appended from now on.
-    func insert(_ receiver: Receiver, echo: Bool) {
+    func insert(_ receiver: Receiver, echo: Bool, seesPresence: Bool) {
         if let index = indices[receiver.id] {
             members[index].echo = echo
+            members[index].seesPresence = seesPresence
             return
         }
         indices[receiver.id] = members.count
-        members.append(Member(receiver: receiver, echo: echo, position: end))
+        members.append(Member(receiver: receiver, echo: echo, seesPresence: seesPresence, position: end))
+    }
+
+    /// What was appended before goes to it by what held then.
+    func show(presence isShown: Bool, to receiver: Receiver) {
+        guard let index = indices[receiver.id] else { return }
+        catchUp(receiver)
+        members[index].seesPresence = isShown
     }
 
     /// Gets nothing any more, also of what was appended before.
@@ -153,6 +163,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
         let hasPresence = tick.hasPresence
         let end = start + tick.bytes.count
         let name = name
+        /// What those get who see no presence and wrote nothing.
+        var discreet: [UInt8]?
         tick.bytes.withUnsafeBytes { bytes in
             members.withUnsafeMutableBufferPointer { members in
                 for index in range.reversed() {
@@ -162,7 +174,14 @@ final class ShardRoom<Receiver: FrameReceiver> {
                     members[index].position = end
                     if hasEphemeral, receiver.isBehind {
                         tick.lean(for: receiver.id, echo: echo, from: from).withUnsafeBytes { receiver.sendFrames($0) }
-                        if hasPresence { receiver.missedPresence(of: name) }
+                        if hasPresence, members[index].seesPresence { receiver.missedPresence(of: name) }
+                    } else if hasPresence, !members[index].seesPresence {
+                        let isCommon = from == 0 && !tick.isOrigin(receiver.id)
+                        let text =
+                            (isCommon ? discreet : nil)
+                            ?? tick.lean(for: receiver.id, echo: echo, from: from, withTyping: true)
+                        if isCommon { discreet = text }
+                        if !text.isEmpty { text.withUnsafeBytes { receiver.sendFrames($0) } }
                     } else if hasOrigins, let own = tick.assembly(for: receiver.id, echo: echo, from: from) {
                         own.withUnsafeBytes { receiver.sendFrames($0) }
                     } else {

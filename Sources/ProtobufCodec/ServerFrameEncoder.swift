@@ -127,8 +127,8 @@ extension Martlet_V1_Joined {
         seq = json.integer("seq") ?? 0
         if let tag = json.string("tag") { self.tag = tag }
         if let recovered = json.bool("recovered") { self.recovered = recovered }
-        pv = json.integer("pv") ?? 0
-        count = json.integer("count") ?? 0
+        if let pv = json.integer("pv") { self.pv = pv }
+        if let count = json.integer("count") { self.count = count }
         members = Martlet_V1_Member.list("members", of: json)
     }
 }

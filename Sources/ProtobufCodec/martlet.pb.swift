@@ -858,9 +858,24 @@ package nonisolated struct Martlet_V1_Joined: Sendable {
   /// Clears the value of `recovered`. Subsequent reads from it will return its default value.
   package mutating func clearRecovered() {self._recovered = nil}
 
-  package var pv: Int64 = 0
+  /// Unset for who may not see who is there, as is the next; members are none then.
+  package var pv: Int64 {
+    get {_pv ?? 0}
+    set {_pv = newValue}
+  }
+  /// Returns true if `pv` has been explicitly set.
+  package var hasPv: Bool {self._pv != nil}
+  /// Clears the value of `pv`. Subsequent reads from it will return its default value.
+  package mutating func clearPv() {self._pv = nil}
 
-  package var count: Int64 = 0
+  package var count: Int64 {
+    get {_count ?? 0}
+    set {_count = newValue}
+  }
+  /// Returns true if `count` has been explicitly set.
+  package var hasCount: Bool {self._count != nil}
+  /// Clears the value of `count`. Subsequent reads from it will return its default value.
+  package mutating func clearCount() {self._count = nil}
 
   package var members: [Martlet_V1_Member] = []
 
@@ -870,6 +885,8 @@ package nonisolated struct Martlet_V1_Joined: Sendable {
 
   fileprivate var _tag: String? = nil
   fileprivate var _recovered: Bool? = nil
+  fileprivate var _pv: Int64? = nil
+  fileprivate var _count: Int64? = nil
 }
 
 package nonisolated struct Martlet_V1_Left: Sendable {
@@ -2457,8 +2474,8 @@ nonisolated extension Martlet_V1_Joined: SwiftProtobuf.Message, SwiftProtobuf._M
       case 3: try { try decoder.decodeSingularInt64Field(value: &self.seq) }()
       case 4: try { try decoder.decodeSingularStringField(value: &self._tag) }()
       case 5: try { try decoder.decodeSingularBoolField(value: &self._recovered) }()
-      case 6: try { try decoder.decodeSingularInt64Field(value: &self.pv) }()
-      case 7: try { try decoder.decodeSingularInt64Field(value: &self.count) }()
+      case 6: try { try decoder.decodeSingularInt64Field(value: &self._pv) }()
+      case 7: try { try decoder.decodeSingularInt64Field(value: &self._count) }()
       case 8: try { try decoder.decodeRepeatedMessageField(value: &self.members) }()
       default: break
       }
@@ -2485,12 +2502,12 @@ nonisolated extension Martlet_V1_Joined: SwiftProtobuf.Message, SwiftProtobuf._M
     try { if let v = self._recovered {
       try visitor.visitSingularBoolField(value: v, fieldNumber: 5)
     } }()
-    if self.pv != 0 {
-      try visitor.visitSingularInt64Field(value: self.pv, fieldNumber: 6)
-    }
-    if self.count != 0 {
-      try visitor.visitSingularInt64Field(value: self.count, fieldNumber: 7)
-    }
+    try { if let v = self._pv {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 6)
+    } }()
+    try { if let v = self._count {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 7)
+    } }()
     if !self.members.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.members, fieldNumber: 8)
     }
@@ -2503,8 +2520,8 @@ nonisolated extension Martlet_V1_Joined: SwiftProtobuf.Message, SwiftProtobuf._M
     if lhs.seq != rhs.seq {return false}
     if lhs._tag != rhs._tag {return false}
     if lhs._recovered != rhs._recovered {return false}
-    if lhs.pv != rhs.pv {return false}
-    if lhs.count != rhs.count {return false}
+    if lhs._pv != rhs._pv {return false}
+    if lhs._count != rhs._count {return false}
     if lhs.members != rhs.members {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -3122,4 +3139,4 @@ nonisolated extension Martlet_V1_Pong: SwiftProtobuf.Message, SwiftProtobuf._Mes
     return true
   }
 }
-// 9df114df0632d306 301f7df56e5d1fe8
+// 3bc1277a56d511fa 37f6170abddf303c

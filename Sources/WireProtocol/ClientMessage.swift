@@ -91,6 +91,9 @@ package struct ClientMessage: Sendable {
         /// A string of ``Base64``.
         package var binary: Range<Int>?
 
+        /// Bytes of all of them as they stand in JSON.
+        package var count: Int { (text?.count ?? 0) + (data?.count ?? 0) + (binary?.count ?? 0) }
+
         package init(text: Range<Int>? = nil, data: Range<Int>? = nil, binary: Range<Int>? = nil) {
             (self.text, self.data, self.binary) = (text, data, binary)
         }

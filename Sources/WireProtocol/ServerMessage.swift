@@ -52,19 +52,20 @@ package enum ServerMessage {
         }
     }
 
-    /// - Parameter members: JSON objects, one a user.
+    /// - Parameter present: who is there, as JSON objects, one a user; `nil` for who may not know.
     package static func joined(
-        room: RoomName, id: String?, epoch: String, seq: Int64, tag: String, pv: Int64, count: Int, members: [String],
-        recovered: Bool?
+        room: RoomName, id: String?, epoch: String, seq: Int64, tag: String, recovered: Bool?,
+        present: (count: Int, members: [String], pv: Int64)?
     ) -> [UInt8] {
         frame("joined", id: id, room: room) { writer in
             writer.member("epoch", epoch)
             writer.member("seq", seq)
             if tag.utf8.count > 1 { writer.member("tag", tag) }
             if let recovered { writer.member("recovered", recovered) }
-            writer.member("pv", pv)
-            writer.member("count", count)
-            append(members: members, as: "members", to: &writer)
+            guard let present else { return }
+            writer.member("pv", present.pv)
+            writer.member("count", present.count)
+            append(members: present.members, as: "members", to: &writer)
         }
     }
 

@@ -273,7 +273,7 @@ struct SessionStateTests {
     @Test("nothing but auth before the session is open")
     func anonymous() throws {
         var state = SessionState(roomLimit: 2)
-        #expect(state.join(try room("a")) == .refuse(WireError(.notAuthenticated)))
+        #expect(state.join(try room("a"), Rights()) == .refuse(WireError(.notAuthenticated)))
         #expect(throws: WireError(.notAuthenticated)) { try state.requireOpen() }
     }
 
@@ -292,22 +292,22 @@ struct SessionStateTests {
     @Test("one room more than allowed is refused, until one is left")
     func roomLimit() throws {
         var state = try open()
-        #expect(state.join(try room("a")) == .join)
-        #expect(state.join(try room("b")) == .join)
-        #expect(state.join(try room("b")) == .again)
-        guard case .refuse(let error) = state.join(try room("c")) else { return #expect(Bool(false)) }
+        #expect(state.join(try room("a"), Rights()) == .join)
+        #expect(state.join(try room("b"), Rights()) == .join)
+        #expect(state.join(try room("b"), Rights()) == .again)
+        guard case .refuse(let error) = state.join(try room("c"), Rights()) else { return #expect(Bool(false)) }
         #expect(error.code == .tooManyRooms)
-        #expect(state.leave(try room("a")) == .joining)
-        #expect(state.join(try room("c")) == .join)
+        #expect(state.leave(try room("a"))?.isJoined == false)
+        #expect(state.join(try room("c"), Rights()) == .join)
     }
 
     @Test("publishing needs a finished join")
     func membership() throws {
         var state = try open()
-        _ = state.join(try room("a"))
-        #expect(throws: WireError.self) { try state.requireMember(of: try self.room("a")) }
+        _ = state.join(try room("a"), Rights())
+        #expect(throws: WireError.self) { try state.requireMember(of: try self.room("a"), who: .publish, Rights()) }
         #expect(try state.joined(room("a")) == true)
-        #expect(try state.requireMember(of: room("a")).string == "alice")
+        #expect(try state.requireMember(of: room("a"), who: .publish, Rights()).0.string == "alice")
         #expect(try state.joined(room("b")) == false)
     }
 
@@ -329,7 +329,7 @@ struct SessionStateTests {
         #expect(!state.mustWait(ping))
         #expect(state.opened() == true)
         #expect(!state.mustWait(join) && !state.mustWait(speak))
-        #expect(try state.join(room("a")) == .join)
+        #expect(try state.join(room("a"), Rights()) == .join)
         #expect(state.mustWait(speak) && state.mustWait(join))
         #expect(!state.mustWait(elsewhere))
         #expect(try state.joined(room("a")) == true)
@@ -358,11 +358,11 @@ struct SessionStateTests {
         var state = try open()
         let room = try room("a")
         func tells(_ isTyping: Bool, _ now: UInt64) throws -> Bool {
-            try state.typing(isTyping, in: room, now: now) != nil
+            try state.typing(isTyping, in: room, Rights(), now: now) != nil
         }
         #expect(throws: WireError.self) { try tells(true, 0) }
         func enter() {
-            _ = state.join(room)
+            _ = state.join(room, Rights())
             _ = state.joined(room)
         }
         enter()
@@ -379,9 +379,11 @@ struct SessionStateTests {
     @Test("a private room is read by its two users alone, and joined by nobody")
     func direct() throws {
         var state = try open()
-        #expect(try state.requireReader(of: room("dm:alice:bob")).string == "alice")
-        #expect(throws: WireError.self) { try state.requireReader(of: try self.room("dm:bob:carol")) }
-        guard case .refuse(let error) = state.join(try room("dm:bob:carol")) else { return #expect(Bool(false)) }
+        #expect(try state.requireReader(of: room("dm:alice:bob"), Rights()).string == "alice")
+        #expect(throws: WireError.self) { try state.requireReader(of: try self.room("dm:bob:carol"), Rights()) }
+        guard case .refuse(let error) = state.join(try room("dm:bob:carol"), Rights()) else {
+            return #expect(Bool(false))
+        }
         #expect(error.code == .forbidden)
     }
 }

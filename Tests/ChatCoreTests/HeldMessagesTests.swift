@@ -34,7 +34,7 @@ struct HeldMessagesTests {
     @Test("join, leave, join in one burst is done in this order: the second join waits behind the leave")
     mutating func leaveAndJoin() throws {
         #expect(try offer(Self.join) == .perform)
-        _ = state.join(try RoomName(validating: "a"))
+        _ = state.join(try RoomName(validating: "a"), Rights())
         #expect(try offer(Self.leave) == .held)
         #expect(try offer(Self.joinBoth) == .held)
         #expect(try offer(Self.elsewhere) == .held)
@@ -47,7 +47,7 @@ struct HeldMessagesTests {
 
     @Test("other rooms do not wait; a second join of the room does")
     mutating func others() throws {
-        _ = state.join(try RoomName(validating: "a"))
+        _ = state.join(try RoomName(validating: "a"), Rights())
         #expect(try offer(Self.elsewhere) == .perform)
         #expect(try offer(Self.speak) == .held)
         #expect(try offer(Self.elsewhere) == .perform)
@@ -56,7 +56,7 @@ struct HeldMessagesTests {
 
     @Test("what is too much is refused, never done out of order")
     mutating func bounded() throws {
-        _ = state.join(try RoomName(validating: "a"))
+        _ = state.join(try RoomName(validating: "a"), Rights())
         for _ in 0..<4 { #expect(try offer(Self.speak) == .held) }
         #expect(try offer(Self.leave) == .refuse)
         held = HeldMessages()

@@ -37,8 +37,8 @@ struct ServerFrameTests {
         #expect(
             ServerFrame(
                 decoding: ServerMessage.joined(
-                    room: room, id: "1", epoch: "e", seq: 4, tag: "x7Qa", pv: 9, count: 2, members: members,
-                    recovered: true))
+                    room: room, id: "1", epoch: "e", seq: 4, tag: "x7Qa", recovered: true,
+                    present: (2, members, 9)))
                 == .joined(
                     .init(
                         room: "general", epoch: "e", seq: 4, tag: "x7Qa", recovered: true,

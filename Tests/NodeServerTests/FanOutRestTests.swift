@@ -35,7 +35,7 @@ struct DirtyRoomsTests {
         let room = ShardRoom<Receiver>(
             name: try RoomName(validating: "r\(number)"), handle: RoomHandle(number: number), chunk: chunk,
             maximumTick: 1000, pool: TickPool())
-        for number in 0..<members { room.insert(Receiver(number), echo: false) }
+        for number in 0..<members { room.insert(Receiver(number), echo: false, seesPresence: true) }
         return room
     }
 

@@ -51,7 +51,7 @@ struct ShardRoomTests {
     }
 
     private func enter(_ numbers: Range<Int>) {
-        for number in numbers { room.insert(receivers[number], echo: false) }
+        for number in numbers { room.insert(receivers[number], echo: false, seesPresence: true) }
     }
 
     private func finish() {
@@ -203,5 +203,27 @@ struct ShardRoomTests {
         room.say("t", .typing)
         room.flush()
         #expect(receivers[0].text.isEmpty)
+    }
+
+    @Test("who may not see who is there gets all but presence, also what waited when that changed, and misses nothing by it")
+    func discreet() {
+        enter(0..<2)
+        for number in 2..<4 { room.insert(receivers[number], echo: false, seesPresence: false) }
+        room.say("1")
+        room.say("p", .presence)
+        room.say("t", .typing)
+        room.say("2", from: receivers[3], own: "a")
+        room.flush()
+        finish()
+        #expect(receivers.prefix(4).map(\.text) == ["1pt2", "1pt2", "1t2", "1ta"])
+        room.say("q", .presence)
+        room.show(presence: false, to: receivers[0])
+        room.show(presence: true, to: receivers[2])
+        room.say("r", .presence)
+        receivers[3].isBehind = true
+        room.flush()
+        finish()
+        #expect(receivers.prefix(4).map(\.text) == ["1pt2q", "1pt2qr", "1t2r", "1ta"])
+        #expect(receivers[3].missed == 0)
     }
 }

@@ -126,8 +126,9 @@ package enum ProtobufBridge {
             return compact([
                 "type": "joined", "room": .string(joined.room), "epoch": .string(joined.epoch),
                 "seq": .int(joined.seq), "tag": joined.hasTag ? .string(joined.tag) : none,
-                "recovered": joined.hasRecovered ? .bool(joined.recovered) : none, "pv": .int(joined.pv),
-                "count": .int(joined.count), "members": try list(joined.members),
+                "recovered": joined.hasRecovered ? .bool(joined.recovered) : none, 
+                "pv": joined.hasPv ? .int(joined.pv) : none, "count": joined.hasCount ? .int(joined.count) : none,
+                "members": joined.hasPv ? try list(joined.members) : none,
             ])
         case .left(let left):
             return compact([
