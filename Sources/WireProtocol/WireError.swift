@@ -126,7 +126,8 @@ package enum CloseCode: UInt16, CaseIterable, Sendable {
     /// Whether a client that is closed with it may come back to its place (``ServerMessage/Welcome/secret``).
     package var mayResume: Bool {
         switch self {
-        case .draining, .slow, .heartbeatTimeout, .tokenExpired, .protocolError, .unsupportedData, .invalidPayload, .messageTooBig,
+        case .draining, .slow, .heartbeatTimeout, .tokenExpired, .protocolError, .unsupportedData, .invalidPayload,
+            .messageTooBig,
             .internalError, .overloaded:
             true
         case .normal, .goingAway, .authenticationTimeout, .kicked, .authenticationFailed, .moved: false

@@ -205,7 +205,7 @@ struct ShardRoomTests {
         #expect(receivers[0].text.isEmpty)
     }
 
-    @Test("who may not see who is there gets all but presence, also what waited when that changed, and misses nothing by it")
+    @Test("who may not see who is there gets all but presence, and goes by what held when an event came")
     func discreet() {
         enter(0..<2)
         for number in 2..<4 { room.insert(receivers[number], echo: false, seesPresence: false) }

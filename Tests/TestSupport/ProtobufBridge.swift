@@ -126,7 +126,7 @@ package enum ProtobufBridge {
             return compact([
                 "type": "joined", "room": .string(joined.room), "epoch": .string(joined.epoch),
                 "seq": .int(joined.seq), "tag": joined.hasTag ? .string(joined.tag) : none,
-                "recovered": joined.hasRecovered ? .bool(joined.recovered) : none, 
+                "recovered": joined.hasRecovered ? .bool(joined.recovered) : none,
                 "pv": joined.hasPv ? .int(joined.pv) : none, "count": joined.hasCount ? .int(joined.count) : none,
                 "members": joined.hasPv ? try list(joined.members) : none,
             ])
