@@ -157,17 +157,6 @@ struct RoomEntry: Sendable {
     let texts: [[UInt8]]
 }
 
-/// The session is in the room: it gets `texts`, and after them all that later batches bring.
-struct RoomEntry: Sendable {
-    let room: RoomName
-    let handle: RoomHandle
-    let session: SessionID
-    let echo: Bool
-    /// Whether `texts` tell who is there.
-    let seesPresence: Bool
-    let texts: [[UInt8]]
-}
-
 /// Names a room within one process, and is never used again for another one.
 struct RoomHandle: Hashable, Sendable {
     let number: Int
