@@ -182,6 +182,9 @@ struct ScriptsClusterTests {
         let users = UserStore(redis: cluster.redis, keys: keys)
         try await users.noteDirect(here, of: who).get()
         #expect(try await users.directs(of: who, within: .seconds(10)).get().rooms == [here])
+        for (name, others) in [("node-a.1", 0), ("node-b.1", 30)] {
+            #expect(try await users.exchangeRate(of: who, 30, by: incarnation(name)).get() == others)
+        }
         if try await redis.owner(of: keys.orders) == master {
             let orders = ModerationStore(redis: cluster.redis, keys: keys)
             guard let ban = ModerationOrder.Key(.ban, .user(who)) else { throw RedisClusterProcess.NotWhole() }
