@@ -7,7 +7,9 @@ extension ClientStateMachine {
         heardAt = now
         pingedAt = nil
         switch frame {
-        case .welcome(let welcome): return self.welcome(welcome, now: now)
+        case .welcome(let welcome):
+            renewal = nil  // on an open connection it says that the new token holds
+            return self.welcome(welcome, now: now)
         case .joined(let joined): return self.joined(joined, now: now)
         case .left(let name, let id, let reason): return left(name, id: id, reason)
         case .message(let message): return place(message, now: now)
@@ -34,6 +36,7 @@ extension ClientStateMachine {
         case .reconnect:
             isToldToMove = true
             return []
+        case .tokenExpiring(let milliseconds): return tokenExpiring(in: milliseconds, now: now)
         case .pong:
             if let measuredFrom { roundTrip = now - measuredFrom }
             measuredFrom = nil
@@ -158,18 +161,11 @@ extension ClientStateMachine {
         let isRetryable = refusal.retryAfter != nil || code?.isRetryable == true
         let again = now + (refusal.retryAfter ?? Self.defaultRetry)
         let error = MartletError(.refused, refusal.message, number: refusal.number)
-        if case .connecting = phase, code == .authenticationFailed || code == .notAuthenticated || code == .invalidUser
-        {
-            // Without a welcome there is nothing to go on with: another user or token is needed.
-            let isUnnamed = code == .notAuthenticated && identity.isUser
-            return finish(
-                code: Int(CloseCode.authenticationFailed.rawValue),
-                reason: isUnnamed ? "this server asks for a token" : refusal.message)
-        }
-        if case .connecting = phase, let id = refusal.id, id == introduction?.id, refusal.room == nil, !isRetryable {
-            return resumeRefused(refusal.message, now: now)
+        if case .connecting = phase, let effects = refusedBeforeWelcome(refusal, code, isRetryable, now: now) {
+            return effects
         }
         guard let id = refusal.id else { return [.emit(.refused(error))] }
+        if id == Self.authID { return authFailed(refusal, now: now) }
         if let entry = outbox[id] {
             let left = code == .notInRoom ? entry.room.flatMap { rooms[$0] == nil ? nil : $0 } : nil
             guard isRetryable || left != nil else {
@@ -194,6 +190,23 @@ extension ClientStateMachine {
         }
         guard id.hasPrefix("join-") else { return [.emit(.refused(error))] }
         return joinRefused(refusal, id, error, again: isRetryable ? again : nil)
+    }
+
+    /// Without a welcome there is nothing to go on with. The answer to `auth` decides; who sent none hears by the answer to
+    /// another frame that one is wanted.
+    private mutating func refusedBeforeWelcome(
+        _ refusal: ServerFrame.Refusal, _ code: WireError.Code?, _ isRetryable: Bool, now: Int64
+    ) -> [Effect]? {
+        let final = Int(CloseCode.authenticationFailed.rawValue)
+        switch code {
+        case .authenticationFailed, .invalidUser: return finish(code: final, reason: refusal.message)
+        case .notAuthenticated:
+            return identity.isUser ? finish(code: final, reason: "this server asks for a token") : []
+        default: break
+        }
+        guard let id = refusal.id, id == introduction?.id, refusal.room == nil else { return nil }
+        guard isRetryable else { return resumeRefused(refusal.message, now: now) }
+        return [.giveUp(reason: refusal.message, wait: refusal.retryAfter ?? 0)]
     }
 
     /// The server named the room at fault, or did not.

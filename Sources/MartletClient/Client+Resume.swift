@@ -45,7 +45,8 @@ extension ClientStateMachine {
             case .token(let token): token
             case .provider: self.token
             }
-        let auth: [Effect] = token.map { [.send(ClientFrame.auth(token: $0, client: client))] } ?? []
+        let auth: [Effect] =
+            token.map { [.send(ClientFrame.auth(token: $0, client: client, id: Self.authID))] } ?? []
         return auth + [.send(ClientFrame.status(presence.rawValue))]
     }
 
@@ -57,7 +58,7 @@ extension ClientStateMachine {
         limits = frame.limits
         outbox.begin(Pace(perSecond: limits.messagesPerSecond, now: now))
         // The server counts what introduced this client too.
-        for _ in 0..<(introduction == nil ? newcomer().count : 1) { outbox.pace.count() }
+        for _ in 0..<(introduction == nil && !identity.isUser ? 2 : 1) { outbox.pace.count() }
         place = frame.secret.map { Place(session: frame.session, secret: $0) }
         beganAt = beganAt ?? frame.beganAt
         isRoomless = false

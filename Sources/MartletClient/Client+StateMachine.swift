@@ -41,10 +41,22 @@ struct ClientStateMachine {
         let secret: String
     }
 
+    /// A token in force that will end.
+    struct Renewal: Equatable {
+        /// Of the token.
+        let endsAt: Int64
+        /// When the provider is to be asked again; `nil` while it is asked, or the server.
+        var askAgainAt: Int64?
+        /// Milliseconds from the next failure to asking again.
+        var wait = Backoff.first
+    }
+
     /// What the driver has to do, in order.
     enum Effect: Equatable {
         /// Ends in ``connect(withToken:now:)``, or in a loss.
         case askForToken
+        /// Ends in ``renew(withToken:now:)`` or in ``renewalFailed(now:)``.
+        case askForRenewal
         /// - Parameter resuming: the address asks that no session begins before the first frame.
         case connect(resuming: Bool)
         case connectLater(milliseconds: Int64)
@@ -55,6 +67,8 @@ struct ClientStateMachine {
         case abandon
         /// Closes with 1000, which ends the session; the loss of the socket is the answer.
         case sayGoodbye
+        /// Lets go of the socket, and loses it: milliseconds are the least that is waited.
+        case giveUp(reason: String, wait: Int64)
         case emit(MartletEvent)
         case acknowledge(id: String, Result<Acknowledgement, MartletError>)
         case answerJoin(room: String, Result<JoinedRoom, MartletError>)
@@ -95,11 +109,14 @@ struct ClientStateMachine {
     /// Reads that the machine itself asked for carry ids that no caller can have.
     static let fillPrefix = "fill-"
     static let leavePrefix = "leave-"
+    /// Of each `auth` but that of who comes back.
+    static let authID = "auth"
 
     let identity: Identity
     let client: String
     /// The last one, with ``Identity/provider``.
     var token: String?
+    var renewal: Renewal?
     /// `nil` without a session, or where the server keeps none.
     var place: Place?
     /// When this client's first session began, by the server's clock: since then it is to have all private messages.
@@ -237,6 +254,7 @@ struct ClientStateMachine {
 
     mutating func disconnect() -> [Effect] {
         outbox.connectionLost()
+        renewal = nil
         // A session that goes on may still be in the rooms that it was to leave; a new one is not.
         if place == nil { leaving = [:] }
         for name in leaving.keys { leaving[name]?.sendAgainAt = .max }
@@ -286,6 +304,7 @@ struct ClientStateMachine {
                 rooms.keys.sorted().filter { name in rooms[name]?.joinAgainAt.map { now >= $0 } ?? false })
             for name in rooms.keys.sorted() { effects += tick(name, now: now) }
             effects += tickDirects(now: now)
+            effects += tickRenewal(now: now)
             return effects + flush(now: now)
         }
     }

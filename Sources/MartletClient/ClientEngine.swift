@@ -134,6 +134,7 @@ final class ClientEngine {
     private func perform(_ effect: ClientStateMachine.Effect) {
         switch effect {
         case .askForToken: askForToken()
+        case .askForRenewal: askForRenewal()
         case .connect(let resuming): connect(to: resuming ? url + "&resume=1" : url)
         case .connectLater(let milliseconds):
             reconnecting = eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
@@ -153,6 +154,9 @@ final class ClientEngine {
         case .sayGoodbye:
             guard let connection else { return lost(code: 1006, reason: "") }
             connection.close(code: WebSocketCloseCode.normal, reason: "")
+        case .giveUp(let reason, let wait):
+            connection?.abort()
+            lost(code: 1006, reason: reason, wait: wait)
         case .emit(let event): emit(event)
         case .acknowledge(let id, let result):
             acknowledgements.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
@@ -174,8 +178,28 @@ final class ClientEngine {
     }
 
     private func askForToken() {
-        guard let provider else { return }
         generation += 1
+        ask { engine, answer in
+            switch answer {
+            case .success(let token): engine.run { $0.connect(withToken: token, now: Self.now()) }
+            case .failure(let error): engine.lost(code: 1006, reason: "no token: \(error)")
+            }
+        }
+    }
+
+    private func askForRenewal() {
+        ask { engine, answer in
+            engine.run { machine in
+                if case .success(let token) = answer { return machine.renew(withToken: token, now: Self.now()) }
+                machine.renewalFailed(now: Self.now())
+                return []
+            }
+        }
+    }
+
+    /// Asks the user's provider; what comes when the connection is another is dropped.
+    private func ask(_ told: @escaping @Sendable (ClientEngine, Result<String, any Error>) -> Void) {
+        guard let provider else { return }
         let generation = generation
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let eventLoop = eventLoop
@@ -186,15 +210,10 @@ final class ClientEngine {
             } catch {
                 answer = .failure(error)
             }
-            eventLoop.execute { bound.value.told(answer, generation: generation) }
-        }
-    }
-
-    private func told(_ answer: Result<String, any Error>, generation: Int) {
-        guard generation == self.generation else { return }
-        switch answer {
-        case .success(let token): run { $0.connect(withToken: token, now: Self.now()) }
-        case .failure(let error): lost(code: 1006, reason: "no token: \(error)")
+            eventLoop.execute {
+                guard bound.value.generation == generation else { return }
+                told(bound.value, answer)
+            }
         }
     }
 

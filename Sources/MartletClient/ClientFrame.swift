@@ -9,8 +9,8 @@ enum ClientFrame {
         var tag: String?
     }
 
-    static func auth(token: String, client: String) -> [UInt8] {
-        frame("auth") { writer in
+    static func auth(token: String, client: String, id: String) -> [UInt8] {
+        frame("auth", id: id) { writer in
             writer.member("token", token)
             writer.member("client", client)
         }

@@ -17,6 +17,9 @@ public enum MartletEvent: Sendable, Equatable {
     case typing(room: String, users: [String])
     /// A refusal that answers no call of this client.
     case refused(MartletError)
+    /// The token ends in so much time. With a provider nothing is to be done: it is asked for another, and again when it
+    /// fails. Else the connection ends with the token, and the client with ``ConnectionState/closed(code:reason:)`` 4201.
+    case tokenExpiring(milliseconds: Int64)
 }
 
 /// The connection of a client. It goes round `connecting`, `online` and `waiting` until it is closed.

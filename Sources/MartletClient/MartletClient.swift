@@ -22,7 +22,7 @@ public final class MartletClient: Sendable {
         /// For servers that run with `MARTLET_AUTH=none`.
         case user(String)
         case token(String)
-        /// Asked at each connect for a token that is good then. An error, or no answer within 10 s, is an attempt that
+        /// Asked at each connect for a token that is good then, and for the next one in time before that ends. An error, or no answer within 10 s, is an attempt that
         /// failed: it is asked again after a while.
         case tokenProvider(TokenProvider)
     }

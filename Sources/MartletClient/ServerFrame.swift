@@ -14,6 +14,7 @@ enum ServerFrame: Equatable {
     case error(Refusal)
     /// The node will close the connection.
     case reconnect
+    case tokenExpiring(milliseconds: Int64)
     case pong
     /// Of a later protocol, or answers nothing that this client asks for.
     case other
@@ -157,6 +158,8 @@ extension ServerFrame {
                     id: object.string("id"), room: room, number: Int(number), reason: reason,
                     message: object.string("message") ?? reason, retryAfter: retryAfter))
         case "reconnect": return .reconnect
+        case "token_expiring":
+            return object.integer("expires_in_ms").map { .tokenExpiring(milliseconds: max(0, $0)) } ?? .other
         case "pong": return .pong
         default: return .other
         }

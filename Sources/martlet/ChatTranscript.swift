@@ -141,6 +141,10 @@ struct ChatTranscript {
             if name == room { typing = users }
             return []
         case .refused(let error): return [notice(Printable.text(error.message))]
+        case .tokenExpiring(let milliseconds):
+            return [
+                notice("Your token ends in \(milliseconds / 1000) s, and the chat with it: come back with a new one.")
+            ]
         }
     }
 

@@ -342,6 +342,96 @@ run({
     equal([client.socket().sent[0].rooms ?? null, client.socket().sent[0].directs.since], [null, 77]);
     client.chat.close();
   },
+  "a token is renewed in time, again after a failure, and the connection goes on": async () => {
+    Socket.all = [];
+    const tokens = ["one", new Error("no"), "two"];
+    const token = async () => {
+      const value = tokens.shift();
+      if (value instanceof Error) throw value;
+      return value;
+    };
+    const chat = new Martlet({ url: "ws://test/ws", token, client: "c", WebSocket: Socket });
+    const left = [];
+    chat.addEventListener("expiring", ({ detail }) => left.push(detail.left));
+    chat.join("r");
+    chat.connect();
+    const [socket] = Socket.all;
+    await socket.onopen();
+    socket.say({ ...welcome, secret: "z" }, joined(1));
+    socket.say({ type: "token_expiring", expires_in_ms: 60000 });
+    equal(left, [60000]);
+    await tick(1500);
+    const [renewal, ...others] = socket.of("auth").slice(1);
+    equal(renewal.token, "two");
+    equal(others, []);
+    socket.say({ ...welcome, id: renewal.id, session: "other" });
+    equal([chat.state, chat.session, socket.of("join").length], ["online", "s", 1]);
+    socket.say(message(2));
+    chat.close();
+  },
+  "what the server refuses for a new token is asked for again; an ended token brings a new connection with a new one": async () => {
+    Socket.all = [];
+    let asked = 0;
+    const chat = new Martlet({ url: "ws://test/ws", token: () => `t${++asked}`, client: "c", WebSocket: Socket });
+    chat.connect();
+    const [socket] = Socket.all;
+    await socket.onopen();
+    socket.say({ ...welcome, secret: "z" });
+    socket.say({ type: "token_expiring", expires_in_ms: 60000 });
+    await tick(0);
+    const { id } = socket.of("auth")[1];
+    socket.say({ type: "error", id, code: 115, reason: "authentication_failed", message: "old" });
+    equal(chat.state, "online");
+    await tick(1200);
+    equal(socket.of("auth").map(({ token }) => token), ["t1", "t2", "t3"]);
+    socket.onclose({ code: 4003, reason: "token expired" });
+    equal(chat.state, "waiting");
+    chat.retryNow();
+    await Socket.all[1].onopen();
+    equal(Socket.all[1].sent[0].token, "t4");
+    equal(Socket.all[1].sent[0].resume, { session: "s", secret: "z" });
+    chat.close();
+  },
+  "a token that is a string is not renewed, and the client ends when it is refused": async () => {
+    Socket.all = [];
+    const chat = new Martlet({ url: "ws://test/ws", token: "ey", client: "c", WebSocket: Socket });
+    const left = [];
+    chat.addEventListener("expiring", ({ detail }) => left.push(detail.left));
+    chat.connect();
+    await Socket.all[0].onopen();
+    Socket.all[0].say(welcome, { type: "token_expiring", expires_in_ms: 5000 });
+    await tick(0);
+    equal([left, Socket.all[0].of("auth").length], [[5000], 1]);
+    Socket.all[0].onclose({ code: 4003, reason: "token expired" });
+    chat.retryNow();
+    await Socket.all[1].onopen();
+    const codes = [];
+    chat.addEventListener("state", ({ detail }) => codes.push([detail.state, detail.code]));
+    Socket.all[1].say({ type: "error", id: "auth", code: 115, reason: "authentication_failed", message: "no" });
+    equal(codes, [["closed", 4201]]);
+  },
+  "an auth that the server cannot judge now is tried again": async () => {
+    Socket.all = [];
+    const chat = new Martlet({ url: "ws://test/ws", token: "ey", client: "c", WebSocket: Socket });
+    chat.connect();
+    await Socket.all[0].onopen();
+    Socket.all[0].say({ type: "error", id: "auth", code: 113, reason: "unavailable", message: "wait", retry_ms: 1000 });
+    equal(chat.state, "waiting");
+    chat.close();
+  },
+  "a room of a namespace that is not there, or forbidden, is refused once, and the other rooms are joined": () => {
+    for (const [code, reason] of [[119, "unknown_namespace"], [116, "forbidden"]]) {
+      const client = enter(1);
+      client.chat.join("x:1");
+      const { id } = client.socket().of("join").at(-1);
+      client.socket().say({ type: "error", id, room: "x:1", code, reason, message: "no" });
+      equal(client.of("error").map(({ refused }) => refused), [["x:1"]]);
+      const count = client.socket().of("join").length;
+      client.chat.join("y");
+      equal(client.socket().of("join").slice(count).map(({ rooms }) => rooms.map(({ room }) => room)), [["y"]]);
+      client.chat.close();
+    }
+  },
   "a token that cannot be had is a loss like others": async () => {
     const token = async () => { throw new Error("no token"); };
     const chat = new Martlet({ url: "ws://test/ws", token, WebSocket: Socket });

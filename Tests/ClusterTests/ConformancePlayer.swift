@@ -31,6 +31,10 @@ final class ConformancePlayer: Sendable {
         /// Room and user, whenever a list lacks who was in the one before.
         var departures: [(room: String, user: String)] = []
         var typing: [String: [String]] = [:]
+        /// Rooms that the server took the client out of.
+        var left: [String] = []
+        /// How often it was told that its token ends.
+        var expiring = 0
 
         mutating func add(_ event: MartletEvent) {
             switch event {
@@ -51,7 +55,9 @@ final class ConformancePlayer: Sendable {
                 departures += (members[room] ?? [:]).keys.filter { now[$0] == nil }.map { (room, $0) }
                 members[room] = now
             case .typing(let room, let users): typing[room] = users
-            case .left, .newest, .refused: return
+            case .left(let room, _): self.left.append(room)
+            case .tokenExpiring: expiring += 1
+            case .newest, .refused: return
             }
         }
     }

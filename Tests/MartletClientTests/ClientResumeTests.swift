@@ -233,7 +233,7 @@ struct ClientResumeTests {
         #expect(machine.start(now: 0) == [.emit(.state(.connecting)), .askForToken])
         #expect(machine.connect(withToken: "ey.1", now: 9000) == [.connect(resuming: false)])
         #expect(machine.tick(now: 18_000, random: 0) == [], "the patience for the server begins here")
-        #expect(sent(machine.opened()).first == #"{"type":"auth","token":"ey.1","client":"c1"}"#)
+        #expect(sent(machine.opened()).first == #"{"type":"auth","id":"auth","token":"ey.1","client":"c1"}"#)
         _ = machine.received(Self.welcome("s", secret: "one"), now: 18_000)
         _ = machine.lost(code: 1006, reason: "", now: 18_001, random: 0)
         #expect(machine.retry(now: 18_002).last == .askForToken)

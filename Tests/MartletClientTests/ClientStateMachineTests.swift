@@ -72,7 +72,7 @@ struct ClientStateMachineTests {
     mutating func token() {
         machine = ClientStateMachine(client: "c1", identity: .token("ey.x"))
         let status = #"{"type":"status","status":"online"}"#
-        #expect(sent(machine.opened()) == [#"{"type":"auth","token":"ey.x","client":"c1"}"#, status])
+        #expect(sent(machine.opened()) == [#"{"type":"auth","id":"auth","token":"ey.x","client":"c1"}"#, status])
         machine = ClientStateMachine(client: "c1", identity: .user("alice"))
         #expect(sent(machine.opened()) == [status])
     }

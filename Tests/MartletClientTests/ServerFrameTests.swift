@@ -84,12 +84,15 @@ struct ServerFrameTests {
         #expect(
             ServerFrame(decoding: ServerMessage.reconnect(delayMilliseconds: 5, reason: "draining"))
                 == .reconnect)
+        #expect(
+            ServerFrame(decoding: Array(#"{"type":"token_expiring","expires_in_ms":59400}"#.utf8))
+                == .tokenExpiring(milliseconds: 59_400))
     }
 
     @Test("Every frame that this client sends is one that the server reads")
     func clientFrames() throws {
         let frames = [
-            ClientFrame.auth(token: "t", client: "c"),
+            ClientFrame.auth(token: "t", client: "c", id: "auth"),
             ClientFrame.join([("a", nil), ("b", .init(epoch: "e", seq: 3, tag: "t"))], id: "join-1"),
             ClientFrame.leave("a", id: "leave-1"),
             ClientFrame.message(to: .room("a"), text: "hi \"\n", data: "[1]", id: "1"),

@@ -39,7 +39,10 @@ export interface Options {
   url?: string;
   /** Believed by servers that run with `MARTLET_AUTH=none`. */
   user?: string;
-  /** Wins over `user`; a function is asked at each connect. */
+  /**
+   * Wins over `user`. A function is asked at each connect, and again in time before a token ends, so that the connection
+   * goes on; one that fails is asked again after a while.
+   */
   token?: string | (() => string | Promise<string>);
   /** Names this instance and scopes the ids of its messages, 1–64 of `A-Z a-z 0-9 _ . -`; a new one by default. */
   client?: string;
@@ -127,6 +130,11 @@ export interface Events {
   presence: { room: string; members: Member[]; count: number };
   /** Who is typing, without this user. */
   typing: { room: string; users: string[] };
+  /**
+   * The token ends in `left` milliseconds. With a `token` that is a function nothing is to be done; with a string the
+   * connection ends with it, and the client with the code 4201: make another one with a new token.
+   */
+  expiring: { left: number };
   /** `refused` lists the rooms that this client is not in because of it. */
   error: Refusal & { room?: string; refused: string[] };
 }

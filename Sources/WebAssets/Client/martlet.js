@@ -16,8 +16,10 @@ const after = { answer: 1e4, flight: 1e4, hole: 1e3, list: 4e4, resend: 11e4, st
 /** On their way at once: even if the server counts them all at one moment, it refuses none. */
 const burst = 20;
 
+const { assign } = Object;
+const all = (map) => [...map.values()];
 const random = () => Math.random().toString(36).slice(2, 10).padEnd(8, "0");
-const failure = (message, detail) => Object.assign(new Error(message), detail);
+const failure = (message, detail) => assign(new Error(message), detail);
 
 /** @param {string} name @returns {boolean} whether a server may take it for a room */
 export const isRoomName = (name) => /^(dm(:([\w.@/-]|%[\dA-F]{2})+){2}|(?!dm:)[\w.:@/-]{1,128})$/.test(name);
@@ -116,10 +118,26 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		}
 	}
 
+	function expiring({ expires_in_ms: left }) {
+		emit("expiring", { left });
+		if (typeof token === "function") renew(socket, now() + left);
+	}
+
+	/** Again until the server took one, or the old one's time is over. */
+	async function renew(mine, end, wait = 1e3) {
+		if (mine !== socket) return;
+		try {
+			const value = await token();
+			if (mine === socket) await request({ type: "auth", token: value });
+		} catch {
+			if (mine === socket && now() + wait < end) setTimeout(renew, wait, mine, end, 2 * wait);
+		}
+	}
+
 	function comeBack() {
-		const inside = [...rooms.values()].filter((room) => !bare && room.inside && !leaving.has(room.name));
+		const inside = all(rooms).filter((room) => !bare && room.inside && !leaving.has(room.name));
 		for (const room of inside) room.claimed = true;
-		const list = [...directs.values()].filter(({ epoch }) => epoch).slice(-200).map(place);
+		const list = all(directs).filter(({ epoch }) => epoch).slice(-200).map(place);
 		while (JSON.stringify(list).length > (chat.limits.message_bytes ?? 65536) / 2) list.shift();
 		const resume = secret && { session: chat.session, secret };
 		return (claim = { resume, rooms: inside[0] && inside.map(place), directs: began && { since: began, rooms: list } });
@@ -136,7 +154,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		requests.clear();
 		direct.hold = 0;
 		for (const room of rooms.values()) {
-			Object.assign(room, { joined: false, claimed: false, asked: "", retryAt: 0, hold: 0, pv: 0 });
+			assign(room, { joined: false, claimed: false, asked: "", retryAt: 0, hold: 0, pv: 0 });
 			endTyping(room, Infinity);
 		}
 		for (const message of outbox.values()) land(message);
@@ -147,7 +165,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		if (kind === 42) return end(code, reason);
 		if (online() && now() - openedAt > after.stable) attempt = 0;
 		if (code === 1009) {
-			const sent = [...outbox.values()].filter(({ sentAt }) => sentAt);
+			const sent = all(outbox).filter(({ sentAt }) => sentAt);
 			if (sent.length) tooLarge(sent.reduce((a, b) => (b.bytes > a.bytes ? b : a)), "fewer");
 		}
 		quiet = 5e3;
@@ -165,7 +183,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		drop(1000);
 		attempt = 0;
 		secret = undefined;
-		for (const message of [...outbox.values()]) giveUp(message, "the client is closed");
+		for (const message of all(outbox)) giveUp(message, "the client is closed");
 		set("closed", { code, reason });
 	}
 
@@ -176,7 +194,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		if (!online()) return;
 		if (pinged && !hidden() && time - Math.max(heardAt, pingAt) > after.answer) return lost(1006, "no answer to ping");
 		if (!hidden() && time - Math.max(heardAt, pingAt) > quiet) ping();
-		join([...rooms.values()].filter(({ retryAt }) => retryAt && time >= retryAt));
+		join(all(rooms).filter(({ retryAt }) => retryAt && time >= retryAt));
 		let asked = 0;
 		for (const room of rooms.values()) {
 			endTyping(room, time);
@@ -225,7 +243,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	function enter(name) {
 		if (!isRoomName(name)) {
-			throw Object.assign(new RangeError(`“${name}” is no room name`), { code: 108, reason: "invalid_room" });
+			throw assign(new RangeError(`“${name}” is no room name`), { code: 108, reason: "invalid_room" });
 		}
 		return known(rooms, name);
 	}
@@ -245,13 +263,13 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const free = list.filter(({ name, wanted }) => wanted && !leaving.has(name));
 		if (!online() || !free.length) return;
 		const id = `j-${++counter}`;
-		for (const room of free) Object.assign(room, { asked: id, retryAt: 0 });
+		for (const room of free) assign(room, { asked: id, retryAt: 0 });
 		say({ type: "join", id, rooms: free.map(place) });
 	}
 
 	function forget(room) {
 		rooms.delete(room.name);
-		for (const message of [...outbox.values()]) if (message.room === room) giveUp(message, "the room was left");
+		for (const message of all(outbox)) if (message.room === room) giveUp(message, "the room was left");
 	}
 
 	/** Again until it is answered; a new join of the room waits for that. */
@@ -268,7 +286,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	/** What was promised, held, or known of the members is of the time before. */
 	const turn = (room, epoch, seq, tag) =>
-		Object.assign(room, { epoch, seq, tag, target: 0, holeSince: 0, pv: 0, held: new Map() });
+		assign(room, { epoch, seq, tag, target: 0, holeSince: 0, pv: 0, held: new Map() });
 
 	/** Delivers a message in its place: once, and not before its predecessors. */
 	function put(room, message) {
@@ -292,7 +310,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	function drain(room) {
 		const { held } = room;
 		for (let next; (next = held.get(room.seq + 1)); ) {
-			Object.assign(room, { seq: next.seq, tag: next.tag, holeSince: 0 });
+			assign(room, { seq: next.seq, tag: next.tag, holeSince: 0 });
 			emit("message", { ...next, own: next.from === chat.user });
 			if (room.typing.delete(next.from)) sayTyping(room);
 		}
@@ -319,7 +337,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const turned = epoch !== room.epoch;
 		if (!turned && to <= room.seq) return;
 		if (turned) turn(room, epoch, to);
-		else Object.assign(room, { seq: to, tag: undefined });
+		else assign(room, { seq: to, tag: undefined });
 		emit("gap", { room: room.name, from, to, turned });
 		drain(room);
 		if (turned && room.joined) askPresence(room);
@@ -333,7 +351,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const text = JSON.stringify({ ...frame, id });
 		const bytes = new TextEncoder().encode(text).length;
 		const message = { ...frame, id, room, frame: text, bytes, sentAt: 0, since: 0, unanswered: 0 };
-		message.done = new Promise((resolve, reject) => Object.assign(message, { resolve, reject }));
+		message.done = new Promise((resolve, reject) => assign(message, { resolve, reject }));
 		message.done.catch(() => {}); // who does not look at it has the `sent` event
 		outbox.set(id, message);
 		room.typedAt = 0;
@@ -349,7 +367,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const seen = new Set();
 		let flying = 0;
 		let wait = Infinity;
-		for (const message of [...outbox.values()]) {
+		for (const message of all(outbox)) {
 			const { room, sentAt, since } = message;
 			const waits = room.hold && seen.has(room);
 			if (since && time - since > after.resend) {
@@ -367,14 +385,14 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			} else {
 				flying += 1;
 				message.unanswered += 1;
-				Object.assign(message, { sentAt: time, since: since || time, probe: !!room.hold });
+				assign(message, { sentAt: time, since: since || time, probe: !!room.hold });
 				say(message);
 			}
 		}
 		if (wait < Infinity) waker = setTimeout(flush, wait);
 	}
 
-	const land = (message) => Object.assign(message, { sentAt: 0, probe: false });
+	const land = (message) => assign(message, { sentAt: 0, probe: false });
 
 	function settle(message, status, detail) {
 		const { id, room, probe, resolve, reject } = message;
@@ -397,7 +415,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	function refuseTooLarge() {
 		const limit = chat.limits.message_bytes;
-		for (const message of [...outbox.values()]) if (message.bytes > limit) tooLarge(message, `at most ${limit}`);
+		for (const message of all(outbox)) if (message.bytes > limit) tooLarge(message, `at most ${limit}`);
 	}
 
 	// Frames
@@ -405,11 +423,12 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	function receive(frame) {
 		const { type, id, room: name } = frame;
 		const room = isDirect(name) ? known(directs, name) : leaving.has(name) ? undefined : rooms.get(name);
-		if (type === "welcome") welcome(frame);
+		if (type === "welcome" && !online()) welcome(frame);
 		else if (type === "message") put(room, frame);
 		else if (type === "ack") acked(room, frame);
 		else if (type === "error") refused(frame);
 		else if (type === "reconnect") told = true; // once the node closes; until then all goes on
+		else if (type === "token_expiring") expiring(frame);
 		else if (type === "pong") {
 			chat.rtt = heardAt - id;
 			if (id === pinged) pinged = "";
@@ -432,7 +451,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	function welcome({ session, user, node, limits = {}, secret: next, resumed, ts }) {
 		const limit = limits.messages_per_second;
-		Object.assign(chat, { session, user, node, limits });
+		assign(chat, { session, user, node, limits });
 		secret = next;
 		began ??= ts; // of the first session
 		bare = false;
@@ -443,13 +462,13 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		if (!claim) leaving.clear(); // a new session is in no room but those that it joins
 		for (const room of rooms.values()) {
 			if (!resumed) room.inside = false;
-			if (room.claimed) Object.assign(room, { asked: "-", retryAt: openedAt + 5e3 }); // its `joined` comes unasked
+			if (room.claimed) assign(room, { asked: "-", retryAt: openedAt + 5e3 }); // its `joined` comes unasked
 		}
 		set("online");
 		refuseTooLarge();
 		if (said !== status) say({ type: "status", status });
 		for (const name of leaving) leave(name);
-		join([...rooms.values()].filter(({ asked }) => !asked));
+		join(all(rooms).filter(({ asked }) => !asked));
 		flush();
 		ping();
 	}
@@ -458,9 +477,9 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const { epoch, seq, tag, recovered } = frame;
 		const first = !room.epoch;
 		const turned = !first && !recovered && (epoch !== room.epoch || seq < room.seq);
-		Object.assign(room, { joined: true, inside: true, retryAt: 0 });
+		assign(room, { joined: true, inside: true, retryAt: 0 });
 		if (first || turned) turn(room, epoch, seq, tag);
-		else if (seq > room.seq) Object.assign(room, { target: seq, holeSince: now() });
+		else if (seq > room.seq) assign(room, { target: seq, holeSince: now() });
 		if (turned) emit("gap", { room: room.name, to: seq, turned });
 		emit("joined", { room: room.name, recovered, first });
 		list(room, frame);
@@ -482,10 +501,12 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			const isNoUser = ["authentication_failed", "invalid_user"].includes(reason);
 			const isAsked = reason === "not_authenticated" && !token && !claim;
 			if (answered ? isNoUser : isAsked) return lost(4201, frame.message); // another user or token is needed
-			if (answered && ms === undefined) {
-				if (bare) began = undefined;
-				bare = true; // it cannot do it in one frame
-				secret = undefined;
+			if (answered) {
+				if (ms === undefined) {
+					if (bare) began = undefined;
+					bare = true; // it cannot do it in one frame
+					secret = undefined;
+				}
 				return lost(1006, frame.message);
 			}
 		}
@@ -494,7 +515,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		if (message) {
 			const { room } = message;
 			const rejoin = reason === "not_in_room" && room.wanted;
-			if (rejoin) Object.assign(room, { joined: false, retryAt: again });
+			if (rejoin) assign(room, { joined: false, retryAt: again });
 			if (ms === undefined && !rejoin) settle(message, "failed", { error: frame });
 			else {
 				if (reason === "rate_limited") spent = Math.max(spent, now() + most * pace);
@@ -506,7 +527,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			return flush();
 		}
 		if (answer(frame)) return;
-		const joining = [...rooms.values()].filter(({ asked, joined }) => id && asked === id && !joined);
+		const joining = all(rooms).filter(({ asked, joined }) => id && asked === id && !joined);
 		const at = joining.filter((room) => room.name === (name ?? room.name));
 		if (ms !== undefined && at.length) return at.forEach((room) => (room.retryAt = again));
 		// One room that cannot be is refused with its whole frame. If it is not said which, each goes on alone.
@@ -537,8 +558,8 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	}
 
 	function sayPresence(room, count, pv) {
-		Object.assign(room, { count, pv });
-		emit("presence", { room: room.name, members: [...room.members.values()], count });
+		assign(room, { count, pv });
+		emit("presence", { room: room.name, members: all(room.members), count });
 	}
 
 	function askPresence(room) {
@@ -555,7 +576,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	return {
 		get bufferedAmount() {
-			return [...outbox.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+			return all(outbox).reduce((sum, { bytes }) => sum + bytes, 0);
 		},
 		connect() {
 			if (chat.state !== "closed") return;
@@ -567,7 +588,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		retryNow: () => chat.state === "waiting" && open(),
 		join(name) {
 			const room = enter(name);
-			if (!room.wanted) join([Object.assign(room, { wanted: true })]);
+			if (!room.wanted) join([assign(room, { wanted: true })]);
 		},
 		leave(name) {
 			const room = rooms.get(name);
