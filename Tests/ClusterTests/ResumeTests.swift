@@ -313,8 +313,15 @@ struct ResumeTests {
                 environment: ["MARTLET_REDIS_URL": cluster.redis.url, "MARTLET_REDIS_PREFIX": cluster.prefix])
             #expect(output.exit == .status(0), "\(output.errorText)")
             try await watcher.sees("left", "alice", in: room)
-            let back = try await cluster.resume(alice, on: 1, rooms: [])
-            #expect(back.welcome["resumed"] == nil)
+            // Who comes back for it hears of the kick; a new session is nobody's who was kicked.
+            let back = try await cluster.open("/ws?user=alice&resume=1", at: cluster.nodes[1])
+            back.send([
+                "type": "auth",
+                "resume": ["session": .string(alice.id), "secret": alice.welcome["secret"] ?? .null],
+            ])
+            #expect(try await back.next("error")["code"]?.int == 120)
+            #expect(try await back.closed().code == 4200)
+            _ = try await cluster.connect("alice", to: 1)
         }
     }
 }

@@ -70,6 +70,7 @@ struct TLSTests {
         @discardableResult
         func hears(_ type: String) throws -> JSON {
             while let frame = socket.receiveFrame() {
+                guard frame.first & 0x0F == 1 else { continue }
                 let message = try JSON(parsing: frame.payload[...])
                 if message["type"]?.string == type { return message }
             }
