@@ -48,6 +48,17 @@ extension Router {
                 "martlet_router_nodes", help: "Nodes that it knows, by what Redis says of them.",
                 Double(nodes.count { $0.state == state }), labels: ["state": state.rawValue])
         }
+        let (anomalies, refusals) = (core.gate.addresses.anomalies, core.gate.refusals)
+        for cause in AnomalyCause.allCases {
+            text.counter(
+                "martlet_anomaly_total", help: "What clients did that none should.", anomalies[cause] ?? 0,
+                labels: ["cause": cause.rawValue])
+        }
+        for reason in GateRefusal.Reason.allCases {
+            text.counter(
+                "martlet_connections_refused_total", help: "Connections and handshakes over a limit.",
+                refusals[reason] ?? 0, labels: ["reason": reason.rawValue])
+        }
         for (answer, count) in core.answers.counts {
             let labels: MetricsText.Labels = ["status": String(answer.status)]
             if answer.isUpgrade {
