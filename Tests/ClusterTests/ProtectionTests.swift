@@ -136,7 +136,7 @@ struct ProtectionTests {
             _ = try await poll(within: .seconds(10), "room for another stranger") {
                 try await upgrade(at: node).status == 101 ? true : nil
             }
-            let text = try await node.get("/metrics").text
+            let text = try await node.internals("/metrics").text
             #expect(text.contains("martlet_connections_refused_total{reason=\"too_many_unauthenticated\"}"))
         }
     }
@@ -160,7 +160,7 @@ struct ProtectionTests {
                 #expect(try reason(refused) == "429 address_barred")
                 #expect((1...10).contains(refused["retry-after"].flatMap { Int($0) } ?? 0))
                 let line = try await process.logged("whom it barred") {
-                    $0["message"]?.string == "an address is barred"
+                    $0["msg"]?.string == "an address is barred"
                 }
                 #expect(line["address"]?.string == "127.0.0.1" && line["cause"]?.string == "bad_handshake")
                 try await friend.say("still here", in: "room")
@@ -170,7 +170,7 @@ struct ProtectionTests {
                     try await upgrade("/ws?user=a", at: process).status == 101 ? true : nil
                 }
             }
-            let text = try await cluster.nodes[0].get("/metrics").text
+            let text = try await cluster.nodes[0].internals("/metrics").text
             #expect(text.contains("martlet_anomaly_total{cause=\"bad_handshake\"} 5"))
             #expect(text.contains("martlet_barred_total{kind=\"address\"} 1"))
         }

@@ -121,7 +121,7 @@ def report(child):
 
 
 def counters(port):
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with socket.create_connection(("127.0.0.1", port + 1000)) as connection:
         connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
     wanted = ("martlet_anomaly_total", "martlet_connections_refused_total", "martlet_barred_total", "martlet_connections_dropped")
