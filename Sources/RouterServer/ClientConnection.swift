@@ -97,7 +97,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     /// NIO closes the channel itself when the error is one of the connection, TLS when it is one of its own.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if awaitsHandshake, let reason = TLSRecords.reason(of: error) { handshakeFailed(reason) }
+        if awaitsHandshake, let reason = TLSRecords.reason(of: error, on: context) { handshakeFailed(reason) }
     }
 
     /// Told once: closing fails again.

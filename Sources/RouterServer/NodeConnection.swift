@@ -196,7 +196,8 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     /// NIO closes the channel itself when the error is one of the connection, TLS when it is one of its own.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard let reason = TLSRecords.reason(of: error), !TLSRecords.isCut(error), tlsFailure == nil else { return }
+        guard tlsFailure == nil, !TLSRecords.isCut(error), let reason = TLSRecords.reason(of: error, on: context)
+        else { return }
         tlsFailure = NodeTLSFailure(description: reason)
     }
 }

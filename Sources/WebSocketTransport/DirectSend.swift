@@ -14,7 +14,7 @@ struct SendQueue {
     var isListed = false
     /// TLS stands between this connection and the socket.
     var isSecure = false
-    /// Within a write that TLS passes on to the socket at once: nobody may be told of the connection's end now.
+    /// Within a write that TLS passes on to the socket at once: nobody may be told of anything now.
     var isWriting = false
 
     var queuedBytes: Int { inFlight + waiting.readableBytes }
@@ -66,8 +66,9 @@ struct SendQueue {
 //
 // Under TLS there is no direct sending: `socket` is -1 for ever. So that a healthy reader is not taken for a slow one, what
 // is sent is tried at once all the same: `handOver` has NIO write within the call, which takes the place of `send(2)` in A.
-// A write that fails there closes the channel inside the call; `ended` then tells the delegate in a task of its own, so a
-// caller in the middle of a fan-out sees nothing change under it.
+// A write that fails there has NIO read what the peer sent and then close the channel, all inside the call: what is read is
+// thrown away, and `ended` tells the delegate in a task of its own, so a caller in the middle of a fan-out sees nothing change
+// under it.
 //
 // Errors of `send(2)` are noted (-1, phase `lost`) and acted on later, and NIO writes in a task of its own: a caller in the
 // middle of a fan-out never sees its member list changed under it by a `webSocketClosed`.
@@ -174,6 +175,7 @@ extension WebSocketConnection {
     private func handOver(_ bytes: inout ByteBuffer) {
         guard let context else { return }
         queue.inFlight = bytes.readableBytes
+        guard !queue.isSecure else { return writeThroughTLS(&bytes, context) }
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { result in
             switch result {
@@ -181,14 +183,30 @@ extension WebSocketConnection {
             case .failure: self.writeFailed()
             }
         }
-        guard queue.isSecure else {
-            context.write(NIOAny(bytes), promise: promise)
-            return flushLater()
-        }
+        context.write(NIOAny(bytes), promise: promise)
+        flushLater()
+    }
+
+    /// Without a promise, of which TLS would make two for each delivery: `watchWrites` has the channel writable only while
+    /// nothing waits in it.
+    private func writeThroughTLS(_ bytes: inout ByteBuffer, _ context: ChannelHandlerContext) {
         queue.isWriting = true
-        TLSRecords.writeAndFlush(bytes, to: context, promise: promise)
+        TLSRecords.writeAndFlush(bytes, to: context, promise: nil)
         queue.isWriting = false
         loop.returnOutputBuffer(&bytes)
+        if context.channel.isWritable { writeSucceeded() }
+    }
+
+    /// Under TLS, before anything is sent.
+    func watchWrites(_ context: ChannelHandlerContext) {
+        let mark = ChannelOptions.Types.WriteBufferWaterMark(low: 1, high: 1)
+        try? context.channel.syncOptions?.setOption(.writeBufferWaterMark, value: mark)
+    }
+
+    /// To be called when the channel's writability has changed.
+    func checkWritten() {
+        guard queue.isSecure, !queue.isWriting, queue.inFlight > 0, context?.channel.isWritable == true else { return }
+        writeSucceeded()
     }
 
     private func writeSucceeded() {

@@ -233,7 +233,12 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         let bytes = response.serialized(forHEAD: head.method == .HEAD, keepAlive: true, date: server.date())
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenSuccess { self.finishedAnswer(context) }
-        context.writeAndFlush(NIOAny(bytes), promise: promise)
+        send(bytes, promise, context)
+    }
+
+    private func send(_ bytes: ByteBuffer, _ promise: EventLoopPromise<Void>?, _ context: ChannelHandlerContext) {
+        guard server.settings.tls != nil else { return context.writeAndFlush(NIOAny(bytes), promise: promise) }
+        TLSRecords.writeAndFlush(bytes, to: context, promise: promise)
     }
 
     /// llhttp stops parsing behind a request that offers an upgrade, so the connection can't go on.
@@ -260,7 +265,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
 
     private func writeAndClose(_ response: HTTPResponse, isHEAD: Bool, _ context: ChannelHandlerContext) {
         let bytes = response.serialized(forHEAD: isHEAD, keepAlive: false, date: server.date())
-        context.writeAndFlush(NIOAny(bytes), promise: nil)
+        send(bytes, nil, context)
         context.close(mode: .output, promise: nil)
         resumeReading(context)
     }
@@ -390,7 +395,9 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         if case .upgraded = phase { return context.fireErrorCaught(error) }
         guard let error = error as? HTTPParserError else {
-            if awaitsHandshake, let reason = TLSRecords.reason(of: error) { handshakeFailed(reason, context) }
+            if awaitsHandshake, let reason = TLSRecords.reason(of: error, on: context) {
+                handshakeFailed(reason, context)
+            }
             return context.close(promise: nil)
         }
         switch phase {

@@ -1,3 +1,4 @@
+import Glibc
 package import NIOCore
 import NIOSSL
 import NIOTLS
@@ -25,8 +26,20 @@ package enum TLSRecords {
         if case .handshakeCompleted? = event as? TLSUserEvent { true } else { false }
     }
 
-    /// In words of TLS why a handshake, or a connection, failed; nil for an error that is not of TLS.
-    package static func reason(of error: any Error) -> String? {
+    /// Why a handshake, or a connection, failed; nil for an error that is not of TLS.
+    package static func reason(of error: any Error, on context: ChannelHandlerContext) -> String? {
+        let reason = reason(of: error)
+        guard reason == "certificate verify failed",
+            let certificate = try? context.pipeline.syncOperations.nioSSL_peerCertificate()
+        else { return reason }
+        let now = time(nil)
+        if certificate.notValidAfter < now { return "the certificate has expired" }
+        if certificate.notValidBefore > now { return "the certificate is not valid yet" }
+        return "the certificate is of no authority that is trusted here"
+    }
+
+    /// In words of TLS.
+    private static func reason(of error: any Error) -> String? {
         switch error {
         case NIOSSLError.handshakeFailed(let cause), NIOSSLError.shutdownFailed(let cause): reason(ofTLS: cause)
         case let cause as BoringSSLError: reason(ofTLS: cause)

@@ -305,6 +305,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
 
     package func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
+        if queue.isSecure { watchWrites(context) }
     }
 
     package func handlerRemoved(context: ChannelHandlerContext) {
@@ -313,6 +314,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     }
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !queue.isWriting else { return }
         let buffer = Self.unwrapInboundIn(data)
         lastReadTime = .now()
         isReading = true
@@ -399,6 +401,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {
+        guard !queue.isWriting else { return }
         if deliveredInBurst {
             deliveredInBurst = false
             delegate?.webSocketReadComplete(self)
@@ -410,6 +413,8 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
     package func channelInactive(context: ChannelHandlerContext) {
         ended()
     }
+
+    package func channelWritabilityChanged(context: ChannelHandlerContext) { checkWritten() }
 
     package func errorCaught(context: ChannelHandlerContext, error: any Error) {
         closeTransport()

@@ -204,9 +204,9 @@ enum DevBanner {
         authority: (file: String, isNew: Bool)? = nil
     ) -> String {
         let victim = "node-\(plan.nodeCount > 1 ? "b" : "a")"
-        let url =
-            plan.isOnStandardPort
-            ? "" : " --url " + (plan.isSecure ? "wss" : "ws") + plan.page.drop { $0 != ":" } + "ws"
+        let address = (plan.isSecure ? "wss" : "ws") + plan.page.drop { $0 != ":" } + "ws"
+        let trust = authority.map { " --cacert \($0.file)" } ?? ""
+        let url = plan.isOnStandardPort ? "" : " --url \(address)\(trust)"
         let steps = [
             (
                 "\(program) chat general " + (token == nil ? "--user \(user)" : "--token \"$TOKEN\"") + url,

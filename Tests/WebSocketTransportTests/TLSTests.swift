@@ -73,6 +73,9 @@ struct TLSTests {
             socket.send("GET /secure HTTP/1.1\r\nHost: \(host)\r\n\r\n")
             #expect(socket.receiveResponse().body == "true false", "\(host)")
         }
+        let large = String(repeating: "b", count: 50_000)
+        socket.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n" + large)
+        #expect(socket.receiveResponse().body == large)
         #expect(socket.openWebSocket().hasPrefix("HTTP/1.1 101 "))
         for size in [1, 200, 16_000, 65_536] {
             let text = String(repeating: "x", count: size)
@@ -263,11 +266,16 @@ struct TLSTests {
         try server.stop()
     }
 
-    @Test("a write that fails within the call ends the connection after it")
+    @Test("a write that fails within the call tells of nothing within it, and of the end after it")
     func failingWrite() throws {
         final class Failing: ChannelOutboundHandler {
             typealias OutboundIn = ByteBuffer
-            func flush(context: ChannelHandlerContext) { context.close(promise: nil) }
+            /// As NIO does: what has come is read before the end.
+            func flush(context: ChannelHandlerContext) {
+                context.fireChannelRead(NIOAny(ByteBuffer(bytes: clientText("late"))))
+                context.fireChannelReadComplete()
+                context.close(promise: nil)
+            }
         }
         let loop = EmbeddedEventLoop()
         let channel = EmbeddedChannel(handler: Failing(), loop: loop)
