@@ -23,7 +23,7 @@ TEST_PACKAGES := python3 python3-venv openssl
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance conformance chaos fuzz lint format docs client protobuf bench flood docker-check clean
+.PHONY: help deps deps-test deps-python browser-there swift-there build up down test test-build test-unit test-redis test-cluster test-chaos test-browser test-conformance test-sanitize conformance chaos fuzz lint format docs client protobuf bench flood docker-check clean
 
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -129,6 +129,17 @@ test-chaos: test-build ## Run each chaos scenario briefly: what the network and 
 chaos: build test-build ## Harm clusters under load for long, print what became of it (make chaos MINUTES=10 SEED=7 ONLY=Redis).
 	@TEST_PROGRAM=$(abspath $(MARTLET)) CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_ONLY="$(ONLY)" \
 		$(SWIFT) test --skip-build --filter ChaosTests.LongRunTests $(ARGS)
+
+# A build of its own for each: what a sanitizer watches is compiled otherwise. docs/fuzzing.md says what it leaves out, and why.
+test-sanitize: swift-there ## Run the unit tests under the thread and the address sanitizer; builds twice, takes ten minutes.
+	@failed=""; \
+	for sanitizer in thread address; do \
+		echo "== $$sanitizer sanitizer"; \
+		$(SWIFT) build --build-tests --sanitize=$$sanitizer --scratch-path .build-$$sanitizer && \
+		$(SWIFT) test --skip-build --sanitize=$$sanitizer --scratch-path .build-$$sanitizer --skip RedisIntegrationTests \
+			--skip ClusterTests --skip ChaosTests $(ARGS) || failed="$$failed $$sanitizer"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
 
 fuzz: swift-there ## Give each decoder bytes that nobody sent, for SECONDS each (make fuzz SECONDS=60 TARGET=json).
 	@SWIFT="$(SWIFT)" REPLAY="$(REPLAY)" RUNS="$(RUNS)" SANITIZERS="$(SANITIZERS)" Tests/Fuzz/run $(SECONDS) $(TARGET)

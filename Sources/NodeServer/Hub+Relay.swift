@@ -53,6 +53,8 @@ extension Hub: RedisSubscriberDelegate {
     private func receive(_ message: RelayMessage, in room: HubRoom) {
         switch message {
         case .messages(let messages):
+            // That of a private room comes by its users' channels alone.
+            guard messages.first?.room == nil else { return malformed(room.channel) }
             for message in messages { receive(message, in: room) }
         case .presence(let presence):
             receive(presence, in: room)

@@ -132,7 +132,10 @@ struct TLSTests {
         }
     }
 
-    @Test("a node that speaks TLS: versions from 1.2 on, HSTS, both kinds of wrong client end without harm", .patience)
+    @Test(
+        "T6: a node that speaks TLS: versions from 1.2 on, HSTS, both kinds of wrong client end without harm",
+        .patience
+    )
     func node() async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
             let servers = try await Servers(cluster)
@@ -168,7 +171,7 @@ struct TLSTests {
         }
     }
 
-    @Test("router and nodes know each other by their certificates, and refuse all others", .patience)
+    @Test("T6: router and nodes know each other by their certificates, and refuse all others", .patience)
     func mutual() async throws {
         try await Machine.with(Cluster.Options(nodes: 0), weight: 2) { cluster in
             let servers = try await Servers(cluster)
@@ -222,7 +225,7 @@ struct TLSTests {
         }
     }
 
-    @Test("a node whose certificate has expired gets no clients", .patience)
+    @Test("T6: a node whose certificate has expired gets no clients", .patience)
     func expired() async throws {
         try await Machine.with(Cluster.Options(nodes: 0)) { cluster in
             let servers = try await Servers(cluster)

@@ -38,7 +38,7 @@ struct RouterTLSTests {
 
     init() async throws { issued = try await Issued.shared.value }
 
-    @Test("the node is told https, the cookie goes back through TLS alone")
+    @Test("T6: the node is told https, the cookie goes back through TLS alone")
     func forwarded() async throws {
         let node = try await FakeNode.start("a") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi" }
         try await withRouter(over: [node.node], tls: issued.credentials()) { _, port, _ in
@@ -137,7 +137,7 @@ struct RouterTLSTests {
         try await node.stop()
     }
 
-    @Test("a client that never reads holds up the node, not the router's memory")
+    @Test("T22: a client that never reads holds up the node, not the router's memory")
     func backPressure() async throws {
         let node = try await FakeNode.start("a")
         try await withRouter(over: [node.node], tls: issued.credentials()) { _, port, _ in
@@ -158,7 +158,7 @@ struct RouterTLSTests {
         try await node.stop()
     }
 
-    @Test("who does not end the handshake in time, or speaks no TLS, is closed without a byte")
+    @Test("T20: who does not end the handshake in time, or speaks no TLS, is closed without a byte")
     func noHandshake() async throws {
         var limits = RouterLimits.patient
         limits.headTime = .milliseconds(50)

@@ -27,13 +27,13 @@ private func refusal(_ payload: String, issuer: String? = nil, audience: String?
 
 @Suite("Claims of tokens")
 struct TokenClaimsTests {
-    @Test("a token that does not say when it ends is refused")
+    @Test("T3: a token that does not say when it ends is refused")
     func expiry() {
         #expect(refusal("{\"sub\":\"a\"}") == TokenError(.missingExpiry))
         #expect(refusal("{\"sub\":\"a\",\"exp\":1790000001}") == nil)
     }
 
-    @Test("the issuer must be exactly the one that is asked for")
+    @Test("T3: the issuer must be exactly the one that is asked for")
     func issuer() {
         let from = { (json: String) in "{\"sub\":\"a\",\"exp\":2e9,\"iss\":\(json)}" }
         #expect(refusal(from("\"https://id.example\""), issuer: "https://id.example") == nil)
@@ -44,7 +44,7 @@ struct TokenClaimsTests {
         #expect(refusal(from("\"anybody\"")) == nil)
     }
 
-    @Test("a token for an audience is for that audience alone, which may be one of several")
+    @Test("T3: a token for an audience is for that audience alone, which may be one of several")
     func audience() {
         let for_ = { (json: String) in "{\"sub\":\"a\",\"exp\":2e9,\"aud\":\(json)}" }
         #expect(refusal(for_("\"chat\""), audience: "chat") == nil)
@@ -94,7 +94,7 @@ struct TokenClaimsTests {
         #expect(RoomsClaim.parse(json) == nil)
     }
 
-    @Test("no more than a hundred patterns are taken")
+    @Test("T24: no more than a hundred patterns are taken")
     func bound() {
         let patterns = { (count: Int) in (0..<count).map { "\"r\($0)\":[]" }.joined(separator: ",") }
         #expect(RoomsClaim.parse("{\(patterns(100))}")?.grants.count == 100)

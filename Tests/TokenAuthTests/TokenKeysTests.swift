@@ -78,7 +78,7 @@ struct TokenKeysTests {
         }
     }
 
-    @Test("of a set, keys that are not for tokens are left out and told, and a published secret is none")
+    @Test("T2: of a set, keys that are not for tokens are left out and told, and a published secret is none")
     func sets() throws {
         let text = "{\"keys\":[{\(ec),\"kid\":\"a\"},{\"kty\":\"EC\",\"crv\":\"P-521\"},{\(oct)},7]}"
         let file = try parse(text)

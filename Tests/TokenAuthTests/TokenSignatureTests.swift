@@ -54,7 +54,7 @@ struct TokenSignatureTests {
         #expect(code(token, other) == .badSignature)
     }
 
-    @Test("ECDSA: r and s must lie in 1…n-1 and stand in 32 bytes each")
+    @Test("T2: ECDSA: r and s must lie in 1…n-1 and stand in 32 bytes each")
     func ecdsa() throws {
         let key = try #require(try keys(Fixtures.p256Private).first)
         let verifier = try verifier(Fixtures.p256PEM)
@@ -80,7 +80,7 @@ struct TokenSignatureTests {
         }
     }
 
-    @Test("RSA and Ed25519: a signature of another length, or with a bit changed, is refused")
+    @Test("T2: RSA and Ed25519: a signature of another length, or with a bit changed, is refused")
     func lengths() throws {
         for (name, pem) in [("RS256", Fixtures.rsaPrivate), ("EdDSA", Fixtures.ed25519Private)] {
             let key = try #require(try keys(pem).first)
@@ -102,7 +102,7 @@ struct TokenSignatureTests {
         }
     }
 
-    @Test("a public key is no HMAC secret, and a key is for one algorithm alone")
+    @Test("T2: a public key is no HMAC secret, and a key is for one algorithm alone")
     func confusion() throws {
         // The attack of RFC 8725 section 2.1: HS256 keyed by what everybody knows.
         let verifier = try verifier(Fixtures.rsaPEM, Fixtures.p256PEM, Fixtures.ed25519PEM)
@@ -126,7 +126,7 @@ struct TokenSignatureTests {
     private func rsaOnly() throws -> TokenVerifier { try verifier(Fixtures.rsaPEM) }
 
     @Test(
-        "no algorithm but the four is known, none in no spelling",
+        "T2: no algorithm but the four is known, none in no spelling",
         arguments: [
             "none", "None", "NONE", "nOnE", "none ", "", "HS512", "HS384", "RS384", "RS512", "PS256", "ES384", "ES512",
             "ES256K", "hs256", "Es256", "eddsa", "Ed25519", "EdDSA ", "dir", "A128KW",
@@ -165,7 +165,7 @@ struct TokenSignatureTests {
         #expect(code(try token("{\"alg\":\"EdDSA\",\"kid\":\"key-0\"}", signedBy: many[0]), verifier) == nil)
     }
 
-    @Test("keys that a token brings along or points to are ignored")
+    @Test("T2: keys that a token brings along or points to are ignored")
     func embedded() throws {
         let attacker = try TokenKey.generate(.es256)
         let jwk = attacker.publicJWKS.map { String($0.dropFirst(9).dropLast(2)) } ?? ""
@@ -180,7 +180,7 @@ struct TokenSignatureTests {
         }
     }
 
-    @Test("extensions, other purposes, and loose spelling are refused even when signed")
+    @Test("T2: extensions, other purposes, and loose spelling are refused even when signed")
     func headers() throws {
         let key = try TokenKey(secret: Array(repeating: 7, count: 32))
         let verifier = TokenVerifier(keys: TokenKeyRing([key]))

@@ -16,7 +16,7 @@ private func pair(_ key: TokenKey) throws -> EVPKey {
 struct TokenVectorTests {
     /// Their payload has no `sub`: getting as far as that shows that the signature was accepted.
     @Test(
-        "the signatures of RFC 7515 A.2 and A.3 are right, and any changed character makes them wrong",
+        "T2: the signatures of RFC 7515 A.2 and A.3 are right, and any changed character makes them wrong",
         arguments: [(Fixtures.rfc7515RSA, Fixtures.rfc7515RS256), (Fixtures.rfc7515EC, Fixtures.rfc7515ES256)])
     func rfc7515(jwk: String, token: String) throws {
         let verifier = TokenVerifier(keys: TokenKeyRing([try key(jwk)]))

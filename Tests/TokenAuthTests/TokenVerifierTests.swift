@@ -92,14 +92,14 @@ struct TokenVerifierTests {
         #expect(try verify(fraction).expiresAt == now + 3600)
     }
 
-    @Test("tokens that PyJWT made are refused where they must be", arguments: refusedTokens)
+    @Test("T2: tokens that PyJWT made are refused where they must be", arguments: refusedTokens)
     func refused(token: String, code: TokenError.Code) {
         let error = #expect(throws: TokenError.self) { try verify(token) }
         #expect(error?.code == code)
     }
 
     /// RFC 7515 appendix A.1. Its payload has no `sub`: getting as far as that shows that the signature was accepted.
-    @Test("the signature of RFC 7515 A.1 is right, and any changed character makes it wrong")
+    @Test("T2: the signature of RFC 7515 A.1 is right, and any changed character makes it wrong")
     func rfc7515() throws {
         let encodedKey =
             "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0i"
@@ -121,7 +121,7 @@ struct TokenVerifierTests {
         }
     }
 
-    @Test("exp and nbf have 30 seconds of leeway, not one more")
+    @Test("T3: exp and nbf have 30 seconds of leeway, not one more")
     func leeway() throws {
         let minter = try TokenMinter(secret: secret)
         let expiring = try minter.mint(subject: "a", expiresAt: now)
@@ -171,7 +171,7 @@ struct TokenVerifierTests {
         }
     }
 
-    @Test("secrets under 32 bytes are refused, and PEM keys, which are no secrets")
+    @Test("T2: secrets under 32 bytes are refused, and PEM keys, which are no secrets")
     func weakSecret() {
         #expect(throws: TokenKeyError.self) { try TokenVerifier(secret: Array(repeating: 1, count: 31)) }
         #expect(throws: TokenKeyError.self) { try TokenMinter(secret: []) }

@@ -22,7 +22,7 @@ struct ClientAddressTests {
         return socket.receiveResponse().body
     }
 
-    @Test("the peer, unless it is a trusted proxy: then the first that no trusted proxy stands for")
+    @Test("T16: the peer, unless it is a trusted proxy: then the first that no trusted proxy stands for")
     func believesTrustedProxiesAlone() throws {
         #expect(try client(trusted: [], forwarded: ["203.0.113.9"]) == "127.0.0.1")
         #expect(try client(trusted: ["127.0.0.0/8"], forwarded: []) == "127.0.0.1")

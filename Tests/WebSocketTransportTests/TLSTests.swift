@@ -115,7 +115,7 @@ struct TLSTests {
         try server.stop()
     }
 
-    @Test("versions before 1.2 are refused", arguments: [TLSSocket.Version.tls10, .tls11, .tls12, .tls13])
+    @Test("T6: versions before 1.2 are refused", arguments: [TLSSocket.Version.tls10, .tls11, .tls12, .tls13])
     func versions(version: TLSSocket.Version) throws {
         let complaints = Complaints()
         let server = try TestServer(tls: issued.credentials(), onUnreadable: complaints.add)
@@ -150,7 +150,7 @@ struct TLSTests {
         #expect(complaints.all == [])
     }
 
-    @Test("the time of a request's head is that of the handshake, too: who stops in it is closed without a byte")
+    @Test("T20: the time of a request's head is that of the handshake, too: who stops in it is closed without a byte")
     func slowHandshake() throws {
         var limits = TestServer.limits
         limits.requestTimeout = .milliseconds(50)
@@ -308,7 +308,7 @@ struct TLSTests {
         try server.stop()
     }
 
-    @Test("a client shows a certificate of the authority where that is asked, or is refused")
+    @Test("T6: a client shows a certificate of the authority where that is asked, or is refused")
     func mutual() throws {
         let server = try TestServer(tls: issued.credentials(asksClients: true))
         var options = issued.trusting
@@ -326,7 +326,7 @@ struct TLSTests {
         try server.stop()
     }
 
-    @Test("a client of another authority is refused, too")
+    @Test("T6: a client of another authority is refused, too")
     func foreign() async throws {
         let foreign = try await Certificates(authority: "Test CA").issue("client")
         let server = try TestServer(tls: issued.credentials(asksClients: true))

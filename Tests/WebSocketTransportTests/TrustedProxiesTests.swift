@@ -34,7 +34,7 @@ struct AddressBlockTests {
         #expect(AddressBlock(text) == nil)
     }
 
-    @Test("the client is the first in the chain, from the right, that no trusted proxy vouches for")
+    @Test("T16: the client is the first in the chain, from the right, that no trusted proxy vouches for")
     func chain() throws {
         let trusted = TrustedProxies(["10.0.0.0/8", "fd00::/8"].compactMap { AddressBlock($0) })
         func client(_ peer: String, _ chain: String) throws -> String {
