@@ -130,7 +130,7 @@ chaos: build test-build ## Harm clusters under load for long, print what became 
 	@TEST_PROGRAM=$(abspath $(MARTLET)) CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_ONLY="$(ONLY)" \
 		$(SWIFT) test --skip-build --filter ChaosTests.LongRunTests $(ARGS)
 
-# A build of its own for each: what a sanitizer watches is compiled otherwise. docs/fuzzing.md says what it leaves out, and why.
+# A build of its own for each: what a sanitizer watches is compiled otherwise.
 test-sanitize: swift-there ## Run the unit tests under the thread and the address sanitizer; builds twice, takes ten minutes.
 	@failed=""; \
 	for sanitizer in thread address; do \

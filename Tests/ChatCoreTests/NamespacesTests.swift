@@ -24,7 +24,7 @@ struct NamespacesTests {
         #expect(RoomPattern(text) == nil)
     }
 
-    @Test("Patterns that match one room add up; a room that none matches is left to its namespace")
+    @Test("T7: Patterns that match one room add up; a room that none matches is left to its namespace")
     func capabilities() throws {
         let capabilities = Capabilities([
             .init(pattern: try #require(RoomPattern("team/*")), actions: [.join]),
@@ -35,7 +35,7 @@ struct NamespacesTests {
         #expect(capabilities.actions(in: try room("other")) == nil)
     }
 
-    @Test("A namespace that nobody declared has no rules; private rooms always have some")
+    @Test("T7: A namespace that nobody declared has no rules; private rooms always have some")
     func unknownNamespace() throws {
         var team = NamespaceRules()
         team.historyMessages = 7

@@ -110,7 +110,7 @@ struct TokenKeysTests {
         #expect(try TokenKey.generate(.hs256).publicJWKS == nil)
     }
 
-    @Test("while keys are fetched a token that none fits may come again, and one that a key refuses may not")
+    @Test("T4: while keys are fetched a token that none fits may come again, and one that a key refuses may not")
     func missing() throws {
         let known = try TokenKey.generate(.es256, id: "known")
         let new = try TokenKey.generate(.es256, id: "new")
