@@ -115,10 +115,10 @@ class Cluster:
             process.wait(10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def mint(self, user, secret):
+    def mint(self, user, secret, *options):
         """A token for `user`."""
         environment = {**clean_environment(), "MARTLET_TOKEN_SECRET": secret}
-        return subprocess.run([MARTLET, "token", "mint", user], env=environment, check=True, capture_output=True,
+        return subprocess.run([MARTLET, "token", "mint", user, *options], env=environment, check=True, capture_output=True,
                               text=True).stdout.strip()
 
     def admin(self, *arguments):

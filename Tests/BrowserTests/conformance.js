@@ -2,14 +2,23 @@
 const [people, done] = arguments;
 
 import("/martlet.js").then(({ Martlet }) => {
-  const player = ({ name, ...options }) => [name, new Player(new Martlet(options))];
+  const player = ({ name, tokens, ...options }) => [name, new Player(new Martlet({ ...options, token: provider(tokens) ?? options.token }))];
   window.conformance = Object.fromEntries(people.map(player));
   done(null);
 }, (error) => done(`${error}`));
 
+/** Gives one after the other, the last again and again; null is one that cannot be had. */
+function provider(tokens) {
+  return tokens && (async () => {
+    const token = tokens.length > 1 ? tokens.shift() : tokens[0];
+    if (!token) throw new Error("no token");
+    return token;
+  });
+}
+
 /** A client, and what it was told; conformance_test.py reads the record. */
 class Player {
-  record = { states: [], messages: [], gaps: [], joined: [], fates: [], members: {}, left: [], typing: {} };
+  record = { states: [], messages: [], gaps: [], joined: [], fates: [], members: {}, left: [], typing: {}, out: [], expiring: 0 };
 
   constructor(chat) {
     const { record } = this;
@@ -24,6 +33,8 @@ class Player {
       record.members[room] = Object.fromEntries(members.map(({ user, status = "online" }) => [user, status]));
       record.left.push(...known.filter((user) => !(user in record.members[room])).map((user) => [room, user]));
     });
+    on("left", ({ room }) => record.out.push(room));
+    on("expiring", () => (record.expiring += 1));
     on("typing", ({ room, users }) => (record.typing[room] = users));
     this.chat = chat;
   }

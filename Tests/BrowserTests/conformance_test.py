@@ -122,7 +122,7 @@ class Play:
         for step in scenario["steps"]:
             if "client" in step:
                 people.setdefault(step["client"], {"user": step["client"]}).update(
-                    {key: step[key] for key in ("user", "token") if key in step})
+                    {key: step[key] for key in ("user", "token", "tokens") if key in step})
         try:
             failure = window.asynchronous(PAGE, [self.options(name, who, settings) for name, who in people.items()])
             assert failure is None, failure
@@ -133,11 +133,21 @@ class Play:
     def options(self, name, who, settings):
         line = self.lines[name] = Line(self.port)
         options = {"name": name, "url": f"ws://127.0.0.1:{line.port}/ws", "user": who["user"] + self.suffix}
-        if who.get("token") == "good":
+        if "tokens" in who:
+            options["tokens"] = [token and self.mint(token, options["user"], settings) for token in who["tokens"]]
+        elif who.get("token") == "good":
             options["token"] = shared.cluster.mint(options["user"], settings["MARTLET_TOKEN_SECRET"])
         elif "token" in who:
             options["token"] = "eyJ.x.y"
         return options
+
+    def mint(self, token, user, settings):
+        wanted = []
+        if "seconds" in token:
+            wanted += ["--hours", str(token["seconds"] / 3600)]
+        if "rooms" in token:
+            wanted += ["--rooms", json.dumps({self.room(room): may for room, may in token["rooms"].items()})]
+        return shared.cluster.mint(user, settings["MARTLET_TOKEN_SECRET"], *wanted)
 
     def end(self):
         self.window.script("for (const { chat } of Object.values(window.conformance ?? {})) chat.close()")
@@ -230,6 +240,12 @@ class Play:
                 expected = {user + self.suffix: status for user, status in step["members"].items()}
                 seen = record["members"].get(room)
                 return None if seen == expected else seen or "no list"
+            case "expiring":
+                return None if record["expiring"] >= step.get("times", 1) else record["expiring"]
+            case "one connection":
+                return None if record["states"].count("online") == 1 else record["states"]
+            case "left":
+                return None if room in record["out"] else record["out"]
             case "nobody left":
                 return [user for name, user in record["left"] if name == room] or None
             case "typing":

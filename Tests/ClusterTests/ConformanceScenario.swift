@@ -33,6 +33,8 @@ struct ConformanceScenario: Sendable, CustomTestStringConvertible {
         var user: String
         /// `good`, `bad` or none.
         var token: String?
+        /// What its provider gives, one after the other, the last again and again.
+        var tokens: [JSON]?
     }
 
     let name: String
@@ -49,6 +51,7 @@ struct ConformanceScenario: Sendable, CustomTestStringConvertible {
             guard let name = step.client else { continue }
             if let user = step.json["user"]?.string { people[name, default: Person(user: name)].user = user }
             people[name, default: Person(user: name)].token ?= step.json["token"]?.string
+            people[name, default: Person(user: name)].tokens ?= step.json["tokens"]?.array
         }
         return people
     }

@@ -1,4 +1,5 @@
 import MartletClient
+import Synchronization
 import TestSupport
 import Testing
 
@@ -53,19 +54,9 @@ private struct ConformancePlay {
         var lines: [String: FaultProxy] = [:]
         for (name, person) in scenario.people {
             let line = try await FaultProxy.start(to: door.port)
-            let user = person.user + suffix
-            var credential = MartletClient.Credential.user(user)
-            if person.token == "good" {
-                let secret = ["MARTLET_TOKEN_SECRET": scenario.node["MARTLET_TOKEN_SECRET"] ?? ""]
-                credential = .tokenProvider {
-                    let minted = try await MartletProgram.run(["token", "mint", user], environment: secret)
-                    return minted.text.filter { !$0.isWhitespace }
-                }
-            } else if person.token != nil {
-                credential = .token("eyJ.x.y")
-            }
             lines[name] = line
-            players[name] = try ConformancePlayer(url: "ws://127.0.0.1:\(line.port)/ws", credential: credential)
+            players[name] = try ConformancePlayer(
+                url: "ws://127.0.0.1:\(line.port)/ws", credential: credential(of: person, in: scenario, suffix))
         }
         let play = ConformancePlay(cluster: cluster, door: door, suffix: suffix, players: players, lines: lines)
         do {
@@ -76,6 +67,33 @@ private struct ConformancePlay {
             throw error
         }
         await play.end()
+    }
+
+    private struct NoToken: Error {}
+
+    private static func credential(
+        of person: ConformanceScenario.Person, in scenario: ConformanceScenario, _ suffix: String
+    ) -> MartletClient.Credential {
+        let user = person.user + suffix
+        let secret = ["MARTLET_TOKEN_SECRET": scenario.node["MARTLET_TOKEN_SECRET"] ?? ""]
+        guard person.token != "bad" else { return .token("eyJ.x.y") }
+        guard let tokens = person.tokens ?? (person.token == nil ? nil : [[:]]) else { return .user(user) }
+        let asked = Mutex(0)
+        return .tokenProvider {
+            let number = asked.withLock { asked in
+                defer { asked += 1 }
+                return min(asked, tokens.count - 1)
+            }
+            guard tokens[number].object != nil else { throw NoToken() }
+            var arguments = ["token", "mint", user]
+            if let seconds = tokens[number]["seconds"]?.int { arguments += ["--hours", "\(Double(seconds) / 3600)"] }
+            if let rooms = tokens[number]["rooms"]?.object {
+                let named = JSON.object(Dictionary(uniqueKeysWithValues: rooms.map { ($0.key + suffix, $0.value) }))
+                arguments += ["--rooms", named.text]
+            }
+            let minted = try await MartletProgram.run(arguments, environment: secret)
+            return minted.text.filter { !$0.isWhitespace }
+        }
     }
 
     private func end() async {
@@ -153,6 +171,9 @@ private struct ConformancePlay {
         case "members":
             let expected = step.json["members"]?.object?.map { ($0.key + suffix, $0.value.string ?? "") } ?? []
             return record.members[room] == Dictionary(uniqueKeysWithValues: expected)
+        case "expiring": return record.expiring >= step.number("times") ?? 1
+        case "one connection": return record.states.count { $0 == "online" } == 1
+        case "left": return record.left.contains(room)
         case "nobody left": return !record.departures.contains { $0.room == room }
         case "typing": return record.typing[room] ?? [] == step.strings("users").map { $0 + suffix }
         default:
