@@ -68,7 +68,8 @@ let package = Package(
         .target(
             name: "RouterServer",
             dependencies: [
-                "Affinity", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebSocketTransport", "WireProtocol",
+                "Affinity", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebSocketTransport",
+                "WireProtocol",
                 logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict

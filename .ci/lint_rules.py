@@ -18,7 +18,7 @@ ALLOWED = {
     f"WebAssets Logging {HTTP}",
     "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
     f"Logging {HTTP}",
-    "Admin": f"ClusterState RedisClient WireProtocol Affinity {NIO}",
+    "Admin": f"ChatCore ClusterState RedisClient WireProtocol Affinity {NIO}",
     "LoadGenerator": "WireProtocol Affinity CLinux COpenSSL",
     "MartletClient": f"TLSClient WebSocketTransport WireProtocol {HTTP}",
     "WebSocketTransport": f"COpenSSL CZlib TLSClient NIOSSL NIOTLS {HTTP}",

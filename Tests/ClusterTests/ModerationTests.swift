@@ -59,7 +59,9 @@ struct ModerationTests {
         throw TimedOut("it was not refused")
     }
 
-    @Test("a banned user is closed on every node with the reason, kept out of every node, and let in when it is lifted")
+    @Test(
+        "T8: a banned user is closed on every node with the reason, kept out of every node, and let in when it is lifted"
+    )
     func user() async throws {
         try await SharedCluster.use { cluster in
             let (bob, room) = (newUser("bob"), newRoom())
@@ -103,7 +105,7 @@ struct ModerationTests {
         }
     }
 
-    @Test("a banned address or block is closed and kept out, whoever it is, and nobody beside it")
+    @Test("T8: a banned address or block is closed and kept out, whoever it is, and nobody beside it")
     func address() async throws {
         try await SharedCluster.use { cluster in
             let address = newAddress()
@@ -202,7 +204,7 @@ struct ModerationTests {
         }
     }
 
-    @Test("a banned session is closed, and its user may come with another")
+    @Test("T8: a banned session is closed, and its user may come with another")
     func session() async throws {
         try await SharedCluster.use { cluster in
             let bob = newUser("bob")
@@ -217,7 +219,7 @@ struct ModerationTests {
         }
     }
 
-    @Test("every token of a user until now is revoked: who has one is closed with 4201, a later one is good")
+    @Test("T8: every token of a user until now is revoked: who has one is closed with 4201, a later one is good")
     func revoked() async throws {
         let secret = ["MARTLET_AUTH": "token", "MARTLET_TOKEN_SECRET": "a secret of the tests, long enough for all"]
         try await Machine.with(Cluster.Options(nodes: 2, environment: secret)) { cluster in

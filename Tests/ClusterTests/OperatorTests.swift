@@ -175,7 +175,7 @@ struct OperatorTests {
         }
     }
 
-    @Test("healthz, readyz and metrics answer on each node; the page and its script come without outside requests")
+    @Test("T29: healthz, readyz and metrics answer on each node; the page and its script come without outside requests")
     func endpoints() async throws {
         try await SharedCluster.use { cluster in
             for node in cluster.nodes {

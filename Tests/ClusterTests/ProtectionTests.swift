@@ -20,7 +20,7 @@ struct ProtectionTests {
     }
 
     @Test(
-        "a page of another origin is refused with 403, at a node and through a router; programs come only where they may"
+        "T1: a page of another origin is refused with 403, at a node and through a router; programs come only where they may"
     )
     func origins() async throws {
         let options = Cluster.Options(
@@ -50,7 +50,7 @@ struct ProtectionTests {
         }
     }
 
-    @Test("a user has so many sessions over all nodes; the next is told so and closed with 4101")
+    @Test("T19: a user has so many sessions over all nodes; the next is told so and closed with 4101")
     func sessionsOfUser() async throws {
         let options = Cluster.Options(nodes: 2, environment: ["MARTLET_LIMIT_SESSIONS_PER_USER": "3"])
         try await Machine.with(options) { cluster in
@@ -76,7 +76,7 @@ struct ProtectionTests {
         }
     }
 
-    @Test("a user's messages are limited over all nodes, whichever they come through")
+    @Test("T21: a user's messages are limited over all nodes, whichever they come through")
     func messagesOfUser() async throws {
         let options = Cluster.Options(
             nodes: 2,
@@ -117,7 +117,7 @@ struct ProtectionTests {
         }
     }
 
-    @Test("so many connections may be of nobody; more come with a user alone, and the first make room")
+    @Test("T19: so many connections may be of nobody; more come with a user alone, and the first make room")
     func strangers() async throws {
         let options = Cluster.Options(nodes: 1, environment: ["MARTLET_LIMIT_UNAUTHENTICATED": "3"])
         try await Machine.with(options) { cluster in
@@ -142,7 +142,7 @@ struct ProtectionTests {
     }
 
     @Test(
-        "who misbehaves is barred, at a node and at a router; it is in the log and the metrics, and who is connected stays"
+        "T19: who misbehaves is barred, at a node and at a router; it is in the log and the metrics, and who is connected stays"
     )
     func bars() async throws {
         let options = Cluster.Options(
@@ -177,7 +177,7 @@ struct ProtectionTests {
     }
 
     @Test(
-        "out of descriptors new connections are refused cleanly, and those there notice nothing",
+        "T23: out of descriptors new connections are refused cleanly, and those there notice nothing",
         arguments: ["node", "router"])
     func descriptors(role: String) async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in

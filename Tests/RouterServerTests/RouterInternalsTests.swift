@@ -7,7 +7,7 @@ import WebSocketTransport
 
 @Suite("The internal port of a router")
 struct RouterInternalsTests {
-    @Test("it tells the nodes, health and figures to GET and HEAD, and speaks no WebSocket")
+    @Test("T29: it tells the nodes, health and figures to GET and HEAD, and speaks no WebSocket")
     func endpoints() async throws {
         let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" }
         try await withRouter(over: [node.node]) { router, port, directory in

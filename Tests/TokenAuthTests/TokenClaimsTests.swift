@@ -46,15 +46,15 @@ struct TokenClaimsTests {
 
     @Test("T3: a token for an audience is for that audience alone, which may be one of several")
     func audience() {
-        let for_ = { (json: String) in "{\"sub\":\"a\",\"exp\":2e9,\"aud\":\(json)}" }
-        #expect(refusal(for_("\"chat\""), audience: "chat") == nil)
-        #expect(refusal(for_("[\"shop\",\"chat\"]"), audience: "chat") == nil)
-        #expect(refusal(for_("[\"shop\"]"), audience: "chat") == TokenError(.wrongAudience))
-        #expect(refusal(for_("[]"), audience: "chat") == TokenError(.wrongAudience))
+        let payload = { (json: String) in "{\"sub\":\"a\",\"exp\":2e9,\"aud\":\(json)}" }
+        #expect(refusal(payload("\"chat\""), audience: "chat") == nil)
+        #expect(refusal(payload("[\"shop\",\"chat\"]"), audience: "chat") == nil)
+        #expect(refusal(payload("[\"shop\"]"), audience: "chat") == TokenError(.wrongAudience))
+        #expect(refusal(payload("[]"), audience: "chat") == TokenError(.wrongAudience))
         #expect(refusal("{\"sub\":\"a\",\"exp\":2e9}", audience: "chat") == TokenError(.wrongAudience))
-        #expect(refusal(for_("\"chat\"")) == TokenError(.wrongAudience))
-        #expect(refusal(for_("[\"chat\",1]"), audience: "chat")?.claim == "aud")
-        #expect(refusal(for_("{\"chat\":1}"), audience: "chat")?.claim == "aud")
+        #expect(refusal(payload("\"chat\"")) == TokenError(.wrongAudience))
+        #expect(refusal(payload("[\"chat\",1]"), audience: "chat")?.claim == "aud")
+        #expect(refusal(payload("{\"chat\":1}"), audience: "chat")?.claim == "aud")
     }
 
     @Test("a token's own name is 1 to 256 bytes")
