@@ -30,9 +30,9 @@ struct DirectCatchUp {
 
 extension Hub {
     func receiveDirect(_ message: RelayMessage.Message, for user: UserName) {
-        guard let room = message.room.flatMap({ try? RoomName(validating: $0) }) else {
-            return malformed(keys.userChannel(user))
-        }
+        guard let room = message.room.flatMap({ try? RoomName(validating: $0) }), let (one, other) = room.participants,
+            one == user || other == user
+        else { return malformed(keys.userChannel(user)) }
         receive(message.sequenced(behind: MessageText.prefix(room: room)), of: directStream(room, user))
     }
 

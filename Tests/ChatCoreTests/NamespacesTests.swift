@@ -92,7 +92,7 @@ struct RightsTests {
         #expect(code { _ = try state.requireReader(of: place, rights) } == (action == .history ? nil : .forbidden))
     }
 
-    @Test("without the right to join nobody is in, whatever else the token says")
+    @Test("T7: without the right to join nobody is in, whatever else the token says")
     func join() throws {
         var state = try open()
         let rights = Rights(Namespaces(), try token(("a", [.publish, .presence, .history])))
@@ -120,7 +120,7 @@ struct RightsTests {
         #expect(try rights.actions(in: room("h:1")) == [.join, .publish, .history])
     }
 
-    @Test("an unknown namespace is an error of its own, whatever is asked and whatever the token says")
+    @Test("T7: an unknown namespace is an error of its own, whatever is asked and whatever the token says")
     func unknownNamespace() throws {
         var state = try open()
         let rights = Rights(Namespaces(), try token(("*", .all)))
@@ -180,7 +180,7 @@ struct RightsTests {
         #expect(code { _ = try state.publish(1, to: bob, rights, now: 0) } == .rateLimited)
     }
 
-    @Test("another token takes away at once what it does not give: rooms, and who is in them")
+    @Test("T7: another token takes away at once what it does not give: rooms, and who is in them")
     func renewal() throws {
         var state = try member(of: "a", Rights())
         for name in ["b", "c"] {
@@ -199,7 +199,7 @@ struct RightsTests {
         #expect(code { _ = try state.requireReader(of: try room("b"), less) } == nil)
     }
 
-    @Test("a session that goes on is in those of its rooms that its new token allows")
+    @Test("T7: a session that goes on is in those of its rooms that its new token allows")
     func resumed() throws {
         var state = SessionState(roomLimit: 10)
         _ = state.authenticate(as: try UserName(validating: "alice"), status: nil)

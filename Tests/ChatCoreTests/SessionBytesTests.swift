@@ -11,7 +11,7 @@ struct SessionBytesTests {
         return SessionLimits(try #require(rates), now: 0)
     }
 
-    @Test("bytes pass up to the burst, then at the rate, whatever the number of frames")
+    @Test("T21: bytes pass up to the burst, then at the rate, whatever the number of frames")
     func rate() throws {
         var limits = try limits()
         #expect(limits.takeFrame(bytes: 4000, now: 0) == .pass)

@@ -48,7 +48,7 @@ struct UserSharesTests {
     }
 
     @Test(
-        "who asks too much of several nodes gets it once, not once a node",
+        "T21: who asks too much of several nodes gets it once, not once a node",
         arguments: [
             [100, 100, 100], [500, 500, 500], [1000, 50, 50], [121, 121, 121], [60, 60, 60], [30, 400, 0],
             [2000, 2000, 2000, 2000, 2000, 2000],

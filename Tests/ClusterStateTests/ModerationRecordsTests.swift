@@ -51,7 +51,7 @@ struct ModerationRecordsTests {
         ])
     func otherChanges(text: String) { #expect(parse(text) == nil) }
 
-    @Test("G7: of any bytes ends in a change or in nothing")
+    @Test("G7, T17: of any bytes ends in a change or in nothing")
     func noise() {
         var generator = SystemRandomNumberGenerator()
         let letters = Array("order 0123456789-\nban user * address/.:session".utf8) + [0xFF, 0x80, 0x00]

@@ -155,7 +155,10 @@ struct BadStartTests {
         }
     }
 
-    @Test("an internal port in use is one sentence that names the port and its setting", arguments: ["node", "router"])
+    @Test(
+        "T29: an internal port in use is one sentence that names the port and its setting",
+        arguments: ["node", "router"]
+    )
     func internalPortInUse(command: String) async throws {
         try await SharedCluster.use { cluster in
             let taken = String(cluster.nodes[0].internalPort)

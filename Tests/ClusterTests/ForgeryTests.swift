@@ -33,7 +33,8 @@ struct ForgeryTests {
             let payloads = [
                 "", "\n", "M", "M\n", "M1 1 1 - e\n", "M9 9 9 - e\nt - 0 2 bob\n{}", "M-1 0 1 - e\nt - 0 2 b\n{}",
                 "M999999999999999999 1 999999999999999999 - e\nt - 999999999999999999 9 b\n{}",
-                "D1 1 1 - e dm:alice:bob\nt - 0 9 b\n", "D1 1 1 - e nowhere\nt - 0 2 b\n{}", "P1 1 e\n", "P1 1 e\n+x",
+                "D1 1 1 - e dm:alice:bob\nt - 0 9 b\n", "D1 1 1 - e nowhere\nt - 0 2 b\n{}",
+                "D1 1 1 - e dm:carol:dave\nt - 0 2 b\n{}", "P1 1 e\n", "P1 1 e\n+x",
                 "T\n", "T \n", "K{bad}\nx", "O\n", "OAAAAAAAAAAAAAAA x\n", "up", "up x", "drain nobody.1", "down {}.1",
                 String(repeating: "M", count: 100_000), "*3\r\n$7\r\nmessage\r\n", "ban", "revoke x", "reload",
             ]

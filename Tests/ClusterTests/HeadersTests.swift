@@ -16,7 +16,9 @@ struct HeadersTests {
         #expect(!text.lowercased().contains("martlet/") && !text.contains("0.1.0"), "\(what) tells no version")
     }
 
-    @Test("every answer of node and router, errors too, forbids sniffing, frames and referrers, and names no version")
+    @Test(
+        "T13: every answer of node and router, errors too, forbids sniffing, frames and referrers, and names no version"
+    )
     func everyAnswer() async throws {
         try await SharedCluster.use { cluster in
             let requests: [(method: String, path: String, headers: [(String, String)], status: Int)] = [
@@ -44,7 +46,7 @@ struct HeadersTests {
         }
     }
 
-    @Test("the pages may run no script and use no style but those of their own files, and hold none of their own")
+    @Test("T13: the pages may run no script and use no style but those of their own files, and hold none of their own")
     func pages() async throws {
         try await SharedCluster.use { cluster in
             for process in [cluster.nodes[0], cluster.routers[0]] {

@@ -90,7 +90,7 @@ struct ModerationTests {
         }
     }
 
-    @Test("a banned user who says who they are in the first message hears why, and is closed")
+    @Test("T8: a banned user who says who they are in the first message hears why, and is closed")
     func auth() async throws {
         try await SharedCluster.use { cluster in
             let bob = newUser("bob")
@@ -134,7 +134,7 @@ struct ModerationTests {
         }
     }
 
-    @Test("a user who is banned from a room is put out of it and kept out, and is elsewhere as before")
+    @Test("T8: a user who is banned from a room is put out of it and kept out, and is elsewhere as before")
     func room() async throws {
         try await SharedCluster.use { cluster in
             let (bob, room, other) = (newUser("bob"), newRoom(), newRoom("other"))
@@ -164,7 +164,7 @@ struct ModerationTests {
         }
     }
 
-    @Test("a muted user hears and is not heard, in rooms and in private, until it ends by itself")
+    @Test("T8: a muted user hears and is not heard, in rooms and in private, until it ends by itself")
     func mute() async throws {
         try await SharedCluster.use { cluster in
             let (bob, room, free) = (newUser("bob"), newRoom(), newRoom("free"))

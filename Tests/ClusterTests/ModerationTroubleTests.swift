@@ -15,7 +15,8 @@ struct ModerationTroubleTests {
     }
 
     @Test(
-        "a ban holds after a restart of every node and after SIGKILL of Redis; no node lets anybody in before it knows")
+        "T8: a ban holds after a restart of every node and after SIGKILL of Redis; no node lets anybody in before it knows"
+    )
     func restarts() async throws {
         try await Machine.with(Cluster.Options(nodes: 2, isDurable: true)) { cluster in
             _ = try await cluster.admin("ban", "bob")
@@ -49,7 +50,7 @@ struct ModerationTroubleTests {
         }
     }
 
-    @Test("a node that was deaf when it was said obeys as soon as it hears again")
+    @Test("T8: a node that was deaf when it was said obeys as soon as it hears again")
     func deaf() async throws {
         try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
             let bob = try await cluster.connect("bob", to: 1)
@@ -78,7 +79,7 @@ struct ModerationTroubleTests {
         }
     }
 
-    @Test("a Redis that forgot everything has no orders, and a ban that is said then holds")
+    @Test("T8: a Redis that forgot everything has no orders, and a ban that is said then holds")
     func forgotten() async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
             _ = try await cluster.admin("ban", "bob")
@@ -97,7 +98,7 @@ struct ModerationTroubleTests {
     private let resuming = Cluster.Options(
         nodes: 2, environment: ["MARTLET_RESUME_GRACE_SECONDS": "60", "MARTLET_LEASE_SECONDS": "2"])
 
-    @Test("who is banned while away has no place to come back to, and is refused where they come")
+    @Test("T8: who is banned while away has no place to come back to, and is refused where they come")
     func detached() async throws {
         try await Machine.with(resuming) { cluster in
             let room = newRoom()
@@ -142,7 +143,7 @@ struct ModerationTroubleTests {
     }
 
     @Test(
-        "G4: a kick and a ban of those whose node is dead at that moment hold: they leave with the sweep, nobody resumes"
+        "G4, T8: a kick and a ban of those whose node is dead at that moment hold: they leave with the sweep, nobody resumes"
     )
     func deadNode() async throws {
         try await Machine.with(resuming) { cluster in

@@ -76,7 +76,7 @@ extension Session {
 @Suite("Who may do what in a room, on a node", .patience)
 struct RightsTests {
     @Test(
-        "without join nobody is in a room; without publish nobody speaks in it; the namespace decides where a token says nothing"
+        "T7: without join nobody is in a room; without publish nobody speaks in it; the namespace decides where a token says nothing"
     )
     func joinAndPublish() async throws {
         try await TokenCluster.use { cluster in
@@ -105,7 +105,7 @@ struct RightsTests {
         }
     }
 
-    @Test("who may not see who is there gets no list, no count and no events, and everything else")
+    @Test("T7: who may not see who is there gets no list, no count and no events, and everything else")
     func presence() async throws {
         try await TokenCluster.use { cluster in
             let (room, hidden) = (newRoom(), "hidden:\(newRoom())")
@@ -131,7 +131,7 @@ struct RightsTests {
         }
     }
 
-    @Test("who may not read what is stored is told of what it missed, and shown nothing of it")
+    @Test("T7: who may not read what is stored is told of what it missed, and shown nothing of it")
     func history() async throws {
         try await TokenCluster.use { cluster in
             let room = newRoom()
@@ -154,7 +154,7 @@ struct RightsTests {
         }
     }
 
-    @Test("private messages take the right to publish, reach who has join there, and are read by who has history")
+    @Test("T7: private messages take the right to publish, reach who has join there, and are read by who has history")
     func directs() async throws {
         try await TokenCluster.use { cluster in
             let names = [newUser("a"), newUser("b")]
@@ -189,7 +189,7 @@ struct RightsTests {
         }
     }
 
-    @Test("a private room has one name: any other spelling of it is refused wherever a room is named")
+    @Test("T9: a private room has one name: any other spelling of it is refused wherever a room is named")
     func canonicalNames() async throws {
         try await TokenCluster.use { cluster in
             let session = try await cluster.enter("bob-\(UInt32.random(in: 0...99999))")
@@ -213,7 +213,7 @@ struct RightsTests {
         }
     }
 
-    @Test("a namespace that nobody declared is an error wherever it is named, also for an operator")
+    @Test("T7: a namespace that nobody declared is an error wherever it is named, also for an operator")
     func unknownNamespace() async throws {
         try await TokenCluster.use { cluster in
             let session = try await cluster.enter(newUser(), rooms: #"{"*":["join","publish","presence","history"]}"#)
@@ -268,7 +268,7 @@ struct RightsTests {
 
 @Suite("The life of a token on a connection, on a node", .patience)
 struct TokenLifeTests {
-    @Test("a new token that lost a right takes it at once, on the open connection; one that gained it gives it")
+    @Test("T7: a new token that lost a right takes it at once, on the open connection; one that gained it gives it")
     func renewal() async throws {
         try await TokenCluster.use { cluster in
             let (gone, quiet) = (newRoom("gone"), newRoom("quiet"))
@@ -315,7 +315,7 @@ struct TokenLifeTests {
         }
     }
 
-    @Test("a token that is older, over, spoiled or another user's changes nothing")
+    @Test("T3: a token that is older, over, spoiled or another user's changes nothing")
     func badRenewal() async throws {
         try await TokenCluster.use { cluster in
             let user = newUser()
@@ -338,7 +338,7 @@ struct TokenLifeTests {
     }
 
     @Test(
-        "a connection ends with its token, keeping its place; with a renewed one, or one that was told in time, it goes on"
+        "T3: a connection ends with its token, keeping its place; with a renewed one, or one that was told in time, it goes on"
     )
     func expiry() async throws {
         try await TokenCluster.use { cluster in

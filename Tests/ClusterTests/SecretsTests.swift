@@ -21,7 +21,9 @@ struct SecretsTests {
         return "redis://martlet:\(redisPassword)@\(host)"
     }
 
-    @Test("neither command lines, logs at their loudest, figures, the node list nor admin tell a secret or a token")
+    @Test(
+        "T28: neither command lines, logs at their loudest, figures, the node list nor admin tell a secret or a token"
+    )
     func nowhere() async throws {
         var options = Cluster.Options(nodes: 2, routers: 1)
         options.environment = [
@@ -102,7 +104,7 @@ struct SecretsTests {
         }
     }
 
-    @Test("martlet dev hands secrets to its children by their environment alone, and shows none")
+    @Test("T28: martlet dev hands secrets to its children by their environment alone, and shows none")
     func dev() async throws {
         let redis = try await ClusterRedis.start(prefix: "martlet")
         let url = try await Self.withPassword(redis.url, redis)
@@ -132,7 +134,7 @@ struct SecretsTests {
         await redis.stop()
     }
 
-    @Test("a password on the command line is refused, and the sentence does not repeat it")
+    @Test("T28: a password on the command line is refused, and the sentence does not repeat it")
     func commandLine() async throws {
         for command in [["node"], ["router"], ["admin", "nodes"], ["dev"], ["config", "show"]] {
             let output = try await MartletProgram.run(

@@ -91,7 +91,9 @@ private func enters(_ token: String, at node: ClusterProcess) async throws {
 
 @Suite("Tokens at a node")
 struct TokenTests {
-    @Test("keys of a JWKS address: fetched late, rotated, gone on with in an outage, and no flood fetches more of them")
+    @Test(
+        "T4: keys of a JWKS address: fetched late, rotated, gone on with in an outage, and no flood fetches more of them"
+    )
     func jwks() async throws {
         let folder = try KeyFolder()
         defer { folder.remove() }
@@ -165,7 +167,7 @@ struct TokenTests {
         }
     }
 
-    @Test("no token, in whatever way it came, is in a log or in the metrics, at level trace")
+    @Test("T3: no token, in whatever way it came, is in a log or in the metrics, at level trace")
     func logs() async throws {
         let secret = "a secret of this test, long enough for all"
         let options = Cluster.Options(

@@ -171,7 +171,7 @@ struct ConfigurationFileTests {
         #expect(file(many).mistakes.count == ConfigurationFile.maximumMistakes)
     }
 
-    @Test("what is no UTF-8, nested without end or endless in a line is refused and shown in short")
+    @Test("T17: what is no UTF-8, nested without end or endless in a line is refused and shown in short")
     func hostile() {
         #expect(
             ConfigurationReader.read(Array("{\"port\":\n\"".utf8) + [0xFF], name: "m.json").problems
@@ -193,7 +193,7 @@ struct ConfigurationFileTests {
         )
     }
 
-    @Test("the effective settings say where each comes from, and hide secrets")
+    @Test("T28: the effective settings say where each comes from, and hide secrets")
     func effective() throws {
         let settings = try settings(
             """
@@ -295,7 +295,7 @@ struct SecretFileTests {
         }
     }
 
-    @Test("a file that is not there, empty, too short or no text is refused without telling what it holds")
+    @Test("T28: a file that is not there, empty, too short or no text is refused without telling what it holds")
     func refused() throws {
         let name = "MARTLET_TOKEN_SECRET_FILE"
         #expect(refusal([name: "/nowhere"]) == "\(name): /nowhere cannot be read: No such file or directory")
@@ -310,7 +310,7 @@ struct SecretFileTests {
         }
     }
 
-    @Test("a file that everybody may read is warned of")
+    @Test("T28: a file that everybody may read is warned of")
     func openFile() throws {
         try withFile(key, mode: 0o644) { (path) throws in
             let settings = try Settings(environment: ["MARTLET_TOKEN_SECRET_FILE": path])

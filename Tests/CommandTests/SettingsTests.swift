@@ -117,7 +117,7 @@ struct SettingsTests {
         #expect(settings.advertise == "[::1]:8081")
     }
 
-    @Test("a password in a flag's URL is refused without showing it, as the list of processes would")
+    @Test("T28: a password in a flag's URL is refused without showing it, as the list of processes would")
     func passwordInFlag() {
         let error = failure([:], flags: ["MARTLET_REDIS_URL": "redis://u:hunter2@h"])
         #expect(

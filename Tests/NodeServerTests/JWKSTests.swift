@@ -56,7 +56,7 @@ struct JWKSScheduleTests {
         #expect(loaded(maximumAge: .max).nextFetch == start + .seconds(3600))
     }
 
-    @Test("a flood of unknown names brings one fetch, ten seconds after the last")
+    @Test("T4: a flood of unknown names brings one fetch, ten seconds after the last")
     func flood() {
         let schedule = loaded()
         var wakes = 0
@@ -88,7 +88,7 @@ struct JWKSScheduleTests {
         #expect(schedule.missing(nil, now: start + .seconds(20)) == .refuse)
     }
 
-    @Test("a failed fetch says nothing of a name, and what is known goes on")
+    @Test("T4: a failed fetch says nothing of a name, and what is known goes on")
     func outage() {
         let schedule = loaded()
         #expect(schedule.missing("new", now: start + .seconds(10)) == .comeAgain(milliseconds: 1000, wakesUp: true))
@@ -102,7 +102,7 @@ struct JWKSScheduleTests {
 
 @Suite("JWKS addresses")
 struct JWKSAddressTests {
-    @Test("https anywhere, http on this machine alone")
+    @Test("T4: https anywhere, http on this machine alone")
     func schemes() throws {
         let address = try JWKSAddress("https://id.example/keys?tenant=7")
         #expect(address.isSecure && address.host == "id.example" && address.port == 443)

@@ -14,7 +14,7 @@ struct MemoryLimitTests {
         return guards
     }
 
-    @Test("over it the node is not ready and takes nobody, below it and without it, it does")
+    @Test("T24: over it the node is not ready and takes nobody, below it and without it, it does")
     func limit() throws {
         let bytes = try #require(NodeGuards.residentBytes())
         #expect((1 << 20...1 << 36).contains(bytes))

@@ -21,7 +21,7 @@ struct ConductTableTests {
         #expect(table.connect(1, now: 0)?.reason == .connections)
     }
 
-    @Test("handshakes pass at the rate, after a burst of four seconds' worth")
+    @Test("T19: handshakes pass at the rate, after a burst of four seconds' worth")
     func handshakes() {
         var table = table(ConductLimits(handshakesPerSecond: 10))
         #expect((0..<100).count { _ in table.handshake(1, now: second) == nil } == 40)
@@ -30,7 +30,7 @@ struct ConductTableTests {
         #expect(table.handshake(2, now: 2 * second) == nil)
     }
 
-    @Test("anomalies bar a key, each time for twice as long, and are forgotten")
+    @Test("T19: anomalies bar a key, each time for twice as long, and are forgotten")
     func bars() {
         var table = table(ConductLimits(faults: 10))
         var now = second
@@ -61,7 +61,7 @@ struct ConductTableTests {
         }
     }
 
-    @Test("a flood of keys does not grow it; who is connected is kept, and who did nothing takes no place")
+    @Test("T24: a flood of keys does not grow it; who is connected is kept, and who did nothing takes no place")
     func bounded() {
         var table = table(ConductLimits(connections: 1, handshakesPerSecond: 1, faults: 2), capacity: 100)
         #expect(table.connect(-1, now: 0) == nil)

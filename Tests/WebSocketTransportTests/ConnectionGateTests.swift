@@ -55,7 +55,9 @@ struct ConnectionGateTests {
         #expect(condition())
     }
 
-    @Test("over the limit new ones are told 503, still more are closed without a word, and those there are unharmed")
+    @Test(
+        "T19: over the limit new ones are told 503, still more are closed without a word, and those there are unharmed"
+    )
     func connections() throws {
         var limits = GateLimits()
         limits.connections = 2
@@ -79,7 +81,7 @@ struct ConnectionGateTests {
         }
     }
 
-    @Test("an address has so many connections and no more, also behind a trusted proxy, and a proxy has no limit")
+    @Test("T19: an address has so many connections and no more, also behind a trusted proxy, and a proxy has no limit")
     func addresses() throws {
         var limits = GateLimits()
         limits.address.connections = 1
@@ -108,7 +110,7 @@ struct ConnectionGateTests {
         }
     }
 
-    @Test("handshakes of an address come at a rate")
+    @Test("T19: handshakes of an address come at a rate")
     func handshakes() throws {
         var limits = GateLimits()
         limits.address.handshakesPerSecond = 1
@@ -118,7 +120,7 @@ struct ConnectionGateTests {
         }
     }
 
-    @Test("who sends rubbish is barred, whatever the rubbish; who is connected stays")
+    @Test("T19: who sends rubbish is barred, whatever the rubbish; who is connected stays")
     func bars() throws {
         let rubbish: [(AnomalyCause, (RawSocket) -> Void)] = [
             (.badHandshake, { $0.send("RUBBISH\r\n\r\n") }),
@@ -145,7 +147,7 @@ struct ConnectionGateTests {
         }
     }
 
-    @Test("a message that comes in drips ends its connection, and one that comes in time does not")
+    @Test("T20: a message that comes in drips ends its connection, and one that comes in time does not")
     func slowMessage() throws {
         var limits = TestServer.limits
         limits.messageTimeout = .milliseconds(300)
@@ -173,7 +175,7 @@ struct ConnectionGateTests {
         }
     }
 
-    @Test("a head that comes in drips is 408 in the end")
+    @Test("T20: a head that comes in drips is 408 in the end")
     func slowHead() throws {
         var limits = TestServer.limits
         limits.requestTimeout = .milliseconds(300)
@@ -189,7 +191,7 @@ struct ConnectionGateTests {
         }
     }
 
-    @Test("out of memory, nobody new is taken; strangers are so many and no more")
+    @Test("T24: out of memory, nobody new is taken; strangers are so many and no more")
     func memoryAndStrangers() throws {
         var limits = GateLimits()
         limits.unauthenticated = 1

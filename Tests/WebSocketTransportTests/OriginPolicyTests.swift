@@ -17,7 +17,7 @@ struct OriginPolicyTests {
     }
 
     @Test(
-        "by default those of the same host and port",
+        "T1: by default those of the same host and port",
         arguments: [
             ("https://chat.example.com", "chat.example.com", true),
             ("http://chat.example.com", "chat.example.com", true),
@@ -53,7 +53,7 @@ struct OriginPolicyTests {
         #expect(try check("self", "https://chat.example.com", proxied: forged, isTrusted: false) == .allowed)
     }
 
-    @Test("those of the list, exactly, or every host below one")
+    @Test("T1: those of the list, exactly, or every host below one")
     func list() throws {
         let rules = "https://app.example.com,https://*.example.org"
         #expect(try check(rules, "https://app.example.com") == .allowed)
@@ -74,7 +74,7 @@ struct OriginPolicyTests {
         #expect(OriginPolicy(allowsMissing: true).check(HTTPRequest(method: .GET, uri: "/")) == .allowed)
     }
 
-    @Test("two origins are none")
+    @Test("T1: two origins are none")
     func two() {
         let headers: HTTPHeaders = ["Host": "a.example", "Origin": "https://a.example"]
         var twice = headers
