@@ -75,7 +75,9 @@ extension Scenario {
             options: options(form, proxies: [.redis], more: acksWait ? ["MARTLET_ACK_REPLICAS": "1"] : [:]),
             limits: Limits(silence: 15_000, gaps: true, forgotten: acksWait ? 0 : 60)
         ) { run in
-            let (replica, heir) = (try await ClusterRedis.start(), try await ClusterRedis.start())
+            // Who takes over knows the user that the nodes log in as.
+            let replica = try await ClusterRedis.start(prefix: run.cluster.prefix)
+            let heir = try await ClusterRedis.start(prefix: run.cluster.prefix)
             let link = try await FaultProxy.start(to: run.cluster.redis.port)
             var lag = Fault()
             lag.held = [.toClient]
