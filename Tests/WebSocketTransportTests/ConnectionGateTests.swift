@@ -124,7 +124,7 @@ struct ConnectionGateTests {
     func bars() throws {
         let rubbish: [(AnomalyCause, (RawSocket) -> Void)] = [
             (.badHandshake, { $0.send("RUBBISH\r\n\r\n") }),
-            (.badHandshake, { $0.send("GET /ws HTTP/1.1\r\nHost: x\r\n\r\n") }),
+            (.badHandshake, { $0.send("GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") }),
             (.badToken, { $0.send(RawSocket.handshake.replacing("/ws", with: "/token")) }),
             (.badFrame, { $0.send(RawSocket.handshake + "\u{1}\u{1}\u{1}\u{1}") }),
         ]

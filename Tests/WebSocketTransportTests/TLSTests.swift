@@ -301,8 +301,9 @@ struct TLSTests {
         #expect(socket.openWebSocket().hasPrefix("HTTP/1.1 101 "))
         socket.sendText("one")
         socket.sendText("two")
-        recorder.waitUntilClosed()
         #expect(socket.receiveAll() == [])
+        // Noted when the call that aborts is over.
+        recorder.wait { $0.contains(.text("one")) }
         #expect(recorder.all.first == .closed(1006, ""))
         #expect(recorder.texts == ["one"])
         try server.stop()
