@@ -60,8 +60,8 @@ let package = Package(
         .target(
             name: "NodeServer",
             dependencies: [
-                "CLinux", "ChatCore", "ClusterState", "ProtobufCodec", "RedisClient", "Telemetry", "TokenAuth",
-                "WebAssets", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
+                "CLinux", "ChatCore", "ClusterState", "ProtobufCodec", "RedisClient", "TLSClient", "Telemetry",
+                "TokenAuth", "WebAssets", "WebSocketTransport", "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict
         ),

@@ -14,8 +14,8 @@ NIO = "NIOCore NIOPosix"
 HTTP = "NIOCore NIOPosix NIOHTTP1"
 ALLOWED = {
     "martlet": f"* ArgumentParser Logging {NIO}",
-    "NodeServer": "WebSocketTransport CLinux ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TokenAuth Telemetry "
-    f"WebAssets Logging {HTTP}",
+    "NodeServer": "WebSocketTransport CLinux ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TLSClient TokenAuth "
+    f"Telemetry WebAssets Logging {HTTP}",
     "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
     f"Logging {HTTP}",
     "Admin": f"ChatCore ClusterState RedisClient WireProtocol Affinity {NIO}",

@@ -1,8 +1,8 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import TLSClient
 import TokenAuth
-import WebSocketTransport
 
 /// Why there is no JWK Set: the end of a sentence that begins with its address.
 package struct JWKSFailure: Error, Sendable, CustomStringConvertible {
@@ -22,7 +22,7 @@ enum JWKSFetch {
 
     /// Fails with ``JWKSFailure``. Redirects are not followed: the address is who vouches for the keys.
     static func get(
-        _ address: JWKSAddress, tls: TLSCredentials?, on loop: any EventLoop
+        _ address: JWKSAddress, tls: TLSClient?, on loop: any EventLoop
     ) -> EventLoopFuture<Answer> {
         let promise = loop.makePromise(of: JWKSReader.Body.self)
         let connected = ClientBootstrap(group: loop)
@@ -30,7 +30,7 @@ enum JWKSFetch {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
-                    if let tls { try tls.secure(client: channel, to: address.host) }
+                    if let tls { try tls.secure(channel, host: address.host) }
                     try pipeline.addHTTPClientHandlers()
                     try pipeline.addHandler(JWKSReader(address, promise))
                 }
@@ -111,7 +111,7 @@ private final class JWKSReader: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        fail("cannot be understood: \(error)", context)
+        fail("\(error is TLSClientError ? "is not trusted" : "cannot be understood"): \(error)", context)
     }
 
     private func fail(_ reason: String, _ context: ChannelHandlerContext) {

@@ -1,15 +1,15 @@
 package import Logging
 package import NIOCore
 import Synchronization
+package import TLSClient
 import Telemetry
 package import TokenAuth
-package import WebSocketTransport
 
 /// Keeps the fetched keys of a ring at what a JWKS address publishes (``JWKSSchedule`` says when). While the address does not
 /// answer, the keys that are known go on; before its first answer, tokens that need it are told to come again.
 package final class JWKSSource: Sendable {
     private let address: JWKSAddress
-    private let tls: TLSCredentials?
+    private let tls: TLSClient?
     private let ring: TokenKeyRing
     private let state: Mutex<State>
 
@@ -25,10 +25,10 @@ package final class JWKSSource: Sendable {
     /// Blocks on the disk.
     ///
     /// - Parameter authorities: a PEM file of those that may vouch for the address; the system's when `nil`.
-    package init(_ address: JWKSAddress, authorities: String?, for ring: TokenKeyRing) throws(TLSFailure) {
+    package init(_ address: JWKSAddress, authorities: String?, for ring: TokenKeyRing) throws(TLSClientError) {
         self.address = address
         self.ring = ring
-        tls = address.isSecure ? try TLSCredentials(TLSFiles(authorities: authorities), role: .client) : nil
+        tls = address.isSecure ? try TLSClientOptions(authorities: authorities).load() : nil
         state = Mutex(State(schedule: JWKSSchedule(now: .now())))
     }
 

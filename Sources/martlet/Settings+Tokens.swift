@@ -1,6 +1,6 @@
 import NodeServer
+import TLSClient
 import TokenAuth
-import WebSocketTransport
 
 /// What a node is told of tokens beside MARTLET_TOKEN_SECRET.
 struct TokenSettings: Sendable, Equatable {
@@ -86,7 +86,7 @@ extension Settings {
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_JWKS_URL: \(error)")
         }
-        do throws(TLSFailure) {
+        do throws(TLSClientError) {
             return (verifier, try JWKSSource(address, authorities: tokens.jwksAuthorities, for: ring))
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA: \(Printable.text(error.description))")

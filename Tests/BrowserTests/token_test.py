@@ -114,7 +114,7 @@ class TokenTest(unittest.TestCase):
         self.said("verify", text=token + "\n", **settings)
         middle = len(token) - 20
         bad = token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1:]
-        for changed, reason in [(bad, "signature"), (token[:-4], "signature"), (token + ".", "not a JSON Web Token")]:
+        for changed, reason in [(bad, "signature"), (token[:-4], "the token"), (token + ".", "not a JSON Web Token")]:
             done = self.martlet("verify", text=changed, **settings)
             self.assertEqual(done.returncode, 1, changed)
             self.assertIn(reason, done.stderr)
