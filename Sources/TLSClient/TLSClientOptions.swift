@@ -1,4 +1,3 @@
-import Glibc
 package import NIOCore
 package import NIOSSL
 
@@ -30,13 +29,13 @@ package struct TLSClientOptions: Sendable, Hashable {
         // A peer that is gone does not answer, and whoever closes has a new connection to make.
         configuration.shutdownTimeout = .milliseconds(500)
         if let authorities {
-            configuration.trustRoots = .certificates(try Self.certificates(in: authorities))
+            configuration.trustRoots = .certificates(try PEMFile.certificates(in: authorities))
         }
         switch (certificate, key) {
         case (nil, nil): break
         case (let certificate?, let key?):
-            configuration.certificateChain = try Self.certificates(in: certificate).map { .certificate($0) }
-            configuration.privateKey = .privateKey(try Self.privateKey(in: key))
+            configuration.certificateChain = try PEMFile.certificates(in: certificate).map { .certificate($0) }
+            configuration.privateKey = .privateKey(try PEMFile.privateKey(in: key))
         case (.some, nil): throw TLSClientError("a client certificate needs its key")
         case (nil, .some): throw TLSClientError("the key of a client needs its certificate")
         }
@@ -46,30 +45,6 @@ package struct TLSClientOptions: Sendable, Hashable {
             guard let certificate, let key else { throw TLSClientError("TLS cannot be set up: \(error)") }
             throw TLSClientError("the key in \(key) is not that of the certificate in \(certificate)")
         }
-    }
-
-    private static func certificates(in path: String) throws(TLSClientError) -> [NIOSSLCertificate] {
-        try checkReadable(path)
-        guard let certificates = try? NIOSSLCertificate.fromPEMFile(path), !certificates.isEmpty else {
-            throw TLSClientError("\(path) holds no certificate in PEM")
-        }
-        return certificates
-    }
-
-    private static func privateKey(in path: String) throws(TLSClientError) -> NIOSSLPrivateKey {
-        try checkReadable(path)
-        guard let key = try? NIOSSLPrivateKey(file: path, format: .pem) else {
-            throw TLSClientError("\(path) holds no private key in PEM without a passphrase")
-        }
-        return key
-    }
-
-    private static func checkReadable(_ path: String) throws(TLSClientError) {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            throw TLSClientError("\(path) cannot be read: \(String(cString: strerror(errno)).lowercased())")
-        }
-        close(descriptor)
     }
 }
 

@@ -117,8 +117,8 @@ package final class TLSCredentials: Sendable {
         var chain: [NIOSSLCertificate] = []
         var key: NIOSSLPrivateKey?
         if let pair = files.pair {
-            chain = try certificates(pair.certificate)
-            key = try privateKey(pair.key)
+            chain = try reading { () throws(TLSClientError) in try PEMFile.certificates(in: pair.certificate) }
+            key = try reading { () throws(TLSClientError) in try PEMFile.privateKey(in: pair.key) }
         }
         var configuration: TLSConfiguration
         switch role {
@@ -138,7 +138,8 @@ package final class TLSCredentials: Sendable {
         // Who closes need not wait for the other's word (RFC 8446 section 6.1).
         configuration.shutdownTimeout = .zero
         if let authorities = files.authorities {
-            configuration.trustRoots = .certificates(try certificates(authorities))
+            configuration.trustRoots = .certificates(
+                try reading { () throws(TLSClientError) in try PEMFile.certificates(in: authorities) })
             if role == .server {
                 configuration.certificateVerification = .noHostnameVerification
                 configuration.sendCANameList = true
@@ -155,48 +156,12 @@ package final class TLSCredentials: Sendable {
         }
     }
 
-    private static func certificates(_ path: String) throws(TLSFailure) -> [NIOSSLCertificate] {
-        let bytes = try read(path)
+    private static func reading<Value>(_ read: () throws(TLSClientError) -> Value) throws(TLSFailure) -> Value {
         do {
-            return try NIOSSLCertificate.fromPEMBytes(bytes)
+            return try read()
         } catch {
-            throw TLSFailure(description: "\(path) holds no certificate in PEM")
+            throw TLSFailure(description: error.description)
         }
-    }
-
-    private static func privateKey(_ path: String) throws(TLSFailure) -> NIOSSLPrivateKey {
-        let bytes = try read(path)
-        do {
-            // Without the empty passphrase it would ask the terminal for one.
-            return try NIOSSLPrivateKey(bytes: bytes, format: .pem) { use in use([UInt8]()) }
-        } catch {
-            throw TLSFailure(description: "\(path) holds no private key in PEM that is not encrypted")
-        }
-    }
-
-    private static func read(_ path: String) throws(TLSFailure) -> [UInt8] {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw .system(path) }
-        defer { close(descriptor) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16384)
-        while bytes.count <= maximumFileBytes {
-            let count = Glibc.read(descriptor, &chunk, chunk.count)
-            if count < 0, errno == EINTR { continue }
-            guard count >= 0 else { throw .system(path) }
-            guard count > 0 else { return bytes }
-            bytes += chunk[..<count]
-        }
-        throw TLSFailure(description: "\(path) is larger than any PEM file of certificates")
-    }
-
-    /// What a distribution trusts is a quarter of that.
-    private static let maximumFileBytes = 1 << 20
-}
-
-extension TLSFailure {
-    fileprivate static func system(_ path: String) -> TLSFailure {
-        TLSFailure(description: "\(path) cannot be read: \(String(cString: strerror(errno)))")
     }
 }
 

@@ -77,13 +77,13 @@ struct InjectionTests {
         let options = Cluster.Options(nodes: 1, routers: 1, environment: ["MARTLET_LOG_LEVEL": "debug"])
         try await Machine.with(options) { cluster in
             let evil = "x\",\"level\":\"fatal\"\u{202E}\u{9B}\\"
-            var brought = TestClient.Options()
-            brought.headers = [
-                ("X-Request-ID", "a \" b"), ("Origin", "http://127.0.0.1:\(cluster.routers[0].port)"),
-                ("User-Agent", evil), ("X-Forwarded-For", evil), ("Referer", evil),
-            ]
             let user = "u\",\"level\":\"fatal\"\u{202E}"
             for process in [cluster.nodes[0], cluster.routers[0]] {
+                var brought = TestClient.Options()
+                brought.headers = [
+                    ("X-Request-ID", "a \" b"), ("Origin", "http://127.0.0.1:\(process.port)"),
+                    ("User-Agent", evil), ("X-Forwarded-For", evil), ("Referer", evil),
+                ]
                 let session = try await cluster.connect(user, to: process, options: brought)
                 let line = try await cluster.nodes[0].logged("the connect") { $0["session"]?.string == session.id }
                 #expect(line["user"]?.string == user)

@@ -133,7 +133,7 @@ struct TokenTests {
             #expect(try await knock(first, at: node).status != 101)
             try await server.stop()
             try await enters(rotated, at: node)
-            #expect(try await node.get("/metrics").text.contains("\nmartlet_jwks_keys 1\n"))
+            #expect(try await node.internals("/metrics").text.contains("\nmartlet_jwks_keys 1\n"))
         }
         try await server.stop()
     }
@@ -156,7 +156,7 @@ struct TokenTests {
             try "{\"keys\":[]}".write(toFile: path, atomically: true, encoding: .utf8)
             node.process?.send(SIGHUP)
             _ = try await node.logged("that the file is bad") {
-                $0["message"]?.string == "token keys stay as they were"
+                $0["msg"]?.string == "token keys stay as they were"
             }
             #expect(try await knock(tokens.0, at: node).status == 101)
             try two.write(toFile: path, atomically: true, encoding: .utf8)

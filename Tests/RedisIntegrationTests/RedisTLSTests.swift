@@ -138,11 +138,11 @@ struct RedisTLSTests {
         let certificates = try await Certificates()
         let (one, two) = (try await certificates.issue("one"), try await certificates.issue("two"))
         for (options, words) in [
-            (TLSClientOptions(authorities: "/nowhere"), "/nowhere cannot be read: no such file or directory"),
+            (TLSClientOptions(authorities: "/nowhere"), "/nowhere cannot be read: No such file or directory"),
             (TLSClientOptions(authorities: one.key), "\(one.key) holds no certificate in PEM"),
             (
                 TLSClientOptions(certificate: one.certificate, key: one.certificate),
-                "\(one.certificate) holds no private key in PEM without a passphrase"
+                "\(one.certificate) holds no private key in PEM that is not encrypted"
             ),
             (
                 TLSClientOptions(certificate: one.certificate, key: two.key),
