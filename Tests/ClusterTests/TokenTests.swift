@@ -205,12 +205,13 @@ struct TokenTests {
                 for (method, path, headers) in requests {
                     _ = try? await HTTPAnswer.of(method, path, port: process.port, headers: headers, timeout: 2)
                 }
+                _ = try? await process.internals("/metrics?token=\(token)")
                 client.abort()
                 late.abort()
             }
             await cluster.redis.stop()
             _ = try? await cluster.nodes[0].logged("that Redis is gone") {
-                $0["message"]?.string?.contains("Redis") == true
+                $0["msg"]?.string?.contains("Redis") == true
             }
             let parts = token.split(separator: ".").map(String.init)
             for process in [cluster.routers[0], cluster.nodes[0]] {
