@@ -232,8 +232,14 @@ class Schema(unittest.TestCase):
             ben.until("pong", id="o")
             ben.say(type="message", room="nobody", text="x", id="e")
             ben.until("error", id="e", code=111)
+            secret = "only for the schema's test, 32 bytes"
+            cluster.start_node("node-expiry", auth="token", MARTLET_TOKEN_SECRET=secret)
+            brief = cluster.mint("sch-cat", secret, "--hours", str(2 / 3600))
+            with Talk(server, f"token={brief}", f"ws://127.0.0.1:{cluster.ports['node-expiry']}/ws") as cat:
+                cat.until("token_expiring")
+            cluster.signal("node-expiry", signal.SIGKILL)
             cluster.processes["node-schema"].send_signal(signal.SIGTERM)
             ben.until("reconnect")
             kinds = {ref["$ref"].rpartition(".")[2] for ref in self.schema["$defs"]["server"]["oneOf"]}
-            self.assertEqual(anna.seen | ben.seen, kinds)
+            self.assertEqual(anna.seen | ben.seen | cat.seen, kinds)
             self.assertEqual(message["from"], "sch-anna")
