@@ -76,7 +76,7 @@ let package = Package(
         ),
         .target(
             name: "Admin",
-            dependencies: ["Affinity", "ClusterState", "RedisClient", "WireProtocol", nioCore, nioPosix],
+            dependencies: ["Affinity", "ChatCore", "ClusterState", "RedisClient", "WireProtocol", nioCore, nioPosix],
             swiftSettings: strict
         ),
         .target(

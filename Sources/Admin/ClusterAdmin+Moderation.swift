@@ -45,8 +45,9 @@ extension ClusterAdmin {
         let now = try await moderationStore.head().get().now
         return try await moderationStore.all().get()
             .filter { order in order.terms.until.map { $0 > now } ?? true }
-            .sorted { ($0.terms.since, $0.key.field) < ($1.terms.since, $1.key.field) }
-            .map { OrderReport(order: $0) }
+            .map { (since: $0.terms.since, field: $0.key.field, order: $0) }
+            .sorted { ($0.since, $0.field) < ($1.since, $1.field) }
+            .map { OrderReport(order: $0.order) }
     }
 
     /// Oldest first.

@@ -14,6 +14,8 @@ final class ModerationFeed {
         /// Lifted or past.
         var gone: [ModerationOrder.Key] = []
         var isFirst = false
+
+        var isEmpty: Bool { new.isEmpty && gone.isEmpty }
     }
 
     private let store: ModerationStore
@@ -67,11 +69,12 @@ final class ModerationFeed {
     func heard(_ payload: UnsafeRawBufferPointer) {
         guard let change = ModerationChange(parsing: payload) else { return read() }
         if isReading { told.append(change) }
-        guard change.previous == version else { return read() }
-        version = change.next
+        guard isRead else { return read() }
+        // Also when one before it was missed: it holds at once, and those come with the next reading.
         var changes = Change()
         apply(change, &changes)
-        onChange(changes)
+        if !changes.isEmpty { onChange(changes) }
+        if change.previous == version { version = change.next } else { read() }
     }
 
     private func apply(_ change: ModerationChange, _ changes: inout Change) {
@@ -136,7 +139,7 @@ final class ModerationFeed {
             changes.new.append(ModerationOrder(key, terms))
         }
         for key in before.orders.keys where table.orders[key] == nil { changes.gone.append(key) }
-        if changes.isFirst || !changes.new.isEmpty || !changes.gone.isEmpty { onChange(changes) }
+        if changes.isFirst || !changes.isEmpty { onChange(changes) }
     }
 
     private func ended() {

@@ -256,4 +256,23 @@ struct ModerationTests {
             }
         }
     }
+
+    @Test("a token is revoked or banned by its name, and another of the same user is as good as before")
+    func tokenByName() async throws {
+        let secret = ["MARTLET_AUTH": "token", "MARTLET_TOKEN_SECRET": "a secret of the tests, long enough for all"]
+        try await Machine.with(Cluster.Options(nodes: 2, environment: secret)) { cluster in
+            var clients: [TestClient] = []
+            for (index, name) in ["one", "two", "three"].enumerated() {
+                let minted = try await MartletProgram.run(["token", "mint", "bob", "--id", name], environment: secret)
+                let token = minted.text.split(separator: "\n")[0]
+                clients.append(try await cluster.open("/ws?token=\(token)", at: cluster.nodes[index % 2]))
+                _ = try await clients[index].next("welcome")
+            }
+            _ = try await cluster.admin("revoke", "one")
+            #expect(try await clients[0].closed() == .init(code: 4201, reason: "the token was revoked"))
+            _ = try await cluster.admin("ban", "--token", "two", "--reason", "shared")
+            #expect(try await clients[1].closed() == .init(code: 4203, reason: "shared"))
+            try await clients[2].roundTrip()
+        }
+    }
 }
