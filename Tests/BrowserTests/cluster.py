@@ -131,6 +131,9 @@ class Cluster:
         environment = clean_environment()
         environment["MARTLET_SECRET"] = "only for the browser tests, 32 bytes"
         environment["MARTLET_LIMIT_MESSAGES_PER_SECOND"] = "0"
+        environment["MARTLET_LIMIT_USER_MESSAGES_PER_SECOND"] = "0"
+        environment["MARTLET_LIMIT_BYTES_PER_SECOND"] = "0"
+        environment["MARTLET_LIMIT_SESSIONS_PER_USER"] = "0"
         environment["MARTLET_LIMIT_ADDRESS_CONNECTIONS"] = "0"
         environment["MARTLET_LIMIT_ADDRESS_HANDSHAKES_PER_SECOND"] = "0"
         environment["MARTLET_LIMIT_ADDRESS_FAILURES"] = "0"

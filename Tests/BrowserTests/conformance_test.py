@@ -134,7 +134,8 @@ class Play:
         line = self.lines[name] = Line(self.port)
         options = {"name": name, "url": f"ws://127.0.0.1:{line.port}/ws", "user": who["user"] + self.suffix}
         if "tokens" in who:
-            options["tokens"] = [token and self.mint(token, options["user"], settings) for token in who["tokens"]]
+            options["tokens"] = [token if token is None else self.mint(token, options["user"], settings)
+                                 for token in who["tokens"]]
         elif who.get("token") == "good":
             options["token"] = shared.cluster.mint(options["user"], settings["MARTLET_TOKEN_SECRET"])
         elif "token" in who:

@@ -192,7 +192,7 @@ class TerminalChat(unittest.TestCase):
             return subprocess.run([MARTLET, "chat", *options], env=clean_environment(), input="", capture_output=True,
                                   text=True, timeout=30)
 
-        for options in (["--url", "http://x"], ["--url", "wss://x/ws"], ["--user", "a\x01"], ["--user", ""], ["--nonsense"], ["no room"]):
+        for options in (["--url", "http://x"], ["--url", "ftp://x"], ["--user", "a\x01"], ["--user", ""], ["--nonsense"], ["no room"]):
             result = run(*options)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertRegex(result.stderr, r"\Amartlet: [^\n]+\n\Z")
