@@ -48,7 +48,7 @@ struct TokenMintCommand: ParsableCommand {
     @Option(help: "The claim aud. (default: MARTLET_TOKEN_AUDIENCE)")
     var audience: String?
 
-    @Option(help: "The token's own name (the claim jti), by which it can be revoked.")
+    @Option(parsing: .unconditional, help: "The token's own name (the claim jti), by which it can be revoked.")
     var id: String?
 
     @Option(

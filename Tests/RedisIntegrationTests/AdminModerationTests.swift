@@ -53,6 +53,18 @@ struct AdminModerationTests {
         }
     }
 
+    @Test("a user, session or token whose name begins with a hyphen is named like any other")
+    func hyphens() async throws {
+        try await AdminFixture.with { fixture in
+            for (option, name) in [("--user", "-bob"), ("--session", "-9j-55A4hWe_u2X"), ("--token", "--id")] {
+                let output = try await fixture.run("ban", option, name, "--reason", "-")
+                #expect(output.exit == .status(0), "\(output.errorText)")
+            }
+            let bans = try #require(try await fixture.json("bans").array)
+            #expect(Set(bans.compactMap { $0["name"]?.string }) == ["-bob", "-9j-55A4hWe_u2X", "--id"])
+        }
+    }
+
     @Test("a kicked session that stays is said to, and cannot be resumed: the order stands for every node")
     func kick() async throws {
         try await AdminFixture.with { fixture in

@@ -8,9 +8,10 @@ import WireProtocol
 
 /// Whom an order means: exactly one.
 struct TargetOptions: ParsableArguments {
-    @Option(help: "A user.") var user: String?
-    @Option(help: "A session, as `admin sessions` shows it.") var session: String?
-    @Option(help: "A token, by its jti.") var token: String?
+    // The names of users, sessions and tokens may begin with a hyphen.
+    @Option(parsing: .unconditional, help: "A user.") var user: String?
+    @Option(parsing: .unconditional, help: "A session, as `admin sessions` shows it.") var session: String?
+    @Option(parsing: .unconditional, help: "A token, by its jti.") var token: String?
     @Option(help: ArgumentHelp("An address or a CIDR block.", valueName: "ip[/len]")) var address: String?
 
     /// - Parameters:
@@ -40,7 +41,7 @@ struct TargetOptions: ParsableArguments {
 
 /// Who says it, and why.
 struct SignatureOptions: ParsableArguments {
-    @Option(help: "What clients are told, and the audit.") var reason = ""
+    @Option(parsing: .unconditional, help: "What clients are told, and the audit.") var reason = ""
     @Option(help: "Who gives the order, for the audit; the user who runs this if nothing is said.") var by: String?
 
     /// - Parameter standard: the reason if none was given.
