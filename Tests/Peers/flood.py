@@ -131,7 +131,7 @@ def counters(port):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("martlet")
-    parser.add_argument("places", nargs="*", choices=["node", "router", []], default=["node", "router"])
+    parser.add_argument("places", nargs="*", metavar="{node,router}")
     parser.add_argument("--seconds", type=int, default=50)
     parser.add_argument("--bad", type=int, default=50000)
     parser.add_argument("--idle", type=int, default=2000)
@@ -143,7 +143,10 @@ def main():
         print(json.dumps(Flood(options.flood, options.idle, options.bad, options.seconds).run()))
         return
     worst = 0
-    for place in options.places:
+    places = options.places or ["node", "router"]
+    if wrong := set(places) - {"node", "router"}:
+        parser.error(f"a place is node or router, not {min(wrong)}")
+    for place in places:
         for _ in range(options.rounds):
             worst = max(worst, measure(options, place))
     sys.exit(worst > 2)
@@ -157,7 +160,7 @@ def measure(options, place):
             node, router = processes.port + 1, processes.port + 2
             own = {**SETTINGS, "MARTLET_REDIS_URL": f"unix://{sock}"}
             child = processes.start([options.martlet, "node"], {**own, "MARTLET_PORT": str(node), "MARTLET_NODE_NAME": "flooded"})
-            processes.wait(lambda: processes.answers(node), child)
+            processes.wait(lambda: processes.answers(node, None), child)
             port = node
             if place == "router":
                 own.update(MARTLET_PORT=str(router), MARTLET_TRUSTED_PROXIES="", MARTLET_SECRET="a secret of the flood")
