@@ -6,20 +6,13 @@ import TokenAuth
 enum KeyFile {
     /// - Throws: the end of a sentence that begins with the path.
     static func read(_ path: String) throws(TokenKeyError) -> [UInt8] {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw .system("cannot be read") }
-        defer { close(descriptor) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16384)
-        // One byte too many is told by who parses it.
-        while bytes.count <= TokenKeys.maximumBytes {
-            let count = Glibc.read(descriptor, &chunk, chunk.count)
-            if count < 0, errno == EINTR { continue }
-            guard count >= 0 else { throw .system("cannot be read") }
-            guard count > 0 else { break }
-            bytes += chunk[..<count]
+        do throws(SmallFile.ReadError) {
+            return try SmallFile(path, limit: TokenKeys.maximumBytes).bytes
+        } catch {
+            // Too large is said as whoever parses keys says it.
+            guard error.code != 0 else { throw TokenKeyError("has more than \(TokenKeys.maximumBytes) bytes") }
+            throw TokenKeyError("cannot be read: \(error.reason)")
         }
-        return bytes
     }
 
     /// A new file with mode 0600 that holds the text.

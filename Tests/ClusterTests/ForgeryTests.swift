@@ -53,15 +53,20 @@ struct ForgeryTests {
         }
     }
 
+    /// Alice and Bob in a room in which Alice has said "first", and what Redis knows of it then.
+    private func conversation(in cluster: Cluster) async throws -> (String, Session, Session, Head) {
+        let room = newRoom("forged")
+        let alice = try await cluster.connect("alice", to: 0)
+        let bob = try await cluster.connect("bob", to: 0)
+        for session in [alice, bob] { try await session.join(room) }
+        try await alice.say("first", in: room)
+        return (room, alice, bob, try await head(of: room, cluster))
+    }
+
     @Test("T26: a message that does not know the tag of the one before is not delivered", .patience)
     func withoutTag() async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
-            let room = newRoom("forged")
-            let alice = try await cluster.connect("alice", to: 0)
-            let bob = try await cluster.connect("bob", to: 0)
-            for session in [alice, bob] { try await session.join(room) }
-            try await alice.say("first", in: room)
-            let head = try await head(of: room, cluster)
+            let (room, alice, bob, head) = try await conversation(in: cluster)
             let payload = forged("forged", after: head, previousTag: "XXXX")
             try await cluster.redis.command("PUBLISH", cluster.key("{r:\(room)}"), payload)
             try await alice.say("second", in: room)
@@ -74,12 +79,7 @@ struct ForgeryTests {
     @Test("T26: one that knows the tag is found out by the next, and clients are told of the gap", .patience)
     func withTag() async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
-            let room = newRoom("forged")
-            let alice = try await cluster.connect("alice", to: 0)
-            let bob = try await cluster.connect("bob", to: 0)
-            for session in [alice, bob] { try await session.join(room) }
-            try await alice.say("first", in: room)
-            let head = try await head(of: room, cluster)
+            let (room, alice, bob, head) = try await conversation(in: cluster)
             let payload = forged("forged", after: head, previousTag: head.tag)
             try await cluster.redis.command("PUBLISH", cluster.key("{r:\(room)}"), payload)
             _ = try await bob.hears("forged", in: room)
