@@ -136,7 +136,9 @@ test-sanitize: swift-there ## Run the unit tests under the thread and the addres
 	for sanitizer in thread address; do \
 		echo "== $$sanitizer sanitizer"; \
 		$(SWIFT) build --build-tests --sanitize=$$sanitizer --scratch-path .build-$$sanitizer && \
-		$(SWIFT) test --skip-build --sanitize=$$sanitizer --scratch-path .build-$$sanitizer --skip RedisIntegrationTests \
+		$$(dirname "$$(command -v $(SWIFT))")/clang -shared -fPIC -O1 Tests/Sanitizers/mutex.c -o .build-$$sanitizer/mutex.so && \
+		env $$([ $$sanitizer = address ] || echo LD_PRELOAD=$(abspath .build-thread/mutex.so)) $(SWIFT) \
+			test --skip-build --sanitize=$$sanitizer --scratch-path .build-$$sanitizer --skip RedisIntegrationTests \
 			--skip ClusterTests --skip ChaosTests $(ARGS) || failed="$$failed $$sanitizer"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi

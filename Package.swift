@@ -68,9 +68,8 @@ let package = Package(
         .target(
             name: "RouterServer",
             dependencies: [
-                "Affinity", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebSocketTransport",
-                "WireProtocol",
-                logging, nioCore, nioPosix, nioHTTP1,
+                "Affinity", "ClusterState", "RedisClient", "TLSClient", "Telemetry", "TokenAuth", "WebSocketTransport",
+                "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict
         ),
@@ -91,7 +90,7 @@ let package = Package(
         ),
         .target(
             name: "WebSocketTransport",
-            dependencies: ["COpenSSL", "CZlib", "TLSClient", nioCore, nioPosix, nioHTTP1, nioSSL, nioTLS],
+            dependencies: ["CLinux", "COpenSSL", "CZlib", "TLSClient", nioCore, nioPosix, nioHTTP1, nioSSL, nioTLS],
             swiftSettings: strict
         ),
         .target(name: "TLSClient", dependencies: [nioCore, nioSSL], swiftSettings: strict),
@@ -153,7 +152,8 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "ChatCore", "ClusterState", "COpenSSL", "MartletClient", "ProtobufCodec", "RedisClient", "RouterServer",
-                "TokenAuth", "WebSocketTransport", "WireProtocol", nioCore, nioEmbedded, nioHTTP1, swiftProtobuf,
+                "TokenAuth", "WebSocketTransport", "WireProtocol", "martlet", nioCore, nioEmbedded, nioHTTP1,
+                swiftProtobuf,
             ],
             path: "Tests/Fuzz/Targets",
             swiftSettings: strict
@@ -161,7 +161,7 @@ let package = Package(
         .systemLibrary(name: "CFuzzer", path: "Tests/Fuzz/CFuzzer"),
         .executableTarget(
             name: "Fuzz",
-            dependencies: ["CFuzzer", "FuzzTargets"],
+            dependencies: sanitizers == nil ? [] : ["CFuzzer", "FuzzTargets"],
             path: "Tests/Fuzz/Driver",
             swiftSettings: strict,
             linkerSettings: fuzzLinking
@@ -214,7 +214,8 @@ let package = Package(
         .testTarget(
             name: "WebSocketTransportTests",
             dependencies: [
-                "TestSupport", "TestTLS", "WebSocketTransport", "CZlib", nioCore, nioEmbedded, nioHTTP1, nioPosix,
+                "TLSClient", "TestSupport", "TestTLS", "WebSocketTransport", "CZlib", nioCore, nioEmbedded, nioHTTP1,
+                nioPosix,
             ],
             swiftSettings: strict
         ),
@@ -283,3 +284,12 @@ let package = Package(
         ),
     ]
 )
+
+// What is run can be linked into tests, but into no other program: for the fuzzer martlet is a library.
+if sanitizers != nil {
+    package.products.removeAll { $0.name == "martlet" }
+    package.targets = package.targets.map { target in
+        guard target.name == "martlet" else { return target }
+        return .target(name: target.name, dependencies: target.dependencies, swiftSettings: strict)
+    }
+}

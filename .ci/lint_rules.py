@@ -16,12 +16,12 @@ ALLOWED = {
     "martlet": f"* ArgumentParser Logging {NIO}",
     "NodeServer": "WebSocketTransport CLinux ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TLSClient TokenAuth "
     f"Telemetry WebAssets Logging {HTTP}",
-    "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TokenAuth Telemetry "
+    "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TLSClient TokenAuth Telemetry "
     f"Logging {HTTP}",
     "Admin": f"ChatCore ClusterState RedisClient WireProtocol Affinity {NIO}",
     "LoadGenerator": "WireProtocol Affinity CLinux COpenSSL",
     "MartletClient": f"TLSClient WebSocketTransport WireProtocol {HTTP}",
-    "WebSocketTransport": f"COpenSSL CZlib TLSClient NIOSSL NIOTLS {HTTP}",
+    "WebSocketTransport": f"CLinux COpenSSL CZlib TLSClient NIOSSL NIOTLS {HTTP}",
     "TLSClient": "NIOCore NIOSSL",
     "ClusterState": "RedisClient ChatCore WireProtocol NIOCore",
     "ChatCore": "WireProtocol",

@@ -17,8 +17,8 @@ package struct OrderSignature: Sendable {
 extension ClusterAdmin {
     /// A kicked session cannot be resumed for so long: longer than any grace behind any lease.
     static let sessionKickLife = TimeAmount.hours(3)
-    /// A node that was deaf for so long does not heed the kick of an address.
-    static let addressKickLife = TimeAmount.minutes(1)
+    /// A node that was deaf for so long does not heed the kick of a token or an address.
+    static let momentaryKickLife = TimeAmount.minutes(1)
 
     /// An order comes into force, in place of the one before it. The nodes do it while this returns, or as soon as they can
     /// hear; it is written.
@@ -55,12 +55,11 @@ extension ClusterAdmin {
         try await moderationStore.audit(last: last).get().map { AuditReport(entry: $0) }
     }
 
-    /// Whoever is connected from there goes, and may come back.
-    package func kick(address: AddressRange, _ signature: OrderSignature) async throws -> OrderReport {
-        guard let key = ModerationOrder.Key(.kick, .address(address)) else {
-            throw OrderRefused("an address can be kicked")
-        }
-        return try await order(key, signature, for: Self.addressKickLife)
+    /// Whoever is connected from the address, or with the token, goes and may come back.
+    ///
+    /// - Parameter key: of a kick.
+    package func kickOnce(_ key: ModerationOrder.Key, _ signature: OrderSignature) async throws -> OrderReport {
+        try await order(key, signature, for: Self.momentaryKickLife)
     }
 
     /// - Throws: `NotFound` when there is no such session.

@@ -22,7 +22,6 @@ extension ClusterAdmin {
         if fields.count == 3, let age = fields[1].int, let keep = fields[2].int {
             own = HistoryLimits(maxMessages: own.maxMessages, maxAge: age, afterlife: keep)
         }
-        var generator = SystemRandomNumberGenerator()
         var body = Array("\"from\":".utf8)
         JSONWriter.append(user.string, to: &body)
         if let pair = room.participants {
@@ -36,15 +35,15 @@ extension ClusterAdmin {
         JSONWriter.append(text, to: &body)
         let buffer = ByteBuffer(bytes: body)
         let publication = Publication(
-            dedupeKey: "\(user.string)\nadmin\n\(Base64URL.random(count: 16, using: &generator))",
-            tag: Base64URL.random(count: 4, using: &generator),
+            dedupeKey: "\(user.string)\nadmin\n\(Base64URL.random(count: 16))",
+            tag: Base64URL.random(count: 4),
             origin: nil, clientID: "", from: user, body: buffer)
         let channels = room.participants.map { pair in
             Set([pair.0, pair.1]).map { keys.userChannel($0) }
         }
         let outcomes = try await roomStore.publish(
             to: room, channels: channels, [publication], limits: own,
-            newEpoch: Base64URL.random(count: 8, using: &generator)
+            newEpoch: Base64URL.random(count: 8)
         ).get()
         switch outcomes.first {
         case .stored(let seq, let ts, let epoch), .duplicate(let seq, let ts, _, let epoch):

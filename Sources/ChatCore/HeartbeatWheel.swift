@@ -15,6 +15,8 @@ package struct HeartbeatWheel<Element: WheelElement> {
     /// Slots whose pings may still be answered.
     private var pinged: [(elements: [Element], at: UInt64, deadline: UInt64)] = []
     private var unauthenticated: [Element: UInt64] = [:]
+    /// In the order in which they came; those who are not in `unauthenticated` any more count no longer.
+    private var arrivals: ArraySlice<Element> = []
     private var advancedAt: UInt64?
 
     package struct Actions {
@@ -36,6 +38,19 @@ package struct HeartbeatWheel<Element: WheelElement> {
         element.wheelPlace = WheelPlace(slot: Int32(index), row: Int32(slots[index].count))
         slots[index].append(element)
         unauthenticated[element] = now + authenticationTimeout
+        arrivals.append(element)
+    }
+
+    /// The one that has waited longest without saying who it is; it is not waited for any longer.
+    package mutating func takeLongestUnauthenticated() -> Element? {
+        forgetFirstArrivals()
+        guard let element = arrivals.popFirst() else { return nil }
+        unauthenticated[element] = nil
+        return element
+    }
+
+    private mutating func forgetFirstArrivals() {
+        arrivals = arrivals.drop { unauthenticated[$0] == nil }
     }
 
     package mutating func authenticated(_ element: Element) {
@@ -70,6 +85,7 @@ package struct HeartbeatWheel<Element: WheelElement> {
         current = (current + 1) % slots.count
         actions.ping = slots[current]
         if !actions.ping.isEmpty { pinged.append((actions.ping, now, now + timeout)) }
+        forgetFirstArrivals()
         if !unauthenticated.isEmpty {
             actions.unauthenticated = unauthenticated.filter { $0.value <= now }.map(\.key)
         }

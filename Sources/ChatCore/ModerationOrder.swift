@@ -7,10 +7,11 @@ package struct ModerationOrder: Sendable, Hashable {
         case ban
         /// Heard by nobody: messages, private messages and typing are refused; with a room, in that room alone.
         case mute
-        /// A token that is good no more; of a user, all that were issued up to the second of the order.
+        /// A token that is good no more; of a user or an address, all that were issued up to the second of the order; a
+        /// session to which nobody comes back.
         case revoke
         /// Sent away once. A session does not come back either; that of a user is an order to each of theirs, and stands under
-        /// their name in the audit alone.
+        /// their name in the audit alone; that of a token or an address meets who is there.
         case kick
     }
 
@@ -29,14 +30,11 @@ package struct ModerationOrder: Sendable, Hashable {
         /// `nil`: everywhere.
         package let room: RoomName?
 
-        /// `nil` for what no order can be: a room is for what is ordered of a user, a token is revoked by its name or its
-        /// user, a token is not kicked.
+        /// `nil` for what no order can be: a room is for a ban, mute or kick of a user.
         package init?(_ kind: Kind, _ target: Target, in room: RoomName? = nil) {
             switch (kind, target) {
             case (.ban, .user), (.mute, .user), (.kick, .user): break
-            case (.ban, _), (.mute, _), (.revoke, .user), (.revoke, .token), (.kick, .session), (.kick, .address):
-                guard room == nil else { return nil }
-            case (.revoke, _), (.kick, _): return nil
+            case (.ban, _), (.mute, _), (.revoke, _), (.kick, _): guard room == nil else { return nil }
             }
             self.init(unchecked: kind, target, room)
         }

@@ -14,6 +14,8 @@ package struct ModerationTable: Sendable {
     private var mutes = 0
     /// How many of each prefix length.
     private var prefixLengths: [UInt8: Int] = [:]
+    /// Those that end by themselves, by the minute or so of their end: 2^16 ms.
+    private var endings: [Int64: Set<Key>] = [:]
     /// Nothing ends before this.
     private var nextEnd = Int64.max
 
@@ -28,24 +30,39 @@ package struct ModerationTable: Sendable {
     // MARK: Changes
 
     package mutating func put(_ order: ModerationOrder) {
-        if orders.updateValue(order.terms, forKey: order.key) == nil { count(order.key, 1) }
-        nextEnd = min(nextEnd, order.terms.until ?? .max)
+        if let earlier = orders.updateValue(order.terms, forKey: order.key) {
+            forget(end: earlier.until, of: order.key)
+        } else {
+            count(order.key, 1)
+        }
+        guard let until = order.terms.until else { return }
+        endings[until >> 16, default: []].insert(order.key)
+        nextEnd = min(nextEnd, until)
     }
 
     @discardableResult
     package mutating func remove(_ key: Key) -> ModerationOrder? {
         guard let terms = orders.removeValue(forKey: key) else { return nil }
         count(key, -1)
+        forget(end: terms.until, of: key)
         return ModerationOrder(key, terms)
     }
 
-    /// Removes those that are past; most calls cost one comparison.
+    /// Removes those that are past; most calls cost one comparison, and the others look at those alone that end soon.
     package mutating func expire(_ now: Int64) -> [Key] {
         guard nextEnd <= now else { return [] }
-        let past = orders.filter { !$0.value.isInForce(now) }.map(\.key)
+        let near = endings.filter { $0.key <= now >> 16 }.values.flatMap { $0 }
+        let past = near.filter { orders[$0]?.isInForce(now) == false }
         for key in past { remove(key) }
-        nextEnd = orders.values.lazy.compactMap(\.until).min() ?? .max
+        let next = endings.min { $0.key < $1.key }?.value ?? []
+        nextEnd = next.compactMap { orders[$0]?.until }.min() ?? .max
         return past
+    }
+
+    private mutating func forget(end: Int64?, of key: Key) {
+        guard let span = end.map({ $0 >> 16 }) else { return }
+        endings[span]?.remove(key)
+        if endings[span]?.isEmpty == true { endings[span] = nil }
     }
 
     private mutating func count(_ key: Key, _ change: Int) {
@@ -83,11 +100,14 @@ package struct ModerationTable: Sendable {
 
     /// Why the subject must go, of a table of orders that are new: those that are given once are met as well.
     package func expulsion(of subject: ModerationSubject, _ now: Int64) -> ModerationOrder? {
-        exclusion(of: subject, now) ?? find(.kick, subject.address, now)
+        exclusion(of: subject, now) ?? subject.token?.id.flatMap { find(.kick, .token($0), now) }
+            ?? find(.kick, subject.address, now)
     }
 
     /// Why the subject may not speak in the room, if it may not.
-    package func mute(of subject: ModerationSubject, in room: RoomName, _ now: Int64) -> ModerationOrder? {
+    ///
+    /// - Parameter room: `nil`: what is said everywhere at once.
+    package func mute(of subject: ModerationSubject, in room: RoomName?, _ now: Int64) -> ModerationOrder? {
         guard mutes > 0 else { return nil }
         return find(.mute, subject, room, now)
     }
@@ -101,10 +121,12 @@ package struct ModerationTable: Sendable {
     }
 
     private func revocation(of subject: ModerationSubject, _ now: Int64) -> ModerationOrder? {
+        if let session = subject.session, let order = find(.revoke, .session(session), now) { return order }
         guard let token = subject.token else { return nil }
         if let id = token.id, let order = find(.revoke, .token(id), now) { return order }
-        guard let user = subject.user, let order = find(.revoke, .user(user), now) else { return nil }
-        return token.issuedAt.map { $0 <= order.terms.since } ?? true ? order : nil
+        let isMet = { (order: ModerationOrder) in token.issuedAt.map { $0 <= order.terms.since } ?? true }
+        if let user = subject.user, let order = find(.revoke, .user(user), now), isMet(order) { return order }
+        return find(.revoke, subject.address, now, where: isMet)
     }
 
     /// - Parameter room: also what is ordered for it.
@@ -120,10 +142,13 @@ package struct ModerationTable: Sendable {
         return find(kind, subject.address, now)
     }
 
-    private func find(_ kind: ModerationOrder.Kind, _ address: ClientAddress, _ now: Int64) -> ModerationOrder? {
+    private func find(
+        _ kind: ModerationOrder.Kind, _ address: ClientAddress, _ now: Int64,
+        where isMet: (ModerationOrder) -> Bool = { _ in true }
+    ) -> ModerationOrder? {
         for length in prefixLengths.keys where length >= 96 || !address.isIPv4 {
             let range = AddressRange(of: address, prefixLength: length)
-            if let order = find(kind, .address(range), now) { return order }
+            if let order = find(kind, .address(range), now), isMet(order) { return order }
         }
         return nil
     }

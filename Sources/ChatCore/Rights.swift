@@ -1,6 +1,6 @@
 package import WireProtocol
 
-/// What one session may do in which room: what its token says of the room, and the room's namespace where that says nothing.
+/// What one session may do in which room: what its token says, or, where that says nothing of rooms, the room's namespace.
 package struct Rights: Sendable {
     private let namespaces: Namespaces
     /// Of the token; `nil` without one, and for one that says nothing of rooms.
@@ -14,7 +14,7 @@ package struct Rights: Sendable {
     /// - Throws: ``WireError`` `unknown_namespace`.
     package func actions(in room: RoomName) throws(WireError) -> RoomActions {
         let rules = try rules(of: room)
-        let actions = capabilities?.actions(in: room) ?? rules.allows
+        let actions = capabilities.map { $0.actions(in: room) } ?? rules.allows
         return rules.showsPresence ? actions : actions.subtracting(.presence)
     }
 

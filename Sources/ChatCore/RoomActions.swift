@@ -75,10 +75,8 @@ package struct Capabilities: Sendable, Hashable {
 
     package init(_ grants: [Grant] = []) { self.grants = grants }
 
-    /// All that the patterns which match the room give together; `nil` when none matches: then the namespace decides.
-    package func actions(in room: RoomName) -> RoomActions? {
-        var found: RoomActions?
-        for grant in grants where grant.pattern.matches(room) { found = (found ?? []).union(grant.actions) }
-        return found
+    /// All that the patterns which match the room give together; nothing where none matches.
+    package func actions(in room: RoomName) -> RoomActions {
+        grants.reduce(into: []) { if $1.pattern.matches(room) { $0.formUnion($1.actions) } }
     }
 }

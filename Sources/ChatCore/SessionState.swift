@@ -122,6 +122,8 @@ package struct SessionState: Sendable {
     package enum RoomChange: Sendable, Equatable {
         /// It is in the room no more, whose join may be under way.
         case left(RoomName)
+        /// It may do this there, and did something else before.
+        case rights(RoomName, RoomActions)
         /// From now on it sees who is there, or no more.
         case presence(RoomName, isShown: Bool)
     }
@@ -136,7 +138,9 @@ package struct SessionState: Sendable {
                 changes.append(.left(room))
                 continue
             }
+            guard actions != place.actions else { continue }
             rooms[room] = place.with(actions)
+            changes.append(.rights(room, actions))
             let isShown = actions.contains(.presence)
             if isShown != place.actions.contains(.presence) { changes.append(.presence(room, isShown: isShown)) }
         }
@@ -166,7 +170,9 @@ package struct SessionState: Sendable {
 
     /// The place that was given up, if any: also that of a join that failed.
     package mutating func leave(_ room: RoomName) -> RoomPlace? {
-        recent[room] = nil
+        recent[room]?.typing = nil
+        // What it has sent there still counts when it comes back.
+        if recent[room]?.messagesFullAt == 0 { recent[room] = nil }
         return rooms.removeValue(forKey: room)
     }
 
@@ -215,7 +221,7 @@ package struct SessionState: Sendable {
             throw WireError(.tooLarge, "a message in \(room) may have \(most) bytes, this one has \(bytes); send less")
         }
         guard let rate = rules.rate else { return }
-        // Of private rooms, which nobody leaves, those in which all may be sent again are forgotten.
+        // Those that it is not in, private rooms too, are forgotten where all may be sent again.
         if recent.count > 2 * rooms.count + 100 {
             recent = recent.filter { rooms[$0.key] != nil || $0.value.messagesFullAt > now }
         }

@@ -14,6 +14,7 @@ package struct TickBuffer: Sendable {
 
     package private(set) var bytes: [UInt8] = []
     package private(set) var frames = 0
+    package private(set) var hasPresence = false
     private var ownBytes: [UInt8] = []
     private var pieces: [SessionID: [Piece]] = [:]
     private var ephemeral: [(frame: Range<Int>, isPresence: Bool)] = []
@@ -44,7 +45,6 @@ package struct TickBuffer: Sendable {
                     frame: start..<bytes.count, own: ownStart..<ownBytes.count, isMessage: kind == .message))
     }
 
-    package private(set) var hasPresence = false
     package func isOrigin(_ id: SessionID) -> Bool { pieces[id] != nil }
     package var hasOrigins: Bool { !pieces.isEmpty }
     package var hasEphemeral: Bool { !ephemeral.isEmpty }

@@ -95,6 +95,19 @@ package struct ModerationChange: Sendable, Hashable {
         }
         (previous, next, self.key, self.terms) = (String(words[1]), String(words[2]), key, terms)
     }
+
+    /// Whether the orders of that version cannot hold it yet, as far as versions tell.
+    package func isNewer(than version: String) -> Bool {
+        guard let next = Self.moment(next), let known = Self.moment(version) else { return true }
+        return next > known
+    }
+
+    /// A version is the time of its change, and its number.
+    private static func moment(_ version: String) -> (Int64, Int64)? {
+        let parts = version.split(separator: "-", omittingEmptySubsequences: false)
+        guard parts.count == 2, let time = Int64(parts[0]), let number = Int64(parts[1]) else { return nil }
+        return (time, number)
+    }
 }
 
 /// A line of the audit.

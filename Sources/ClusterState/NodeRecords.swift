@@ -1,3 +1,5 @@
+package import WireProtocol
+
 /// What a node says of itself with each heartbeat.
 package struct NodeFigures: Sendable, Hashable {
     /// `host:port` that routers dial.
@@ -73,11 +75,18 @@ package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
     /// An order to that incarnation.
     case drain(Incarnation)
     case draining(Incarnation)
+    /// Closed for flooding again and again: for so long no node is to take this user's connections.
+    case barred(UserName, seconds: Int)
 
     /// `nil` for what is none of them; an unknown verb is a newer version's and harmless.
     package static func parse(_ payload: UnsafeRawBufferPointer) -> ControlMessage? {
         guard payload.count <= 256, let text = String(validating: payload, as: UTF8.self) else { return nil }
-        let words = text.split(separator: " ", omittingEmptySubsequences: false)
+        let words = text.split(separator: " ", maxSplits: 2, omittingEmptySubsequences: false)
+        if words.count == 3, words[0] == "barred", let seconds = Int(words[1]), (1...86400).contains(seconds),
+            let user = try? UserName(validating: String(words[2]))
+        {
+            return .barred(user, seconds: seconds)
+        }
         guard words.count == 2, let incarnation = Incarnation(String(words[1])) else { return nil }
         return switch words[0] {
         case "up": .up(incarnation)
@@ -94,6 +103,7 @@ package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
         case .down(let incarnation): "down \(incarnation)"
         case .drain(let incarnation): "drain \(incarnation)"
         case .draining(let incarnation): "draining \(incarnation)"
+        case .barred(let user, let seconds): "barred \(seconds) \(user)"
         }
     }
 }

@@ -214,6 +214,12 @@ package struct NodeStore: Sendable {
         ]).map { _ in }
     }
 
+    /// Tells every node that the user is barred. Not stored: it is over before long.
+    package func bar(_ user: UserName, seconds: Int) {
+        let message = ControlMessage.barred(user, seconds: seconds).description
+        _ = redis.command(["PUBLISH", .string(keys.controlChannel), .string(message)])
+    }
+
     // MARK: pieces
 
     static func sessionsAndUsers(_ page: [RESPValue]) -> [(SessionID, UserName)] {

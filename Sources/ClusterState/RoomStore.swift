@@ -39,8 +39,7 @@ package struct RoomStore: Sendable {
     private func join(_ m: Membership, movingFrom old: Incarnation?, attempts: Int) -> EventLoopFuture<JoinResult> {
         var scriptKeys = membershipKeys(m.room) + [.string(keys.roomSessions(m.room, on: m.incarnation))]
         if let old { scriptKeys.append(.string(keys.roomSessions(m.room, on: old))) }
-        var generator = SystemRandomNumberGenerator()
-        let epoch = Base64URL.random(count: 8, using: &generator)
+        let epoch = Base64URL.random(count: 8)
         let arguments: [RedisArgument] = [
             .string(keys.roomChannel(m.room)), .string(epoch), .string(m.session.string), .string(m.user.string),
             .string(m.incarnation.description), .integer(m.generation), .integer(m.joinedAt),

@@ -71,8 +71,7 @@ public final class MartletClient: Sendable {
     public init(
         url: String, credential: Credential, tls: TLSOptions = TLSOptions(), clientInstance: String? = nil
     ) throws(MartletError) {
-        var generator = SystemRandomNumberGenerator()
-        let client = clientInstance ?? "swift-" + Base64URL.random(count: 16, using: &generator)
+        let client = clientInstance ?? "swift-" + Base64URL.random(count: 16)
         var query = [("client", client)]
         do {
             _ = try ClientMessage.validate(client: client)
@@ -92,7 +91,7 @@ public final class MartletClient: Sendable {
         engine = .makeBoxSendingValue(
             ClientEngine(
                 eventLoop: eventLoop, url: url + separator + parameters, tls: tls.client, client: client,
-                credential: credential, idPrefix: Base64URL.random(count: 10, using: &generator), figures: figures),
+                credential: credential, idPrefix: Base64URL.random(count: 10), figures: figures),
             eventLoop: eventLoop)
     }
 

@@ -59,7 +59,9 @@ extension Hub {
         guard let session = sessions[id], let replays = session.replays else { return nil }
         if let known = replays.rooms[room] { return known }
         // What a session is not to hear it has not missed.
-        guard replays.isLookingUp, replays.rights.allow(.join, in: room) else { return nil }
+        guard replays.isLookingUp, replays.rights.allow(.join, in: room),
+            moderation.ban(of: session.user, from: room) == nil
+        else { return nil }
         let new = DirectReplay(
             room: room, user: session.user, session: id, connection: session.connection,
             mayRead: replays.rights.allow(.history, in: room), budget: replays.budget)

@@ -23,6 +23,7 @@ extension Hub {
         room.members[id]?.user = session.user
         room.members[id]?.lane = session.lane
         room.members[id]?.connection = session.connection
+        room.members[id]?.actions = request.actions
         settle(id, in: room)
     }
 
@@ -140,9 +141,13 @@ extension Hub {
     private func membership(
         _ id: SessionID, _ member: HubRoom.Member, _ stake: MemberStake, _ room: HubRoom, _ incarnation: Incarnation
     ) -> Membership {
-        Membership(
+        let isMuted =
+            moderation.mute(
+                of: ModerationSubject(user: member.user, session: id, token: nil, address: .unknown), in: room.name)
+            != nil
+        return Membership(
             room: room.name, session: id, user: member.user, incarnation: incarnation, generation: stake.generation,
-            joinedAt: 0, status: stake.status, info: directory[id]?.info)
+            joinedAt: 0, status: stake.status, info: isMuted ? nil : directory[id]?.info)
     }
 
     /// What failed is tried again, so many a tick; joins that waited too long are answered.
@@ -209,7 +214,8 @@ extension Hub {
     func deliver(
         _ request: JoinRequest, _ room: HubRoom, _ answer: JoinResult, recovered: Bool?, texts: [[UInt8]]
     ) {
-        guard let lane = room.member(of: request)?.lane, let position = room.sequencer.position else { return }
+        guard let lane = room.member(of: request)?.lane else { return giveUp(request) }
+        guard let position = room.sequencer.position else { return }
         room.setDelivered(true, request.session)
         noteRoom(room.name, echo: request.echo, of: request.session)
         emit(
@@ -226,18 +232,18 @@ extension Hub {
         return ServerMessage.joined(
             room: room.name, id: request.id, epoch: position.epoch, seq: position.seq, tag: position.tag,
             recovered: recovered,
-            present: request.actions.contains(.presence) ? (head.count, members, head.pv) : nil)
+            present: room.may(.presence, request) ? (head.count, members, head.pv) : nil)
     }
 
     func entry(_ request: JoinRequest, _ room: HubRoom, texts: [[UInt8]]) -> RoomEntry {
         RoomEntry(
             room: room.name, handle: room.handle, session: request.session, echo: request.echo,
-            seesPresence: request.actions.contains(.presence), texts: texts)
+            seesPresence: room.may(.presence, request), texts: texts)
     }
 
     /// Who came in between is not in the list of the answer, and its event was sent before this session could get it.
     func tellPresenceSince(_ answer: JoinResult, _ request: JoinRequest, _ room: HubRoom) {
-        guard answer.head.pv < room.pv, request.actions.contains(.presence) else { return }
+        guard answer.head.pv < room.pv, room.may(.presence, request) else { return }
         answerPresence(room.name, request.session, nil)
     }
 
@@ -247,7 +253,7 @@ extension Hub {
         noteRoom(name, echo: nil, of: id)
         guard let room = rooms[name], room.members[id] != nil else { return }
         room.setDelivered(false, id)
-        _ = room.members[id]?.registration.wantNothing()
+        for request in room.members[id]?.registration.wantNothing() ?? [] { giveUp(request) }
         settle(id, in: room)
     }
 
@@ -277,6 +283,13 @@ extension Hub {
     }
 
     // MARK: Joins that fail
+
+    /// Its session is not to be in the room any more, and may have been put out of it.
+    func giveUp(_ request: JoinRequest) {
+        guard let id = request.id, sessions[request.session]?.connection == request.connection else { return }
+        let error = WireError(.notInRoom, "this session had to leave \(request.room) before its join was answered")
+        reply(request.session, ServerMessage.error(error, id: id, room: request.room.string))
+    }
 
     private func expireJoins(_ room: HubRoom, _ error: WireError, where matches: (JoinRequest) -> Bool) {
         for id in room.pending {

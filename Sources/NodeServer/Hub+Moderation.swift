@@ -4,43 +4,17 @@ import Logging
 import NIOCore
 import WireProtocol
 
-/// What operators ordered, as it stands: given to each shard, which asks it at every gate.
-final class Moderation: Sendable {
-    let table: ModerationTable
-    /// What the clock of Redis is ahead of this process's uptime, in milliseconds.
-    let clock: Int64
-
-    init(table: ModerationTable, clock: Int64) {
-        (self.table, self.clock) = (table, clock)
-    }
-
-    /// By the clock of Redis.
-    var now: Int64 { ModerationFeed.uptime + clock }
-}
-
 /// The orders of operators: from Redis to the shards, and upon sessions that have no connection here.
 extension Hub {
     private static var linesAtOnce: Int { 100 }
-    /// Milliseconds by which a shard's clock may differ.
-    private static var clockTolerance: Int64 { 100 }
 
     func moderationChanged(_ change: ModerationFeed.Change) {
         log(change)
-        tellModeration(ModerationTable(change.new))
+        metrics.orders = moderation.count
+        guard !change.new.isEmpty else { return }
+        let new = ModerationTable(change.new)
+        for shard in shards.indices { emit(.moderation(new), to: shard) }
         for order in change.new { obey(order) }
-    }
-
-    private func tellModeration(_ new: ModerationTable) {
-        let current = Moderation(table: moderation.table, clock: moderation.clock)
-        toldModerationClock = current.clock
-        metrics.orders = current.table.orders.count
-        for shard in shards.indices { emit(.moderation(current, new: new), to: shard) }
-    }
-
-    func tickModeration() {
-        moderation.tick()
-        guard moderation.isRead, abs(moderation.clock - toldModerationClock) > Self.clockTolerance else { return }
-        tellModeration(ModerationTable())
     }
 
     /// Of the audit: each node says when it began to enforce what.
@@ -70,7 +44,7 @@ extension Hub {
     private func obey(_ order: ModerationOrder) {
         switch (order.key.kind, order.key.target) {
         case (.ban, .user(let user)): kickDetached(user, from: order.key.room)
-        case (.ban, .session(let id)), (.kick, .session(let id)):
+        case (.ban, .session(let id)), (.kick, .session(let id)), (.revoke, .session(let id)):
             if detachedUntil[id] != nil { end(id) }
         case (.ban, _), (.kick, _), (.mute, _), (.revoke, _): break
         }
@@ -81,11 +55,11 @@ extension Hub {
     /// - Returns: false when nobody may come back to it.
     func mayKeep(_ record: SessionRecord) -> Bool {
         let subject = ModerationSubject(user: record.user, session: record.session, token: nil, address: .unknown)
-        return moderation.table.exclusion(of: subject, moderation.now) == nil
+        return moderation.exclusion(of: subject) == nil
     }
 
     func leaveBannedRooms(_ record: SessionRecord) {
-        for room in record.rooms.keys where moderation.table.ban(of: record.user, from: room, moderation.now) != nil {
+        for room in record.rooms.keys where moderation.ban(of: record.user, from: room) != nil {
             leave(room, record.session)
         }
     }

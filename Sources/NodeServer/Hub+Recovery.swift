@@ -31,9 +31,8 @@ extension Hub {
     private func proceed(_ recovery: Recovery, _ room: HubRoom) {
         let request = recovery.request
         let since = recovery.since
-        guard room.member(of: request) != nil, let position = room.sequencer.position else {
-            return
-        }
+        guard room.member(of: request) != nil else { return giveUp(recovery) }
+        guard let position = room.sequencer.position else { return }
         guard since.epoch == position.epoch else { return refuse(recovery, room, isSameStory: false) }
         if !recovery.hasBegun, room.members[request.session]?.isDelivered == true, since.seq != position.seq {
             // It is in the room and hears what is live; what was before cannot be put in front of that.
@@ -56,7 +55,7 @@ extension Hub {
             }
             return refuse(recovery, room, isSameStory: false)
         }
-        guard request.actions.contains(.history) else { return refuse(recovery, room) }
+        guard room.may(.history, request) else { return refuse(recovery, room) }
         guard position.seq - since.seq <= configuration.historyLimits(of: room.name).maxMessages else {
             return refuse(recovery, room)
         }
@@ -103,9 +102,10 @@ extension Hub {
     ) {
         let request = recovery.request
         var recovery = recovery
-        guard let member = room.member(of: request), let lane = member.lane,
-            let position = room.sequencer.position
-        else { return }
+        guard let member = room.member(of: request), let lane = member.lane else { return giveUp(recovery) }
+        guard let position = room.sequencer.position else { return }
+        // It was taken away while they were read.
+        guard room.may(.history, request) else { return refuse(recovery, room) }
         switch result {
         case .failure(let error):
             // The messages are in the log, and Redis is not there to give them: the client asks again.
@@ -135,7 +135,7 @@ extension Hub {
             recovery.seq = missed.last?.seq ?? recovery.seq
             pageNumber += 1
             pagesUnderWay[pageNumber] = { self.proceed(recovery, room) }
-            emit(.page(request.session, texts: frames, number: pageNumber), to: lane.shard)
+            emit(.page(request.session, of: room.name, texts: frames, number: pageNumber), to: lane.shard)
         }
     }
 
@@ -147,6 +147,10 @@ extension Hub {
         noteRoom(room.name, echo: request.echo, of: request.session)
         emit(.joined(entry(request, room, texts: texts)), to: lane.shard)
         tellPresenceSince(recovery.answer, request, room)
+    }
+
+    private func giveUp(_ recovery: Recovery) {
+        if !recovery.hasBegun { giveUp(recovery.request) }
     }
 
     private func failRecovery(_ recovery: Recovery, _ room: HubRoom, _ error: any Error) {
@@ -162,7 +166,7 @@ extension Hub {
 
     /// What is missing is said, and the newest page shown to who may read it.
     private func refuse(_ recovery: Recovery, _ room: HubRoom, isSameStory: Bool = true) {
-        guard recovery.request.actions.contains(.history) else {
+        guard room.may(.history, recovery.request) else {
             return refuse(recovery, room, isSameStory: isSameStory, page: nil)
         }
         store.history(room: room.name, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
@@ -175,7 +179,7 @@ extension Hub {
         // Of a client that knows another story, or a later one than Redis, nothing is proven.
         let from = isSameStory && recovery.seq <= position.seq ? recovery.seq + 1 : 1
         var texts = [ServerMessage.gap(room: room.name, epoch: position.epoch, from: from, to: position.seq)]
-        if let page, !page.messages.isEmpty {
+        if let page, !page.messages.isEmpty, room.may(.history, recovery.request) {
             let user = sessions[recovery.request.session]?.user
             texts.append(
                 ServerMessage.history(

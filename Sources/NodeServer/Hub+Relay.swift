@@ -21,8 +21,12 @@ extension Hub: RedisSubscriberDelegate {
             guard let message = RelayMessage.parse(payload) else { return malformed(name) }
             receive(message, for: user)
         } else if name == keys.controlChannel {
-            if ModerationChange.isOne(payload) { return moderation.heard(payload) }
-            if case .drain(let incarnation) = ControlMessage.parse(payload) { onDrainRequested(incarnation) }
+            if ModerationChange.isOne(payload) { return moderationFeed.heard(payload) }
+            switch ControlMessage.parse(payload) {
+            case .drain(let incarnation): onDrainRequested(incarnation)
+            case .barred(let user, let seconds): onUserBarred(user, seconds)
+            case .up, .down, .draining, nil: break
+            }
         }
     }
 
@@ -44,7 +48,7 @@ extension Hub: RedisSubscriberDelegate {
 
     func subscriberHearsAgain(_ subscriber: RedisSubscriber) {
         logger.info("the subscription hears", metadata: ["rooms": "\(rooms.count)"])
-        moderation.read()
+        moderationFeed.read()
         repairAll()
         repairDirects()
         doubtAll()

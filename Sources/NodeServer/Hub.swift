@@ -29,10 +29,10 @@ final class Hub: @unchecked Sendable {
     let replicaWait: ReplicaWait?
     let logger: Logger
     let metrics = HubMetrics()
-    private(set) lazy var moderation = ModerationFeed(
-        store: ModerationStore(redis: redis, keys: keys), eventLoop: eventLoop,
+    let moderation = Moderation()
+    private(set) lazy var moderationFeed = ModerationFeed(
+        moderation, store: ModerationStore(redis: redis, keys: keys), eventLoop: eventLoop,
         isConnected: { [unowned self] in redis.isConnected }, onChange: { [unowned self] in moderationChanged($0) })
-    var toldModerationClock: Int64 = 0
     var subscriber: RedisSubscriber?
     var shards: [Shard] = []
     var random: FastRandom
@@ -43,6 +43,8 @@ final class Hub: @unchecked Sendable {
     /// The node was declared dead: get a new incarnation.
     var onFenced: () -> Void = {}
     var onDrainRequested: (Incarnation) -> Void = { _ in }
+    /// For so many seconds, by any node.
+    var onUserBarred: (UserName, Int) -> Void = { _, _ in }
 
     var rooms: [RoomName: HubRoom] = [:]
     var roomsByChannel: [String: HubRoom] = [:]
@@ -162,7 +164,7 @@ final class Hub: @unchecked Sendable {
         replicaWait?.onOpen = { [weak self] in self?.scheduleTurn() }
         replicaWait?.onConnect = { [weak self] in self?.notedDirects = [:] }
         replicaWait?.start()
-        tickModeration()
+        moderationFeed.tick()
         timer = eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(250), delay: .milliseconds(250)) {
             [weak self] _ in self?.tick()
         }
@@ -198,11 +200,14 @@ final class Hub: @unchecked Sendable {
             case .confirm(let id): confirm(id)
             case .join(let request): join(request)
             case .leave(let room, let session): leave(room, session)
+            case .rights(let room, let session, let actions): rooms[room]?.members[session]?.actions = actions
+            case .echo(let session, let text): reply(session, text)
             case .publish(let request): publish(request)
             case .typing(let room, let session, let frame): typing(room, session, frame)
             case .status(let session, let status): setStatus(session, status)
             case .presence(let room, let session, let id): answerPresence(room, session, id)
             case .history(let request): answerHistory(request)
+            case .barred(let user, let seconds): nodes.bar(user, seconds: seconds)
             case .pageTaken(let number): pagesUnderWay.removeValue(forKey: number)?()
             }
         }
@@ -266,7 +271,7 @@ final class Hub: @unchecked Sendable {
     private func tick() {
         let now = NIODeadline.now()
         repairCommands = 0
-        tickModeration()
+        moderationFeed.tick()
         expirePublishes(now)
         replicaWait?.countIfDue()
         expireOpenings(now)

@@ -15,12 +15,18 @@ enum HubCommand: Sendable {
     case confirm(SessionID)
     case join(JoinRequest)
     case leave(room: RoomName, session: SessionID)
+    /// By which joins that are under way are answered.
+    case rights(room: RoomName, session: SessionID, RoomActions)
+    /// A text for the session itself, behind all that the hub has decided by now.
+    case echo(session: SessionID, text: [UInt8])
     case publish(PublishRequest)
     case typing(room: RoomName, session: SessionID, frame: [UInt8])
     case status(session: SessionID, status: PresenceStatus)
     case presence(room: RoomName, session: SessionID, id: String?)
     case history(HistoryRequest)
-    /// The session took a page (``ShardEvent/page(_:texts:number:)``) and has room for more, or is gone.
+    /// By this node, for flooding.
+    case barred(UserName, seconds: Int)
+    /// The session took a page (``ShardEvent/page(_:of:texts:number:)``) and has room for more, or is gone.
     case pageTaken(number: Int)
 }
 
@@ -102,6 +108,7 @@ struct JoinRequest: Sendable {
     let id: String?
     let since: ClientMessage.Position?
     let echo: Bool
+    /// At the moment of asking; it is answered by ``HubRoom/Member/actions``.
     let actions: RoomActions
     let deadline: NIODeadline
 }
@@ -136,14 +143,15 @@ enum ShardEvent: Sendable {
     case moved(SessionID, connection: SessionID)
     /// One text for one session.
     case reply(SessionID, text: [UInt8])
-    /// A part of what a session missed; answered with `pageTaken` once no more than half of its outbound budget waits.
-    case page(SessionID, texts: [[UInt8]], number: Int)
+    /// A part of what a session missed; answered with `pageTaken` once no more than half of its outbound budget waits. For who
+    /// has left `room` meanwhile it is nothing any more.
+    case page(SessionID, of: RoomName? = nil, texts: [[UInt8]], number: Int)
     case joined(RoomEntry)
     case joinFailed(room: RoomName, session: SessionID, id: String?, error: WireError)
     case batch(DeliveryBatch)
     case kicked(SessionID, room: RoomName?, reason: String)
-    /// What operators ordered, and what of it was not in force before.
-    case moderation(Moderation, new: ModerationTable)
+    /// Orders that were not in force before.
+    case moderation(ModerationTable)
 }
 
 /// The session is in the room: it gets `texts`, and after them all that later batches bring.

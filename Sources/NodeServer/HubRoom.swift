@@ -24,6 +24,8 @@ final class HubRoom {
         var registration: Registration<MemberStake, JoinRequest>
         /// Whether the shard delivers to it.
         var isDelivered = false
+        /// What the session may do here, as its shard said last.
+        var actions: RoomActions = []
         /// The number of the last command about it: what was read before that command tells nothing.
         var touched: UInt64 = 0
     }
@@ -120,6 +122,11 @@ final class HubRoom {
             member.connection == request.connection
         else { return nil }
         return member
+    }
+
+    /// What stands when it is answered.
+    func may(_ action: RoomActions, _ request: JoinRequest) -> Bool {
+        members[request.session]?.actions.contains(action) ?? false
     }
 
     /// Whether the shard delivers to this member; the interest of its lane counts it.

@@ -15,6 +15,8 @@ enum Identity {
         let client: String?
         /// The first frame will say which session goes on (`?resume=1`): none is opened before it.
         let resumes: Bool
+
+        static let nobody = Claim(user: nil, grant: nil, client: nil, resumes: false)
     }
 
     static func claim(
@@ -51,12 +53,12 @@ enum Identity {
         }
         let grant = Grant(
             capabilities: claims.capabilities, tokenID: claims.id, issuedAt: claims.issuedAt.map(milliseconds),
-            expiresAt: claims.expiresAt.map(milliseconds), leeway: TokenVerifier.leeway * 1000, now: now)
+            expiresAt: milliseconds(claims.expiresAt), leeway: TokenVerifier.leeway * 1000, now: now)
         return (try UserName(validating: claims.subject), grant)
     }
 
-    /// What answers an upgrade that says no good name: 401 with a challenge (RFC 6750 section 3), 403 for one that is banned,
-    /// 503 while the keys of tokens are being fetched, else 400.
+    /// What answers an upgrade that says no good name: 401 with a challenge (RFC 6750 section 3), 503 while the keys of tokens
+    /// are being fetched, else 400.
     static func refusal(_ error: WireError) -> HTTPResponse {
         switch error.code {
         case .authenticationFailed:
@@ -67,7 +69,6 @@ enum Identity {
             .error(
                 .serviceUnavailable, reason: error.code.reason, message: error.message,
                 headers: ["Retry-After": String(max(1, ((error.retryAfterMilliseconds ?? 0) + 999) / 1000))])
-        case .banned: .error(.forbidden, reason: error.code.reason, message: error.message)
         default: .error(.badRequest, reason: error.code.reason, message: error.message)
         }
     }

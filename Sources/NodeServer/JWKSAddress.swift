@@ -1,3 +1,5 @@
+import WebSocketTransport
+
 /// Where a JWK Set (RFC 7517 section 5) is fetched: `https://host[:port][/path][?query]`, or `http://` on this machine.
 package struct JWKSAddress: Sendable, Equatable, CustomStringConvertible {
     let isSecure: Bool
@@ -30,12 +32,15 @@ package struct JWKSAddress: Sendable, Equatable, CustomStringConvertible {
             host = authority[..<colon]
             portText = authority[authority.index(after: colon)...]
         }
-        if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-        guard !host.isEmpty, host.utf8.allSatisfy(Self.isOfHost) else { throw Refusal(description: "it has no host") }
+        let isBracketed = host.hasPrefix("[") && host.hasSuffix("]")
+        if isBracketed { host = host.dropFirst().dropLast() }
+        guard !host.isEmpty, host.utf8.allSatisfy(Self.isOfHost), host.contains(":") == isBracketed else {
+            throw Refusal(description: "it has no host")
+        }
         guard let port = portText.map({ UInt16($0) }) ?? (secure ? 443 : 80), port > 0 else {
             throw Refusal(description: "its port is none")
         }
-        guard secure || Self.isLoopback(String(host)) else {
+        guard secure || IPAddress(host)?.isLoopback ?? (host.lowercased() == "localhost") else {
             throw Refusal(description: "http:// is for this machine alone (127.0.0.1, ::1, localhost): use https://")
         }
         isSecure = secure
@@ -58,12 +63,5 @@ package struct JWKSAddress: Sendable, Equatable, CustomStringConvertible {
             true
         default: false
         }
-    }
-
-    /// By its spelling: 127.0.0.0/8 in full, ::1 or localhost.
-    private static func isLoopback(_ host: String) -> Bool {
-        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        if parts.count == 4, parts[0] == "127", parts.allSatisfy({ UInt8($0) != nil }) { return true }
-        return host == "::1" || host.lowercased() == "localhost"
     }
 }

@@ -111,7 +111,7 @@ private final class JWKSReader: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        fail("\(error is TLSClientError ? "is not trusted" : "cannot be understood"): \(error)", context)
+        fail("\(error is TLSFailure ? "is not trusted" : "cannot be understood"): \(error)", context)
     }
 
     private func fail(_ reason: String, _ context: ChannelHandlerContext) {

@@ -25,7 +25,7 @@ package final class JWKSSource: Sendable {
     /// Blocks on the disk.
     ///
     /// - Parameter authorities: a PEM file of those that may vouch for the address; the system's when `nil`.
-    package init(_ address: JWKSAddress, authorities: String?, for ring: TokenKeyRing) throws(TLSClientError) {
+    package init(_ address: JWKSAddress, authorities: String?, for ring: TokenKeyRing) throws(TLSFailure) {
         self.address = address
         self.ring = ring
         tls = address.isSecure ? try TLSClientOptions(authorities: authorities).load() : nil
@@ -42,6 +42,9 @@ package final class JWKSSource: Sendable {
         ring.setMissing { [weak self] keyID in self?.missing(keyID, loop, logger) }
         loop.execute { self.tick(loop, logger) }
     }
+
+    /// An answer has come: a token that has to wait for keys names one that was not in it.
+    package var hasKeys: Bool { state.withLock { $0.schedule.hasKeys } }
 
     private func missing(_ keyID: String?, _ loop: any EventLoop, _ logger: Logger) -> Int64? {
         let (action, next) = state.withLock { ($0.schedule.missing(keyID, now: .now()), $0.schedule.nextFetch) }

@@ -2,9 +2,9 @@ import ChatCore
 import ClusterState
 import NIOCore
 
-/// The orders in force, as a node knows them. Confined to the hub's loop.
+/// Keeps ``Moderation`` as Redis has it. Confined to the hub's loop.
 ///
-/// 1. Reads them all at the start, when the node may have missed some, and when their version is another than it knows.
+/// 1. Reads all orders at the start, when the node may have missed some, and when their version is another than it knows.
 /// 2. Otherwise takes each change as it is told, which names the version before it: one that was missed is found by that.
 /// 3. Says what is new, once; and asks Redis to forget what is past.
 final class ModerationFeed {
@@ -18,14 +18,12 @@ final class ModerationFeed {
         var isEmpty: Bool { new.isEmpty && gone.isEmpty }
     }
 
+    private let moderation: Moderation
     private let store: ModerationStore
     private let eventLoop: any EventLoop
     private let isConnected: () -> Bool
     private let onChange: (Change) -> Void
 
-    private(set) var table = ModerationTable()
-    /// What the clock of Redis is ahead of this process's uptime, in milliseconds.
-    private(set) var clock: Int64 = 0
     /// `nil`: nothing was read yet.
     private var version: String?
     private var isReading = false
@@ -39,27 +37,21 @@ final class ModerationFeed {
     static let retryInterval: TimeAmount = .milliseconds(500)
 
     init(
-        store: ModerationStore, eventLoop: any EventLoop, isConnected: @escaping () -> Bool,
-        onChange: @escaping (Change) -> Void
+        _ moderation: Moderation, store: ModerationStore, eventLoop: any EventLoop,
+        isConnected: @escaping () -> Bool, onChange: @escaping (Change) -> Void
     ) {
+        self.moderation = moderation
         self.store = store
         self.eventLoop = eventLoop
         self.isConnected = isConnected
         self.onChange = onChange
     }
 
-    /// Until then nobody may be let in.
-    var isRead: Bool { version != nil }
-
-    var now: Int64 { Self.uptime + clock }
-
-    static var uptime: Int64 { Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000) }
-
     /// To be called a few times a second.
     func tick() {
         if isConnected(), readNext <= .now() { read() }
-        guard isRead else { return }
-        let past = table.expire(now)
+        guard version != nil else { return }
+        let past = moderation.change { $0.expire(moderation.now) }
         guard !past.isEmpty else { return }
         store.expire(past)
         onChange(Change(gone: past))
@@ -69,23 +61,14 @@ final class ModerationFeed {
     func heard(_ payload: UnsafeRawBufferPointer) {
         guard let change = ModerationChange(parsing: payload) else { return read() }
         if isReading { told.append(change) }
-        guard isRead else { return read() }
+        // What is known holds an older one already, and those behind it.
+        guard let version, change.isNewer(than: version) else { return read() }
         // Also when one before it was missed: it holds at once, and those come with the next reading.
-        var changes = Change()
-        apply(change, &changes)
-        if !changes.isEmpty { onChange(changes) }
-        if change.previous == version { version = change.next } else { read() }
-    }
-
-    private func apply(_ change: ModerationChange, _ changes: inout Change) {
-        guard let terms = change.terms else {
-            if table.remove(change.key) != nil { changes.gone.append(change.key) }
-            return
+        if moderation.change({ $0.apply(change) }) {
+            onChange(
+                change.terms.map { Change(new: [ModerationOrder(change.key, $0)]) } ?? Change(gone: [change.key]))
         }
-        guard table.orders[change.key] != terms else { return }
-        let order = ModerationOrder(change.key, terms)
-        table.put(order)
-        changes.new.append(order)
+        if change.previous == version { self.version = change.next } else { read() }
     }
 
     /// Reads the version, and everything if it is another.
@@ -101,7 +84,7 @@ final class ModerationFeed {
         store.head().assumeIsolated().whenComplete { result in
             switch result {
             case .success((let version, let now)):
-                self.clock = now - Self.uptime
+                self.moderation.setClock(now)
                 guard version != self.version else { return self.ended() }
                 self.readAll(version)
             case .failure: self.failed()
@@ -122,19 +105,17 @@ final class ModerationFeed {
 
     /// - Parameter version: that they have at least.
     private func replace(_ orders: [ModerationOrder], _ version: String) {
-        var changes = Change(isFirst: !isRead)
-        let before = table
-        table = ModerationTable(orders)
-        let past = table.expire(now)
+        var changes = Change(isFirst: self.version == nil)
+        var table = ModerationTable(orders)
+        let past = table.expire(moderation.now)
         if !past.isEmpty { store.expire(past) }
         self.version = version
         // They may have been read before these or behind them.
-        let later = (told.lastIndex { $0.next == version } ?? -1) + 1
-        var ignored = Change()
-        for change in told[later...] {
-            apply(change, &ignored)
+        for change in told where change.isNewer(than: version) {
+            table.apply(change)
             if change.previous == self.version { self.version = change.next } else { mustReadAgain = true }
         }
+        let before = moderation.replace(with: table)
         for (key, terms) in table.orders where before.orders[key] != terms {
             changes.new.append(ModerationOrder(key, terms))
         }
@@ -151,5 +132,16 @@ final class ModerationFeed {
     private func failed() {
         isReading = false
         readNext = .now() + Self.retryInterval
+    }
+}
+
+extension ModerationTable {
+    /// - Returns: whether that changes anything.
+    @discardableResult
+    fileprivate mutating func apply(_ change: ModerationChange) -> Bool {
+        guard let terms = change.terms else { return remove(change.key) != nil }
+        guard orders[change.key] != terms else { return false }
+        put(ModerationOrder(change.key, terms))
+        return true
     }
 }

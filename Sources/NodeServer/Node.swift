@@ -17,6 +17,7 @@ package final class Node: Sendable {
     private let shards: [Shard]
     private let server: HTTPServer
     private let internalServer: HTTPServer
+    private let handovers: HandoverReceiver?
     private let control: NIOLoopBound<NodeControl>
     /// The ports that were bound.
     package let port: Int
@@ -61,6 +62,9 @@ package final class Node: Sendable {
         configuration.keySource?.start(on: group.next(), logger: logger)
         let port = server.localAddress?.port ?? configuration.port
         let advertised = configuration.advertise ?? "\(configuration.host):\(port)"
+        let handovers = configuration.handoverReceiver(at: advertised) { connection, bytes in
+            hub.moderation.isRead && server.adopt(connection, saying: ByteBuffer(bytes: bytes))
+        }
         let control = try await hub.eventLoop.submit {
             hub.start(shards: shards)
             let control = NodeControl(
@@ -71,13 +75,13 @@ package final class Node: Sendable {
         routes.started(control)
         return Node(
             configuration: configuration, group: group, logger: logger, redis: redis, hub: hub, shards: shards,
-            server: server, internalServer: internalServer, control: control, port: port)
+            server: server, internalServer: internalServer, handovers: handovers, control: control, port: port)
     }
 
     private init(
         configuration: NodeConfiguration, group: MultiThreadedEventLoopGroup, logger: Logger, redis: RedisClient,
-        hub: Hub, shards: [Shard], server: HTTPServer, internalServer: HTTPServer, control: NIOLoopBound<NodeControl>,
-        port: Int
+        hub: Hub, shards: [Shard], server: HTTPServer, internalServer: HTTPServer, handovers: HandoverReceiver?,
+        control: NIOLoopBound<NodeControl>, port: Int
     ) {
         self.configuration = configuration
         self.group = group
@@ -87,6 +91,7 @@ package final class Node: Sendable {
         self.shards = shards
         self.server = server
         self.internalServer = internalServer
+        self.handovers = handovers
         self.control = control
         self.port = port
     }
@@ -104,6 +109,8 @@ package final class Node: Sendable {
         let deadline = NIODeadline.now() + configuration.drainDeadline
         logger.notice(
             "draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
+        // Routers then proxy, and hear the node's 503 themselves.
+        handovers?.stop()
         _ = try? await hub.eventLoop.submit { self.control.value.beginDraining() }.get()
         let sessions = await sessionCount()
         let drained = shards.map { shard in
@@ -140,5 +147,15 @@ package final class Node: Sendable {
             promise.succeed(())
         }
         try? await promise.futureResult.get()
+    }
+}
+
+extension NodeConfiguration {
+    /// Where a node without TLS trusts proxies of its own machine: nil otherwise, and where the address cannot be had.
+    fileprivate func handoverReceiver(
+        at address: String, take: @escaping HandoverReceiver.Taker
+    ) -> HandoverReceiver? {
+        guard takesHandovers, tls == nil, trustedProxies.contains(.loopback) else { return nil }
+        return HandoverReceiver(address: address, take: take)
     }
 }

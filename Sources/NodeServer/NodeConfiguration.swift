@@ -46,6 +46,11 @@ package struct NodeConfiguration: Sendable {
     package var origins = OriginPolicy(rules: [.any], allowsMissing: true)
     /// Agree on permessage-deflate with clients that offer it.
     package var compression = false
+    /// Whether this says that a token names a key which nobody published so far: mostly one that was made up.
+    func isOfUnknownKey(_ error: WireError) -> Bool { error.code == .unavailable && keySource?.hasKeys == true }
+
+    /// Takes connections that a router of this host accepted.
+    package var takesHandovers = false
 
     package struct Limits: Sendable {
         /// A session's frames a second; 0 lifts the limit.

@@ -3,6 +3,7 @@ import Logging
 import NIOCore
 import RedisClient
 import Telemetry
+import WebSocketTransport
 
 /// Ties the lease to the hub, and says whether the node is ready. Confined to the hub's loop.
 final class NodeControl {
@@ -43,11 +44,12 @@ final class NodeControl {
         hub.onDrainRequested = { [unowned self] incarnation in
             if incarnation == hub.incarnation { requestDrain() }
         }
+        hub.onUserBarred = { [guards] in guards.users.bar($0, seconds: $1) }
         let loopBound = NIOLoopBound(self, eventLoop: hub.eventLoop)
         hub.redis.setStateHandler { isConnected in
             guard isConnected else { return }
             loopBound.value.lease?.beat()
-            loopBound.value.hub.moderation.read()
+            loopBound.value.hub.moderationFeed.read()
             loopBound.value.hub.reconcileAll()
         }
         lease?.start()

@@ -4,6 +4,7 @@ import NIOCore
 import NIOHTTP1
 import RedisClient
 import Synchronization
+import TLSClient
 import Telemetry
 import WebAssets
 import WebSocketTransport
@@ -71,26 +72,27 @@ final class NodeRoutes: Sendable {
         guard let shard = shards.first(where: { $0.eventLoop === loop }), !shard.isDraining else {
             return .refuse(Self.notReady("draining"))
         }
-        guard let moderation = shard.moderation else { return .refuse(Self.notReady("starting")) }
+        guard hub.moderation.isRead else { return .refuse(Self.notReady("starting")) }
         var subject = ModerationSubject(
             user: nil, session: nil, token: nil, address: ClientAddress(request.clientAddress))
         // First, so that a banned address costs no look at its token.
-        if let order = moderation.table.exclusion(of: subject, moderation.now) {
-            return .refuse(Identity.refusal(order.wireError))
-        }
+        if let order = hub.moderation.exclusion(of: subject) { return turnAway(request, shard, order) }
         if let refusal = originRefusal(request) { return .refuse(refusal) }
         let claim: Identity.Claim
         do throws(WireError) {
             claim = try Identity.claim(request, configuration.authentication)
         } catch {
+            if configuration.isOfUnknownKey(error) { guards.gate.note(.badToken, of: request.clientAddress) }
             return .refuse(Identity.refusal(error))
         }
         (subject.user, subject.token) = (claim.user, claim.grant.map { .init($0) })
-        if let order = moderation.table.exclusion(of: subject, moderation.now) {
-            return .refuse(Identity.refusal(order.wireError))
-        }
+        if let order = hub.moderation.exclusion(of: subject) { return turnAway(request, shard, order) }
         if let user = claim.user, let refusal = guards.users.check(user) {
-            return .refuse(GateRefusal(refusal).response)
+            return .refuse(
+                .error(
+                    .tooManyRequests, reason: "user_barred",
+                    message: "too much was sent over the limits in this user's name; wait and try again",
+                    headers: ["Retry-After": String(refusal.retryAfterSeconds)]))
         }
         // Last, so that a bad token takes nobody's turn.
         if let seconds = upgrades.take() {
@@ -99,16 +101,36 @@ final class NodeRoutes: Sendable {
                     .serviceUnavailable, reason: "too_many_upgrades",
                     message: "too many clients connect at once; try again", headers: ["Retry-After": String(seconds)]))
         }
-        if claim.user == nil, let refusal = guards.gate.strangerCame() { return .refuse(refusal.response) }
+        if claim.user == nil, let refusal = refusalOfStranger(shard) { return .refuse(refusal.response) }
+        return accept(request, shard, claim)
+    }
+
+    /// Where as many as may be have not said who they are, the one that has been silent longest gives way: clients say it
+    /// as soon as they are connected, so silent ones keep nobody out.
+    private func refusalOfStranger(_ shard: Shard) -> GateRefusal? {
+        guard let refusal = guards.gate.strangerCame() else { return nil }
+        return shard.endLongestStranger() ? guards.gate.strangerCame() : refusal
+    }
+
+    /// Of a handshake that is refused a page in a browser learns nothing, and would come again for ever: it is accepted, and
+    /// closed with a code. A token that is revoked is a bad token like others: a client has to get a new one.
+    private func turnAway(_ request: HTTPRequest, _ shard: Shard, _ order: ModerationOrder) -> UpgradeDecision {
+        guard order.key.kind != .revoke else { return .refuse(Identity.refusal(order.wireError)) }
+        return accept(request, shard, .nobody, exclusion: order)
+    }
+
+    private func accept(
+        _ request: HTTPRequest, _ shard: Shard, _ claim: Identity.Claim, exclusion: ModerationOrder? = nil
+    ) -> UpgradeDecision {
         let subprotocol = request.offeredSubprotocols.lazy.compactMap { offered in
             Self.subprotocols.first { $0 == offered }
         }.first
         return .accept(subprotocol: subprotocol) { connection in
             let session = Session(
                 id: SessionID(), shard: shard, connection: connection, requestID: request.requestID,
-                claim: claim)
+                claim: claim, isStranger: claim.user == nil && exclusion == nil)
             shard.add(session)
-            session.begin()
+            session.begin(exclusion)
             return session
         }
     }
@@ -158,6 +180,13 @@ final class NodeRoutes: Sendable {
         .error(.serviceUnavailable, reason: "not_ready", message: reason, headers: ["Retry-After": "1"])
     }
 
+    private var certificateMetrics: [UInt8] {
+        guard let certificate = configuration.tls?.value.certificate else { return [] }
+        var text = MetricsText()
+        text.certificate(certificate.file, notAfter: certificate.notAfter)
+        return text.bytes
+    }
+
     private func metrics() -> EventLoopFuture<HTTPResponse> {
         guard let control = control.withLock({ $0 }) else {
             return hub.eventLoop.makeSucceededFuture(Self.notReady("starting"))
@@ -177,7 +206,7 @@ final class NodeRoutes: Sendable {
             let bytes =
                 NodeMetricsText.render(
                     figures.0, shards, upgradesRefused: self.upgrades.refused, isReady: figures.1)
-                + self.guards.metrics() + (self.configuration.keySource?.metrics ?? [])
+                + self.guards.metrics() + (self.configuration.keySource?.metrics ?? []) + self.certificateMetrics
             return HTTPResponse(
                 status: .ok, headers: ["Content-Type": MetricsText.contentType], body: ByteBuffer(bytes: bytes))
         }

@@ -9,7 +9,9 @@ extension Session {
     func note(_ cause: AnomalyCause) {
         guard let address = connection?.clientAddress else { return }
         shard.guards.gate.note(cause, of: address)
-        if cause == .flood, let user = state.knownUser { shard.guards.users.note(cause, of: user) }
+        guard cause == .flood, let user = state.knownUser, let seconds = shard.guards.users.note(cause, of: user)
+        else { return }
+        shard.send(.barred(user, seconds: seconds))
     }
 
     /// One frame, by the limits of its session and of its user.

@@ -6,21 +6,29 @@ import WireProtocol
 
 /// What operators ordered, at the gates of one connection.
 extension Session {
-    private var subject: ModerationSubject {
+    private var subject: ModerationSubject { subject(state.user, grant) }
+
+    private func subject(
+        _ user: UserName?, _ grant: Grant?, resuming session: SessionID? = nil
+    ) -> ModerationSubject {
         ModerationSubject(
-            user: state.user, session: id, token: grant.map { .init($0) }, address: ClientAddress(address))
+            user: user, session: session ?? id, token: grant.map { .init($0) }, address: ClientAddress(address))
     }
 
     /// Says no and closes, if `user` may not come in, not with this token, or may not take up the session.
     func isExcluded(_ user: UserName, _ grant: Grant?, resuming session: SessionID?) -> Bool {
-        guard let moderation = shard.moderation else { return false }
-        let subject = ModerationSubject(
-            user: user, session: session ?? id, token: grant.map { .init($0) }, address: ClientAddress(address))
-        guard let order = moderation.table.exclusion(of: subject, moderation.now) else { return false }
-        // Without the id of its request: a client would take the answer for one about how it asked.
-        refuse(order.wireError, id: nil)
-        end(order.closeCode, reason: order.closeReason)
+        guard let order = shard.hub.moderation.exclusion(of: subject(user, grant, resuming: session)) else {
+            return false
+        }
+        turnAway(order)
         return true
+    }
+
+    func turnAway(_ order: ModerationOrder) {
+        // Without the id of its request: a client would take the answer for one about how it asked. Who was kicked is not
+        // forbidden to come, and the close says all.
+        if order.key.kind != .kick { refuse(order.wireError, id: nil) }
+        end(order.closeCode, reason: order.closeReason)
     }
 
     /// Which session it goes on with is known now.
@@ -35,39 +43,30 @@ extension Session {
             return end(order.closeCode, reason: order.closeReason)
         }
         guard let user = state.user else { return }
-        for room in state.rooms.keys.map({ $0 }) {
-            if let order = new.ban(of: user, from: room, now) { kicked(from: room, reason: order.closeReason) }
-        }
+        let bans = state.rooms.keys.compactMap { room in new.ban(of: user, from: room, now).map { (room, $0) } }
+        guard !bans.isEmpty else { return }
+        shard.catchUp(self)
+        for (room, order) in bans { kicked(from: room, reason: order.closeReason) }
     }
 
     func ban(from room: RoomName) -> ModerationOrder? {
-        guard let moderation = shard.moderation, let user = state.user else { return nil }
-        return moderation.table.ban(of: user, from: room, moderation.now)
+        state.user.flatMap { shard.hub.moderation.ban(of: $0, from: room) }
     }
 
     func refuseIfBanned(from room: RoomName) throws(WireError) {
         if let order = ban(from: room) { throw order.wireError }
     }
 
-    /// What is behind this is said to others.
-    func refuseIfMuted(in room: RoomName) throws(WireError) {
-        guard let moderation = shard.moderation, moderation.table.hasMutes,
-            let order = moderation.table.mute(of: subject, in: room, moderation.now)
-        else { return }
-        throw order.wireError
+    /// Whether what `user` says of themselves is for nobody.
+    func isMuted(_ user: UserName, _ grant: Grant?, resuming session: SessionID?) -> Bool {
+        shard.hub.moderation.mute(of: subject(user, grant, resuming: session), in: nil) != nil
     }
-}
 
-extension Shard {
-    /// Whoever an order that is new means goes now.
-    func moderate(_ moderation: Moderation, new: ModerationTable) {
-        self.moderation = moderation
-        guard !new.isEmpty else { return }
-        let now = moderation.now
-        for session in sessions.values.map({ $0 }) {
-            catchUp(session)
-            session.obey(new, now)
-        }
+    /// What is behind this is said to others.
+    ///
+    /// - Parameter room: `nil`: in all of them.
+    func refuseIfMuted(in room: RoomName?) throws(WireError) {
+        if let order = shard.hub.moderation.mute(of: subject, in: room) { throw order.wireError }
     }
 }
 
@@ -87,8 +86,12 @@ extension ModerationOrder {
         return switch key.kind {
         case .ban, .mute: CloseCode.banned.reason
         case .kick: CloseCode.kicked.reason
-        case .revoke: "the token was revoked"
+        case .revoke: revoked
         }
+    }
+
+    private var revoked: String {
+        if case .session = key.target { "the session was revoked" } else { "the token was revoked" }
     }
 
     /// Without `retry_ms`, though most orders end: what was refused while they held is not to be said behind them by itself.
@@ -97,7 +100,7 @@ extension ModerationOrder {
             switch key.kind {
             case .ban, .kick: (.banned, key.room.map { "you are banned from \($0)" } ?? "you are banned")
             case .mute: (.muted, key.room.map { "you are muted in \($0)" } ?? "you are muted")
-            case .revoke: (.authenticationFailed, "the token was revoked")
+            case .revoke: (.authenticationFailed, revoked)
             }
         let end = terms.until.map { " until \(Timestamp.text(milliseconds: $0))" } ?? ""
         return WireError(code, what + end + (terms.reason.isEmpty ? "" : ": \(terms.reason)"))

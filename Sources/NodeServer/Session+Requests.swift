@@ -40,13 +40,21 @@ extension Session {
         do throws(ClientMessageError) {
             try body()
         } catch {
+            guard !isTooMuch(error.error) else { return refuse(.close, id: nil) }
             refuse(error.error, id: error.id, room: error.room)
         }
     }
 
+    /// Whether the message is refused for a rate, and that once too often.
+    private func isTooMuch(_ error: WireError) -> Bool {
+        guard error.code == .rateLimited, let wait = error.retryAfterMilliseconds else { return false }
+        let now = NIODeadline.now().uptimeNanoseconds
+        return limits?.refused(retryAfterMilliseconds: wait, now: now) == .close
+    }
+
     /// One frame that carries nothing in the client's subprotocol.
-    func receiveForeign() {
-        let taken = limits?.takeFrame(now: NIODeadline.now().uptimeNanoseconds) ?? .pass
+    func receiveForeign(bytes count: Int) {
+        let taken = take(bytes: count)
         guard taken == .pass else { return refuse(taken, id: nil) }
         switch lane.format.encoding {
         case .json: refuse(WireError(.binaryNotSupported), id: nil)
@@ -67,6 +75,12 @@ extension Session {
         if taken == .pass { return true }
         refuse(taken, id: message.id, room: joins.count == 1 ? joins[0].room.string : nil)
         return false
+    }
+
+    /// A Ping or a Pong counts as a message. Over the limit it is heard all the same, lest a client that is held back takes
+    /// the connection for dead, but not for ever.
+    func receiveControl() {
+        if take(bytes: 0) == .close { refuse(.close, id: nil) }
     }
 
     private func refuse(_ taken: SessionLimits.TakeAction, id requestID: String?, room: String? = nil) {
@@ -131,12 +145,14 @@ extension Session {
                 shard.send(.presence(room: room, session: id, id: message.id))
             case .history(let room, let range, let limit):
                 let user = try state.requireReader(of: room, rights)
+                try refuseIfBanned(from: room)
                 shard.send(
                     .history(
                         HistoryRequest(
                             room: room, session: id, user: user, id: message.id, range: range, limit: limit)))
             case .status(let status):
                 _ = try state.requireOpen()
+                try refuseIfMuted(in: nil)
                 if state.setStatus(status) { shard.send(.status(session: id, status: status)) }
                 send(ServerMessage.ack(id: message.id, status: status))
             case .ping:
@@ -226,7 +242,12 @@ extension Session {
             user = named
         case .token(let verifier):
             if let token = auth.token {
-                (user, grant) = try Identity.verify(token, verifier)
+                do throws(WireError) {
+                    (user, grant) = try Identity.verify(token, verifier)
+                } catch {
+                    if shard.configuration.isOfUnknownKey(error) { note(.badToken) }
+                    throw error
+                }
             } else if let claimed = claimedUser {
                 (user, grant) = (claimed, claimedGrant)
             } else {
@@ -250,7 +271,9 @@ extension Session {
             throw WireError(.forbidden, "a private room is for its two users")
         }
         guard !isExcluded(user, grant, resuming: auth.resume?.session) else { return }
-        switch state.authenticate(as: user, status: auth.status) {
+        let isMuted = isMuted(user, grant, resuming: auth.resume?.session)
+        let status = isMuted ? nil : auth.status
+        switch state.authenticate(as: user, status: status) {
         case .open(let user):
             self.grant = grant
             if let client = auth.client { self.client = client }
@@ -266,19 +289,25 @@ extension Session {
                 .open(
                     SessionOpening(
                         connection: connectionID, user: user, lane: lane,
-                        client: auth.client ?? claimedClient, info: auth.info, status: auth.status,
+                        client: auth.client ?? claimedClient, info: isMuted ? nil : auth.info, status: status,
                         resume: resume,
                         directs: auth.directs.map { DirectsAsked(places: $0, rights: rights) })))
         case .acknowledge(let user):
-            if let grant { try renew(grant) }
-            if case .open = state.phase { welcome(user, requestID, nil) } else { welcomeID = requestID }
+            let changed = if let grant { try renew(grant) } else { false }
+            guard state.isOpen else {
+                welcomeID = requestID
+                return
+            }
+            // What the hub answered by the former token is in front of it.
+            let text = ServerMessage.welcome(welcome(user, nil), id: requestID)
+            if changed { shard.send(.echo(session: id, text: text)) } else { send(text) }
         case .refuse(let error):
             throw error
         }
     }
 
     /// - Parameter opened: `nil` for who asks again: a secret is given once.
-    func welcome(_ user: UserName, _ requestID: String?, _ opened: SessionOpened?) {
+    func welcome(_ user: UserName, _ opened: SessionOpened?) -> ServerMessage.Welcome {
         let configuration = shard.configuration
         var welcome = ServerMessage.Welcome(
             session: id, user: user, node: configuration.name,
@@ -290,7 +319,7 @@ extension Session {
         welcome.graceMilliseconds = configuration.resumeGrace.nanoseconds / 1_000_000
         welcome.isResumed = opened?.resumed != nil
         welcome.ts = opened?.begunAt
-        send(ServerMessage.welcome(welcome, id: requestID))
+        return welcome
     }
 
     /// The rooms of a session that goes on, and those that `auth` named: behind `welcome`, before all that was held.

@@ -10,6 +10,7 @@ extension Session {
 
     /// Whether messages of this private room of its user are for it.
     func hears(_ room: RoomName) -> Bool {
+        guard ban(from: room) == nil else { return false }
         if grant?.capabilities == nil, shard.allowsDirects { return true }
         return rights.allow(.join, in: room)
     }
@@ -18,21 +19,23 @@ extension Session {
 
     /// From now on this one holds.
     ///
+    /// - Returns: whether it changes what may be done in a room; joins that are under way are answered by it.
     /// - Throws: `authentication_failed` for one that is older than the one in force, which stays.
-    func renew(_ new: Grant) throws(WireError) {
+    func renew(_ new: Grant) throws(WireError) -> Bool {
         if let grant, new.isOlder(than: grant) {
             throw WireError(.authenticationFailed, "the token is older than the one in force; get a new one")
         }
         wasToldOfExpiry = wasToldOfExpiry && new.expiresAt == grant?.expiresAt
         grant = new
-        guard state.isOpen else { return }
+        guard state.isOpen else { return false }
         shard.watchToken(of: self)
         let changes = state.renew(rights)
-        guard !changes.isEmpty else { return }
+        guard !changes.isEmpty else { return false }
         shard.catchUp(self)
         for change in changes {
             switch change {
             case .left(let room): lost(room)
+            case .rights(let room, let actions): shard.send(.rights(room: room, session: id, actions))
             case .presence(let room, let isShown):
                 // One whose join is under way hears so behind `joined`.
                 guard state.rooms[room]?.isJoined == true else { continue }
@@ -41,6 +44,7 @@ extension Session {
             }
         }
         releaseHeld()
+        return true
     }
 
     /// Of a room that it may not be in any more.

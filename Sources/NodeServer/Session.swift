@@ -70,7 +70,8 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     }
 
     init(
-        id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, claim: Identity.Claim
+        id: SessionID, shard: Shard, connection: WebSocketConnection, requestID: String, claim: Identity.Claim,
+        isStranger: Bool
     ) {
         let seldom = Seldom()
         seldom.claim = claim
@@ -85,7 +86,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         self.lane = Lane(shard: shard.index, format: format)
         self.connection = connection
         self.requestID = requestID
-        self.isStranger = claim.user == nil
+        self.isStranger = isStranger
         self.givenClient = claim.client
         self.state = SessionState(roomLimit: shard.configuration.limits.roomsPerSession)
         self.limits = shard.rates.map { SessionLimits($0, now: NIODeadline.now().uptimeNanoseconds) }
@@ -139,13 +140,19 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
 
     /// Whom the upgrade request named need not send `auth`.
-    func begin() {
+    ///
+    /// - Parameter exclusion: why it may not come in.
+    func begin(_ exclusion: ModerationOrder?) {
         shard.logger.info(
             "connect",
             metadata: [
                 "session": "\(id)", "user": "\(claimedUser?.string ?? "")", "node": "\(shard.configuration.name)",
                 "rooms": "0", "address": "\(address)", "request_id": "\(requestID)",
             ])
+        if let exclusion {
+            shard.authenticated(self)
+            return turnAway(exclusion)
+        }
         guard let claim = seldom?.claim, let user = claim.user, !claim.resumes else { return }
         do throws(WireError) {
             try authenticate(as: user, claim.grant, ClientMessage.Auth(), nil)
@@ -167,7 +174,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     private func received(_ frame: ByteBuffer, as encoding: FrameEncoding) {
         guard !isEnding else { return }
         shard.metrics.received += 1
-        guard encoding == lane.format.encoding else { return receiveForeign() }
+        guard encoding == lane.format.encoding else { return receiveForeign(bytes: frame.readableBytes) }
         if isUnconfirmed {
             isUnconfirmed = false
             shard.send(.confirm(id))
@@ -177,7 +184,13 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
 
     func webSocketReadComplete(_ connection: WebSocketConnection) {}
 
-    func webSocketReceivedPong(_ connection: WebSocketConnection) {}
+    func webSocketReceivedPing(_ connection: WebSocketConnection) {
+        if !isEnding { receiveControl() }
+    }
+
+    func webSocketReceivedPong(_ connection: WebSocketConnection) {
+        if !isEnding { receiveControl() }
+    }
 
     /// Who missed presence events gets the lists as they are now (G6).
     func webSocketCaughtUp(_ connection: WebSocketConnection) {
@@ -232,7 +245,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
             let user = state.user
         else { return false }
         id = opened.session
-        welcome(user, welcomeID, opened)
+        send(ServerMessage.welcome(welcome(user, opened), id: welcomeID))
         shard.watchToken(of: self)
         if let record {
             isUnconfirmed = true
@@ -296,6 +309,16 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         note(.noAuth)
         refuse(WireError(.notAuthenticated, "no auth came in time"), id: nil)
         end(.authenticationTimeout)
+    }
+
+    /// So many are silent that it goes for one who may not be.
+    func givesWay() {
+        note(.noAuth)
+        refuse(
+            WireError(.notAuthenticated, "many wait to say who they are; connect again, and send auth at once"), id: nil
+        )
+        end(.overloaded)
+        leaveStrangers()
     }
 
     /// Says when to go, and closes at that moment, so that nobody is away longer than a reconnect takes.

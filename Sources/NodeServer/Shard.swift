@@ -33,8 +33,6 @@ final class Shard: @unchecked Sendable {
     var random: FastRandom
     var metrics = ShardMetrics()
     private(set) var isDraining = false
-    /// `nil` until the node knows what operators ordered: nobody is let in before.
-    var moderation: Moderation?
 
     private(set) var sessions = PackedMap<SessionID, Session>()
     private var rooms: [Audience: ShardRoom<Session>] = [:]
@@ -118,6 +116,14 @@ final class Shard: @unchecked Sendable {
         sessions[session.id] = session
         metrics.connections += 1
         wheel.add(session, now: NIODeadline.now().uptimeNanoseconds, slot: random.next())
+    }
+
+    /// The session that has been silent longest without saying who it is goes; false where there is none.
+    func endLongestStranger() -> Bool {
+        eventLoop.assertInEventLoop()
+        guard let session = wheel.takeLongestUnauthenticated() else { return false }
+        session.givesWay()
+        return true
     }
 
     func remove(_ session: Session) {
@@ -204,8 +210,8 @@ final class Shard: @unchecked Sendable {
                 guard let session = sessions[session] else { continue }
                 catchUp(session)
                 session.send(text)
-            case .page(let session, let texts, let number):
-                guard let session = sessions[session] else {
+            case .page(let session, let room, let texts, let number):
+                guard let session = sessions[session], room.map({ session.state.rooms[$0] != nil }) ?? true else {
                     send(.pageTaken(number: number))
                     continue
                 }
@@ -219,8 +225,9 @@ final class Shard: @unchecked Sendable {
                 guard let session = sessions[session] else { continue }
                 catchUp(session)
                 session.kicked(from: room, reason: reason)
-            case .moderation(let moderation, let new):
-                moderate(moderation, new: new)
+            case .moderation(let new):
+                let now = hub.moderation.now
+                for session in Array(sessions.values) { session.obey(new, now) }
             }
         }
         flushRooms()
@@ -228,11 +235,11 @@ final class Shard: @unchecked Sendable {
 
     private func opened(_ connection: SessionID, _ opened: SessionOpened) {
         guard let session = sessions[connection], session.opened(opened) else { return }
-        if opened.resumed != nil, session.isExcludedAsResumed() { return }
         if session.id != connection {
             sessions[connection] = nil
             sessions[session.id] = session
         }
+        if opened.resumed != nil, session.isExcludedAsResumed() { return }
         session.enterFirstRooms(of: opened.resumed)
         session.releaseHeld()
     }

@@ -64,7 +64,7 @@ package struct RedisConfiguration: Sendable, CustomStringConvertible, CustomDebu
     }
 
     /// Whether the files of TLS can be used. They are read again at each connect. Blocks.
-    package func checkFiles() throws(TLSClientError) {
+    package func checkFiles() throws(TLSFailure) {
         _ = try tls?.load()
     }
 

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import TLSClient
 import WebSocketTransport
 
 extension Exchange {
@@ -11,7 +12,8 @@ extension Exchange {
 extension ClientConnection {
     func perform(_ action: RouteAttempt.Action, _ exchange: Exchange) {
         switch action {
-        case .dial(let node): dial(node, exchange)
+        case .dial(let node):
+            if mayHandOver(exchange, to: node) { handOver(exchange, to: node) } else { dial(node, exchange) }
         case .relay: break
         case .fail(.noNode): fail(exchange, .noNode(retryAfter: core.nodes.retryAfter(now: .now())))
         case .fail(.badGateway): fail(exchange, .badGateway)
@@ -32,7 +34,7 @@ extension ClientConnection {
 
     // MARK: To the node
 
-    private func dial(_ node: RoutedNode, _ exchange: Exchange) {
+    func dial(_ node: RoutedNode, _ exchange: Exchange) {
         guard let context else { return }
         let headLimit = limits.headBytes
         let tls = core.configuration.nodeTLS
@@ -40,16 +42,16 @@ extension ClientConnection {
             .connectTimeout(limits.connectTime)
             .channelOption(.allowRemoteHalfClosure, value: true)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .channelOption(.socketOption(.so_keepalive), value: 1)
-            .channelOption(TCPKeepAlive.idle, value: 30)
-            .channelOption(TCPKeepAlive.interval, value: 10)
-            .channelOption(TCPKeepAlive.probes, value: 3)
             .channelOption(.maxMessagesPerRead, value: 1)
             .channelOption(.recvAllocator, value: FirstReadAllocator())
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(NodeConnection(headLimit: headLimit))
-                    try tls?.secure(channel, to: node)
+                    let pipeline = channel.pipeline.syncOperations
+                    try pipeline.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
+                        try TCPKeepAlive.ofTunnels.set(on: $0)
+                    }
+                    try tls?.value.secure(channel, host: node.host)
+                    try pipeline.addHandler(NodeConnection(headLimit: headLimit))
                 }
             }
         let address = try? SocketAddress(ipAddress: node.host, port: node.port)
@@ -88,7 +90,7 @@ extension ClientConnection {
         if isUnderWay(exchange) { perform(exchange.attempt.connectFailed(), exchange) }
     }
 
-    private func isUnderWay(_ exchange: Exchange) -> Bool {
+    func isUnderWay(_ exchange: Exchange) -> Bool {
         if case .exchange(let current) = state { current === exchange } else { false }
     }
 

@@ -27,7 +27,9 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     let core: RouterCore
-    let peer: IPAddress
+    /// The other end of the connection, or, where that is a load balancer which says so (PROXY protocol), whom it took it from.
+    private(set) var peer: IPAddress
+    private let accepted: IPAddress
     private(set) var context: ChannelHandlerContext?
     var state: State
     var inbound = ByteBuffer()
@@ -49,7 +51,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     init(core: RouterCore, peer: IPAddress, admission: ConnectionGate.Admission = .serve) {
         self.core = core
         if case .refuse(let refusal) = admission { gateRefusal = refusal } else { gateRefusal = nil }
-        self.peer = peer
+        (self.peer, accepted) = (peer, peer)
         awaitsHandshake = core.configuration.tls != nil
         state = .head(HeadScanner(limit: core.configuration.limits.headBytes))
     }
@@ -81,6 +83,11 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             if case .lingering = state { setTimer(limits.lingerTime) { $0.close() } }
         case is RouterCore.Drain:
             if case .head = state, !headHasBegun { close() }
+        case ProxyProtocol.Header.client(let address):
+            peer = address
+        case let malformed as ProxyProtocol.Malformed:
+            core.logger.warning(
+                "a connection was closed", metadata: ["reason": "\(malformed.reason)", "client": "\(peer)"])
         case let event where awaitsHandshake && TLSRecords.isHandshakeCompleted(event):
             awaitsHandshake = false
         default:
@@ -218,7 +225,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         if let gateRefusal { return .refusal(gateRefusal) }
         guard request.isUpgrade else { return nil }
         if let seconds = core.upgrades.take() { return .tooManyUpgrades(retryAfter: seconds) }
-        let (gate, peer, client) = (core.gate, peer, request.client)
+        let (gate, peer, client) = (core.gate, accepted, request.client)
         if let refusal = gate.handshake(of: client, through: peer) { return .refusal(refusal) }
         if client != peer { context?.channel.closeFuture.whenComplete { _ in gate.left(client, through: peer) } }
         return nil

@@ -2,11 +2,6 @@ import Glibc
 import NIOCore
 import NIOPosix
 
-/// A node and this router do not agree on TLS.
-struct NodeTLSFailure: Error, CustomStringConvertible {
-    let description: String
-}
-
 /// Whose fault it is that a connection to a node was not made.
 enum ConnectFailure {
     /// The node, or the way to it: it refused, did not answer in time, cannot be reached, or its name is unknown. False

@@ -1,4 +1,5 @@
 import NIOCore
+import TLSClient
 import WebSocketTransport
 
 /// What a node's connection tells the client's; all on their common loop.
@@ -45,7 +46,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private var handshake: Result<Void, any Error>?
     private var whenSecure: ((Result<Void, any Error>) -> Void)?
     /// What TLS had against the connection, also after the handshake: only then does a node refuse a router's certificate.
-    private(set) var tlsFailure: NodeTLSFailure?
+    private(set) var tlsFailure: TLSFailure?
     var clientIsWritable = true {
         didSet {
             if clientIsWritable, readIsHeld {
@@ -189,15 +190,13 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        handshakeEnded(.failure(tlsFailure ?? NodeTLSFailure(description: "the connection was cut")))
+        handshakeEnded(.failure(tlsFailure ?? TLSFailure("the connection was cut")))
         if case .ended = state { return }
         finish { $0.nodeBroke(self) }
     }
 
     /// NIO closes the channel itself when the error is one of the connection, TLS when it is one of its own.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard tlsFailure == nil, !TLSRecords.isCut(error), let reason = TLSRecords.reason(of: error, on: context)
-        else { return }
-        tlsFailure = NodeTLSFailure(description: reason)
+        if tlsFailure == nil { tlsFailure = error as? TLSFailure }
     }
 }

@@ -12,63 +12,35 @@ import WebSocketTransport
 package final class Router: Sendable {
     let core: RouterCore
     private let directory: any NodeDirectory
-    private let listener: any Channel
+    private let acceptor: Acceptor
 
-    /// Listens once the future succeeds. It fails with the `IOError` of bind(2) when it cannot.
+    /// Listens at once, or throws the `IOError` of bind(2).
     package static func start(
         _ configuration: RouterConfiguration,
         directory: any NodeDirectory,
         group: any EventLoopGroup,
         logger: Logger
-    ) -> EventLoopFuture<Router> {
+    ) throws -> Router {
         let core = RouterCore(configuration: configuration, logger: logger)
-        return ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: 1024)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .serverChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptBackoff())
-                }
-            }
-            .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.socketOption(.so_keepalive), value: 1)
-            .childChannelOption(TCPKeepAlive.idle, value: 30)
-            .childChannelOption(TCPKeepAlive.interval, value: 10)
-            .childChannelOption(TCPKeepAlive.probes, value: 3)
-            .childChannelOption(.maxMessagesPerRead, value: 1)
-            .childChannelOption(.recvAllocator, value: FirstReadAllocator())
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    guard let peer = channel.remoteAddress?.ipAddress.flatMap({ IPAddress($0) }) else {
-                        throw ChannelError.ioOnClosedChannel
-                    }
-                    let admission = core.gate.accepted(peer)
-                    if case .drop = admission { throw ChannelError.ioOnClosedChannel }
-                    channel.closeFuture.whenComplete { _ in
-                        core.gate.ended(peer, as: admission)
-                        core.remove(channel)
-                    }
-                    guard core.add(channel) else { throw ChannelError.ioOnClosedChannel }
-                    try channel.pipeline.syncOperations.addHandler(
-                        ClientConnection(core: core, peer: peer, admission: admission))
-                    try core.configuration.tls?.secure(server: channel)
-                }
-            }
-            .bind(host: configuration.host, port: configuration.port)
-            .map { listener in
-                directory.start { core.update($0) }
-                return Router(core: core, directory: directory, listener: listener)
-            }
+        let acceptor = try Acceptor.start(
+            host: configuration.host, port: configuration.port, keepAlive: .ofTunnels, group: group,
+            admit: { peer in
+                let admission = core.gate.accepted(peer)
+                if case .drop = admission { return nil }
+                return admission
+            },
+            serve: { try core.serve($0, from: $1, as: $2) })
+        directory.start { core.update($0) }
+        return Router(core: core, directory: directory, acceptor: acceptor)
     }
 
-    private init(core: RouterCore, directory: any NodeDirectory, listener: any Channel) {
+    private init(core: RouterCore, directory: any NodeDirectory, acceptor: Acceptor) {
         self.core = core
         self.directory = directory
-        self.listener = listener
+        self.acceptor = acceptor
     }
 
-    package var localAddress: SocketAddress? { listener.localAddress }
+    package var localAddress: SocketAddress? { acceptor.localAddress }
 
     /// Connections of clients, tunnels included.
     package var openConnections: Int { core.openConnections }
@@ -79,9 +51,9 @@ package final class Router: Sendable {
     package func drain(within time: TimeAmount) -> EventLoopFuture<Void> {
         let core = core
         let directory = directory
-        let loop = listener.eventLoop
-        listener.close(promise: nil)
-        return listener.closeFuture.flatMap {
+        let closed = acceptor.stop()
+        let loop = closed.eventLoop
+        return closed.flatMap {
             let ended = core.drain(on: loop)
             let deadline = loop.scheduleTask(in: time) { core.closeAll() }
             return ended.flatMap {
@@ -92,13 +64,7 @@ package final class Router: Sendable {
     }
 }
 
-/// tcp(7): a peer whose host is gone is noticed after a minute of silence, also where nobody speaks.
-enum TCPKeepAlive {
-    static let idle = option(TCP_KEEPIDLE)
-    static let interval = option(TCP_KEEPINTVL)
-    static let probes = option(TCP_KEEPCNT)
-
-    private static func option(_ name: CInt) -> ChannelOptions.Types.SocketOption {
-        ChannelOptions.Types.SocketOption(level: .tcp, name: NIOBSDSocket.Option(rawValue: name))
-    }
+extension TCPKeepAlive {
+    /// A peer whose host is gone is noticed after a minute of silence, also where nobody speaks.
+    static let ofTunnels = TCPKeepAlive(idle: 30, interval: 10, probes: 3)
 }

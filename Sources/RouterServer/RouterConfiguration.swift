@@ -1,4 +1,5 @@
 package import NIOCore
+package import TLSClient
 import TokenAuth
 package import WebSocketTransport
 
@@ -9,11 +10,15 @@ package struct RouterConfiguration: Sendable {
     /// The key of the hash; the same in every router of the cluster.
     package var affinityKey: (UInt64, UInt64)
     package var trustedProxies: TrustedProxies
+    /// Connections of trusted proxies begin with a header of the PROXY protocol.
+    package var readsProxyProtocol = false
     package var limits = RouterLimits()
     /// What clients speak TLS with; nil: they speak HTTP as it is.
     package var tls: TLSCredentials?
     /// What it speaks TLS with to nodes; nil: it speaks HTTP as it is.
-    package var nodeTLS: NodeTLS?
+    package var nodeTLS: FollowedFiles<TLSClient, TLSFailure>?
+    /// Gives WebSockets to nodes of this host, where neither clients nor nodes speak TLS.
+    package var handsOver = false
     /// Which connections are taken.
     package var gate = GateLimits()
     /// Whom a token is about, without proof; nil when it is no token.
@@ -42,22 +47,6 @@ package struct RouterConfiguration: Sendable {
                 UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
             )
         }
-    }
-}
-
-/// How a router knows nodes, and shows itself to them.
-package struct NodeTLS: Sendable {
-    package let credentials: TLSCredentials
-    /// Whose certificate every node must have; nil: each that of the host under which it is dialled.
-    package let name: String?
-
-    package init(credentials: TLSCredentials, name: String? = nil) {
-        self.credentials = credentials
-        self.name = name
-    }
-
-    func secure(_ channel: any Channel, to node: RoutedNode) throws {
-        try credentials.secure(client: channel, to: name ?? node.host)
     }
 }
 

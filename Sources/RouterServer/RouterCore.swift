@@ -2,6 +2,7 @@ import Affinity
 import Logging
 import NIOCore
 import Synchronization
+import TLSClient
 import WebSocketTransport
 
 /// What all connections of a router share.
@@ -11,6 +12,9 @@ final class RouterCore: Sendable {
     let upgrades: UpgradeLimit
     let answers = AnswerCounts()
     let gate: ConnectionGate
+    /// nil: everything is proxied.
+    let handover: HandoverSender?
+    let handedOver = Atomic(0)
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -33,6 +37,9 @@ final class RouterCore: Sendable {
                 "an address is barred",
                 metadata: ["address": "\(address)", "cause": "\(cause.rawValue)", "seconds": "\(seconds)"])
         }
+        let isPlain = configuration.tls == nil && configuration.nodeTLS == nil
+        handover =
+            configuration.handsOver && isPlain ? HandoverSender(patience: configuration.limits.answerTime) : nil
         table = Mutex(NodeTable(hash: RendezvousHash(key: configuration.affinityKey)))
     }
 
@@ -42,6 +49,7 @@ final class RouterCore: Sendable {
 
     func update(_ list: [RoutedNode]) {
         table.withLock { $0.update(list) }
+        handover?.keep(only: Set(list.map(\.address)))
     }
 
     func order(for key: String) -> [RoutedNode] {
@@ -78,7 +86,7 @@ final class RouterCore: Sendable {
 
     /// A connection to the node was not made.
     func failed(_ node: RoutedNode, _ error: any Error) {
-        if error is NodeTLSFailure {
+        if error is TLSFailure {
             return eject(node, "TLS with a node fails", reason: error) { $0.failed(node, now: $1) }
         }
         guard !ConnectFailure.isOfNode(error) else { return failed(node) }
@@ -107,8 +115,25 @@ final class RouterCore: Sendable {
 
     // MARK: Connections
 
+    /// Sets up an accepted channel; on its loop.
+    func serve(_ channel: any Channel, from peer: IPAddress, as admission: ConnectionGate.Admission) throws {
+        channel.closeFuture.whenComplete { _ in
+            self.gate.ended(peer, as: admission)
+            self.remove(channel)
+        }
+        guard add(channel) else { throw ChannelError.ioOnClosedChannel }
+        try channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
+        try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
+        try channel.syncOptions?.setOption(.recvAllocator, value: FirstReadAllocator())
+        try channel.pipeline.syncOperations.addHandler(ClientConnection(core: self, peer: peer, admission: admission))
+        try configuration.tls?.value.secure(channel)
+        if configuration.readsProxyProtocol, configuration.trustedProxies.contains(peer) {
+            try channel.pipeline.syncOperations.addHandler(ProxyProtocolReader(), position: .first)
+        }
+    }
+
     /// False when the router drains: the connection is to be closed at once.
-    func add(_ channel: any Channel) -> Bool {
+    private func add(_ channel: any Channel) -> Bool {
         connections.withLock { connections in
             guard !connections.isDraining else { return false }
             connections.channels[ObjectIdentifier(channel)] = channel
@@ -116,7 +141,7 @@ final class RouterCore: Sendable {
         }
     }
 
-    func remove(_ channel: any Channel) {
+    private func remove(_ channel: any Channel) {
         let promise = connections.withLock { connections in
             connections.channels[ObjectIdentifier(channel)] = nil
             return connections.channels.isEmpty ? connections.whenEmpty : nil
@@ -147,6 +172,20 @@ final class RouterCore: Sendable {
 
     // MARK: Access log
 
+    func logHandover(_ request: ProxiedRequest, to node: RoutedNode, started: NIODeadline) {
+        handedOver.add(1, ordering: .relaxed)
+        logger.info(
+            "handed over",
+            metadata: [
+                "path": "\(request.path)", "node": "\(node.name)", "key": "\(request.affinity.kind.rawValue)",
+                "client": "\(request.client)", "ms": Self.milliseconds(since: started), "request_id": "\(request.id)",
+            ])
+    }
+
+    private static func milliseconds(since started: NIODeadline) -> Logger.MetadataValue {
+        .stringConvertible(Double((NIODeadline.now() - started).nanoseconds / 10_000) / 100)
+    }
+
     /// One line a request; for an upgrade when it is accepted or refused.
     func log(_ request: ProxiedRequest, status: Int, node: RoutedNode?, started: NIODeadline) {
         answers.add(isUpgrade: request.isUpgrade, status: status)
@@ -156,8 +195,7 @@ final class RouterCore: Sendable {
                 "method": "\(request.head.method)", "path": "\(request.path)", "status": .stringConvertible(status),
                 "node": "\(node?.name ?? "-")", "key": "\(request.affinity.kind.rawValue)",
                 "client": "\(request.client)",
-                "ms": .stringConvertible(Double((NIODeadline.now() - started).nanoseconds / 10_000) / 100),
-                "request_id": "\(request.id)",
+                "ms": Self.milliseconds(since: started), "request_id": "\(request.id)",
             ]
         )
     }

@@ -1,6 +1,7 @@
 package import NIOCore
 import NIOHTTP1
 import Synchronization
+import TLSClient
 import Telemetry
 package import WebSocketTransport
 import WireProtocol
@@ -42,6 +43,11 @@ extension Router {
         text.gauge(
             "martlet_router_connections", help: "Open connections of clients, tunnels included.",
             Double(core.openConnections))
+        text.counter(
+            "martlet_router_handovers_total", help: "Connections that a node of this host took over.",
+            core.handedOver.load(ordering: .relaxed))
+        let own = [core.configuration.tls?.value.certificate, core.configuration.nodeTLS?.value.certificate]
+        for case let certificate? in own { text.certificate(certificate.file, notAfter: certificate.notAfter) }
         let nodes = core.nodes.nodes
         for state in RoutedNode.State.allCases {
             text.gauge(

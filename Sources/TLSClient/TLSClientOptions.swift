@@ -1,5 +1,5 @@
 package import NIOCore
-package import NIOSSL
+import NIOSSL
 
 /// What a client of ours asks of TLS; as it stands, what the system trusts, and the name that is dialled.
 package struct TLSClientOptions: Sendable, Hashable {
@@ -20,9 +20,9 @@ package struct TLSClientOptions: Sendable, Hashable {
     }
 
     /// Reads the files, which blocks. What is read now holds for the connections that are secured with it.
-    package func load() throws(TLSClientError) -> TLSClient {
+    package func load() throws(TLSFailure) -> TLSClient {
         if let serverName, TLSClient.isAddress(serverName) {
-            throw TLSClientError("the server name \(serverName) is an address: give the name in the certificate")
+            throw TLSFailure("the server name \(serverName) is an address: give the name in the certificate")
         }
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.minimumTLSVersion = .tlsv12
@@ -31,48 +31,57 @@ package struct TLSClientOptions: Sendable, Hashable {
         if let authorities {
             configuration.trustRoots = .certificates(try PEMFile.certificates(in: authorities))
         }
+        let own: OwnCertificate?
         switch (certificate, key) {
-        case (nil, nil): break
-        case (let certificate?, let key?):
-            configuration.certificateChain = try PEMFile.certificates(in: certificate).map { .certificate($0) }
-            configuration.privateKey = .privateKey(try PEMFile.privateKey(in: key))
-        case (.some, nil): throw TLSClientError("a client certificate needs its key")
-        case (nil, .some): throw TLSClientError("the key of a client needs its certificate")
+        case (nil, nil): own = nil
+        case (let certificate?, let key?): own = try OwnCertificate(certificate, key: key)
+        case (.some, nil): throw TLSFailure("a client certificate needs its key")
+        case (nil, .some): throw TLSFailure("the key of a client needs its certificate")
         }
-        do {
-            return TLSClient(context: try NIOSSLContext(configuration: configuration), serverName: serverName)
-        } catch {
-            guard let certificate, let key else { throw TLSClientError("TLS cannot be set up: \(error)") }
-            throw TLSClientError("the key in \(key) is not that of the certificate in \(certificate)")
+        if let own {
+            configuration.certificateChain = own.chain
+            configuration.privateKey = own.privateKey
         }
+        let context = try OwnCertificate.context(configuration, showing: own)
+        return TLSClient(context: context, serverName: serverName, certificate: own)
+    }
+}
+
+extension FollowedFiles where Value == TLSClient, Failure == TLSFailure {
+    package convenience init(_ options: TLSClientOptions) throws(TLSFailure) {
+        let paths = [options.authorities, options.certificate, options.key].compactMap(\.self)
+        try self.init(paths) { () throws(TLSFailure) in try options.load() }
     }
 }
 
 /// TLS 1.2 or newer towards servers whose certificate is good for their name.
 package struct TLSClient: Sendable {
-    let context: NIOSSLContext
-    let serverName: String?
+    private let context: NIOSSLContext
+    private let serverName: String?
+    /// What it shows to servers that ask for one.
+    package let certificate: OwnCertificate?
+
+    fileprivate init(context: NIOSSLContext, serverName: String?, certificate: OwnCertificate?) {
+        (self.context, self.serverName, self.certificate) = (context, serverName, certificate)
+    }
 
     /// Puts TLS at the end of the pipeline. What is written before the handshake is done goes out behind it; what TLS has to
-    /// complain of goes on through the pipeline as a ``TLSClientError``.
+    /// complain of goes on through the pipeline as a ``TLSFailure``.
     ///
     /// - Parameter host: as it was dialled. Where it is an address, the certificate must name that of the peer.
     package func secure(_ channel: any Channel, host: String) throws {
         let name = serverName ?? host
-        let handler = try Self.handler(context, to: Self.isAddress(name) ? nil : name)
-        try channel.pipeline.syncOperations.addHandlers([handler, TLSFailureHandler(name: name)])
+        try channel.pipeline.syncOperations.addHandlers([handler(for: name), TLSFailureHandler(name: name)])
     }
 
-    /// TLS to a server whose certificate has this name, or for nil the address of the peer.
-    ///
     /// RFC 9525, section 6: where a name was dialled, the certificate has to have that name. NIOSSL looks no less closely at
     /// names, but would also take the address that the name led to, or a common name.
-    package static func handler(_ context: NIOSSLContext, to name: String?) throws -> NIOSSLClientHandler {
-        guard let name else { return try NIOSSLClientHandler(context: context, serverHostname: nil) }
+    private func handler(for name: String) throws -> NIOSSLClientHandler {
+        guard !Self.isAddress(name) else { return try NIOSSLClientHandler(context: context, serverHostname: nil) }
         return try NIOSSLClientHandler._makeSSLClientHandler(context: context, serverHostname: name) {
             certificate, channel in
             channel.eventLoop.makeCompletedFuture {
-                guard names(certificate, name) else { throw NIOSSLExtraError.failedToValidateHostname }
+                guard Self.names(certificate, name) else { throw NIOSSLExtraError.failedToValidateHostname }
             }
         }
     }
@@ -87,5 +96,8 @@ package struct TLSClient: Sendable {
         }
     }
 
-    static func isAddress(_ host: String) -> Bool { (try? SocketAddress(ipAddress: host, port: 0)) != nil }
+    /// With or without an IPv6 zone, which says nothing of whose address it is.
+    fileprivate static func isAddress(_ host: String) -> Bool {
+        (try? SocketAddress(ipAddress: String(host.prefix { $0 != "%" }), port: 0)) != nil
+    }
 }

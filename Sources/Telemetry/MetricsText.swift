@@ -31,6 +31,15 @@ package struct MetricsText: Sendable {
         counter(name, help: help, Double(value), labels: labels)
     }
 
+    /// How long a certificate of this process is still good.
+    ///
+    /// - Parameter notAfter: seconds since 1970.
+    package mutating func certificate(_ file: String, notAfter: Int64) {
+        gauge(
+            "martlet_tls_certificate_expiry_seconds", help: "Until the certificate ends; less than 0 when it has.",
+            Double(notAfter - WallClock.milliseconds() / 1000), labels: ["file": file])
+    }
+
     package var bytes: [UInt8] {
         var out: [UInt8] = []
         for name in order {

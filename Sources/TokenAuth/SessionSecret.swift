@@ -10,8 +10,7 @@ package struct SessionSecret: Sendable, Hashable, CustomStringConvertible {
     package let string: String
 
     package init() {
-        var generator = SystemRandomNumberGenerator()
-        string = Base64URL.random(count: Self.length, using: &generator)
+        string = Base64URL.random(count: Self.length)
     }
 
     /// `nil` for what is no secret of any session.

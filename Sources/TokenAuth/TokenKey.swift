@@ -47,15 +47,13 @@ package struct TokenKey: Sendable {
         let kind: EVPKey.Kind
         switch algorithm {
         case .hs256:
-            var generator = SystemRandomNumberGenerator()
-            let secret = (0..<32).map { _ in UInt8.random(in: 0...255, using: &generator) }
-            return try TokenKey(secret: secret, id: id ?? Base64URL.random(count: 11, using: &generator))
+            let secret = (0..<32).map { _ in UInt8.random(in: 0...255) }
+            return try TokenKey(secret: secret, id: id ?? Base64URL.random(count: 11))
         case .rs256: kind = .rsa
         case .es256: kind = .p256
         case .edDSA: kind = .ed25519
         }
-        let key = try EVPKey.generate(kind)
-        return TokenKey(key, id: id ?? JWKWriter.thumbprint(of: key))
+        return TokenKey(try EVPKey.generate(kind), id: id)
     }
 
     /// Whether it can sign: a secret, or a private key.

@@ -28,13 +28,6 @@ package final class TokenKeyRing: Sendable {
 
     package func setMissing(_ missing: @escaping Missing) { state.withLock { $0.missing = missing } }
 
-    package var count: Int { state.withLock { $0.own.count + $0.fetched.count } }
-
-    /// Whether a key is named so.
-    package func knows(_ keyID: String) -> Bool {
-        state.withLock { state in (state.own + state.fetched).contains { $0.id == keyID } }
-    }
-
     /// Which keys a token may be signed with. One that names a key is for that key alone; only a name that no key has lets
     /// those without a name be tried.
     func check(

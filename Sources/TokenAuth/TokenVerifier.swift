@@ -3,8 +3,8 @@ package import ChatCore
 /// What a verified token says.
 package struct TokenClaims: Sendable, Equatable {
     package let subject: String
-    /// Seconds since 1970. A verified token has one.
-    package let expiresAt: Int64?
+    /// Seconds since 1970.
+    package let expiresAt: Int64
     package let issuedAt: Int64?
     /// The token's own name (`jti`), by which it can be revoked.
     package var id: String?

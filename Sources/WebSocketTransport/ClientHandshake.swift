@@ -185,7 +185,7 @@ final class ClientHandshake: ChannelInboundHandler, RemovableChannelHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         let message =
-            error is TLSClientError
+            error is TLSFailure
             ? "can't connect to \(endpoint.authority): \(error)"
             : "\(endpoint.authority) broke the connection: \(error)"
         fail(WebSocketClientError(code: .connectFailed, message: message), context)

@@ -49,7 +49,9 @@ package final class ConductGuard<Key: Hashable & Sendable>: Sendable {
         counted(part(of: key).table.withLock { $0.check(key, now: Self.now) })
     }
 
-    package func note(_ cause: AnomalyCause, of key: Key) {
+    /// - Returns: for how many seconds the key is barred because of it; `nil` when it is not, or was before.
+    @discardableResult
+    package func note(_ cause: AnomalyCause, of key: Key) -> Int? {
         let now = Self.now
         let seconds = part(of: key).table.withLock { $0.note(cause.weight, of: key, now: now) }
         let mayTell = counts.withLock { counts in
@@ -59,6 +61,12 @@ package final class ConductGuard<Key: Hashable & Sendable>: Sendable {
             return counts.lines.take(now: now)
         }
         if let seconds, mayTell { onBar(key, cause, seconds) }
+        return seconds
+    }
+
+    /// Another process did, and told so.
+    package func bar(_ key: Key, seconds: Int) {
+        part(of: key).table.withLock { $0.bar(key, seconds: seconds, now: Self.now) }
     }
 
     /// Counts an anomaly of nobody whom limits hold for.

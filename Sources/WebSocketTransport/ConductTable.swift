@@ -130,6 +130,18 @@ package struct ConductTable<Key: Hashable & Sendable>: Sendable {
         }
     }
 
+    /// It was barred elsewhere: the next time is longer here, too.
+    package mutating func bar(_ key: Key, seconds: Int, now: UInt64) {
+        guard limits.faults > 0 else { return }
+        let penalty = min(Self.longestPenalty, UInt64(min(max(0, seconds), 86400)) * 1_000_000_000)
+        var penalties: UInt8 = 1
+        while Self.firstPenalty << UInt64(penalties - 1) < penalty { penalties += 1 }
+        update(key, now: now) { record in
+            record.barredUntil = max(record.barredUntil, now + penalty)
+            record.penalties = max(record.penalties, penalties)
+        }
+    }
+
     private static func bar(_ record: Record, now: UInt64) -> ConductRefusal? {
         guard record.barredUntil > now else { return nil }
         return ConductRefusal(

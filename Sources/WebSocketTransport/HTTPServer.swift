@@ -53,6 +53,9 @@ package struct HTTPServerError: Error, CustomStringConvertible, Sendable {
 ///    missing upgrade 426, another version 426, a missing or bad key 400.
 package struct HTTPServer: Sendable {
     private let core: ServerCore
+    private let acceptor: Acceptor
+    private let group: any EventLoopGroup
+    private let gate: ConnectionGate?
 
     package typealias RequestHandler = @Sendable (HTTPRequest, any EventLoop) -> EventLoopFuture<HTTPResponse>
     /// The reason, and whose connection it was.
@@ -90,40 +93,66 @@ package struct HTTPServer: Sendable {
             onUpgrade: onUpgrade
         )
         let core = ServerCore(settings: settings, group: group)
-        let bootstrap = ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: 4096)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .serverChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptBackoff())
-                }
+        return group.any().makeCompletedFuture {
+            do {
+                let acceptor = try Acceptor.start(
+                    host: host, port: port, group: group,
+                    admit: { peer in
+                        guard let gate else { return .serve }
+                        let admission = gate.accepted(peer)
+                        if case .drop = admission { return nil }
+                        return admission
+                    },
+                    serve: { try core.serve($0, from: $1, as: $2) })
+                return HTTPServer(core: core, acceptor: acceptor, group: group, gate: gate)
+            } catch {
+                throw HTTPServerError(error, host: host, port: port)
             }
-            .childChannelOption(.maxMessagesPerRead, value: 1)
-            .childChannelOption(.recvAllocator, value: SharedReadAllocator.forHTTP)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try core.serve(channel) }
-            }
-        return bootstrap.bind(host: host, port: port).flatMapThrowing { channel in
-            core.listener.withLock { $0 = channel }
-            return HTTPServer(core: core)
-        }.flatMapErrorThrowing { error in
-            throw HTTPServerError(error, host: host, port: port)
         }
     }
 
     /// Where it listens, or listened.
-    package var localAddress: SocketAddress? { core.localAddress }
+    package var localAddress: SocketAddress? { acceptor.localAddress }
+
+    /// Serves a connection that another process accepted, as one of a proxy on this machine: what it wrote into the request's
+    /// head holds where loopback is among the trusted proxies.
+    ///
+    /// - Parameters:
+    ///   - connection: a socket that does not block; this server's with true.
+    ///   - bytes: all that was read of it.
+    /// - Returns: false when the gate refuses it, and on a port that speaks TLS.
+    package func adopt(_ connection: CInt, saying bytes: ByteBuffer) -> Bool {
+        guard !core.isSecure else { return false }
+        let admission = gate?.accepted(.loopback) ?? .serve
+        guard case .serve = admission else {
+            if case .refuse = admission { gate?.ended(.loopback, as: admission) }
+            return false
+        }
+        let loop = group.next()
+        ClientBootstrap(group: loop).channelInitializer { [core] channel in
+            loop.makeCompletedFuture { try core.serve(channel, from: .loopback, as: admission) }
+        }.withConnectedSocket(connection).whenSuccess { channel in
+            // On the loop, before it can have read anything.
+            channel.pipeline.fireChannelRead(bytes)
+            channel.pipeline.fireChannelReadComplete()
+        }
+        return true
+    }
 
     /// Closes the listening socket. Open WebSockets go on until they are closed, new ones are refused with 503; answers to
     /// HTTP requests close their connection. Succeeds when the port is free; may be called again.
     @discardableResult
-    package func stopAccepting() -> EventLoopFuture<Void> { core.stopAccepting() }
+    package func stopAccepting() -> EventLoopFuture<Void> {
+        core.stopKeepingAlive()
+        return acceptor.stop()
+    }
 
     /// `stopAccepting`, then ends every connection: WebSockets with 1001, at the latest after `closeTimeout`. Succeeds when
     /// all are gone.
     @discardableResult
-    package func close() -> EventLoopFuture<Void> { core.close() }
+    package func close() -> EventLoopFuture<Void> {
+        stopAccepting().flatMap { [core] in core.close() }
+    }
 }
 
 extension HTTPServerError {
@@ -133,7 +162,7 @@ extension HTTPServerError {
             case let error as IOError where error.errnoCode == EADDRINUSE: .addressInUse
             case let error as IOError where error.errnoCode == EADDRNOTAVAIL: .addressNotAvailable
             case let error as IOError where error.errnoCode == EACCES: .permissionDenied
-            case is SocketAddressError: .addressNotAvailable
+            case is SocketAddressError, is SocketAddressError.UnknownHost: .addressNotAvailable
             default: .other
             }
         self.init(code: code, host: host, port: port, cause: "\(error)")

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOHTTP1
+import TLSClient
 
 /// One accepted connection while it speaks HTTP/1.1, until it ends or becomes a `WebSocketConnection`.
 ///
@@ -60,7 +61,9 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         self.admission = admission
     }
 
-    static func install(on channel: any Channel, server: ServerLoop) throws {
+    static func install(
+        on channel: any Channel, server: ServerLoop, peer: IPAddress, admission: ConnectionGate.Admission
+    ) throws {
         let limits = server.settings.limits.values
         var decoding = NIOHTTPDecoderLimitConfiguration()
         decoding.maxHeaderFieldSize = limits.maximumHeadBytes
@@ -70,14 +73,13 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             maximumBufferSize: 2 * limits.maximumHeadBytes
         )
         let loop = LoopContext.current(on: channel.eventLoop)
-        let peer = channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) } ?? .unspecified
-        let admission = server.settings.gate?.accepted(peer) ?? .serve
-        if case .drop = admission { throw ChannelError.ioOnClosedChannel }
         let connection = HTTPServerConnection(
             server: server, loop: loop, decoder: decoder, peer: peer, admission: admission)
         do {
+            try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
+            try channel.syncOptions?.setOption(.recvAllocator, value: SharedReadAllocator.forHTTP)
             try channel.pipeline.syncOperations.addHandlers([decoder, connection])
-            try server.settings.tls?.secure(server: channel)
+            try server.settings.tls?.value.secure(channel)
         } catch {
             connection.leaveGate()
             throw error
@@ -156,10 +158,6 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         guard asksForUpgrade || target.path == server.settings.webSocketPath else {
             return answer(server.settings.onRequest(request, context.eventLoop), head, context)
         }
-        if let refusal = WebSocketHandshake.refusal(for: head) {
-            note(.badHandshake, of: request.clientAddress)
-            return write(refusal, head, context)
-        }
         if let refusal = gateRefusal?.response { return write(refusal, head, context) }
         guard !server.isStopping else {
             let message = "This server is stopping; connect again."
@@ -167,6 +165,11 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         }
         if let refusal = server.settings.gate?.handshake(of: request.clientAddress, through: peer) {
             return write(refusal.response, head, context)
+        }
+        if let refusal = WebSocketHandshake.refusal(for: head) {
+            server.settings.gate?.left(request.clientAddress, through: peer)
+            note(.badHandshake, of: request.clientAddress)
+            return write(refusal, head, context)
         }
         switch server.settings.onUpgrade(request, context.eventLoop) {
         case .refuse(let response):

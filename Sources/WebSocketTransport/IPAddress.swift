@@ -11,6 +11,8 @@ package struct IPAddress: Hashable, Sendable, CustomStringConvertible {
     /// `::`, for a peer that has no address.
     package static let unspecified = IPAddress(high: 0, low: 0)
 
+    package static let loopback = IPAddress(high: 0, low: mapped | 0x7F00_0001)
+
     private init(high: UInt64, low: UInt64) {
         self.high = high
         self.low = low
@@ -27,6 +29,26 @@ package struct IPAddress: Hashable, Sendable, CustomStringConvertible {
         } else {
             return nil
         }
+    }
+
+    /// Of a `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)); ``unspecified`` where it is neither.
+    init(sockaddr bytes: UnsafeRawBufferPointer) {
+        func word<Word: FixedWidthInteger>(_ offset: Int, _: Word.Type) -> UInt64 {
+            UInt64(Word(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Word.self)))
+        }
+        switch Int32(bytes.load(as: sa_family_t.self)) {
+        case AF_INET: self.init(high: 0, low: Self.mapped | word(4, UInt32.self))
+        case AF_INET6: self.init(high: word(8, UInt64.self), low: word(16, UInt64.self))
+        default: self = .unspecified
+        }
+    }
+
+    /// - Parameter bytes: four or sixteen, in network order.
+    init(bytes: some Collection<UInt8>) {
+        func word(_ bytes: some Sequence<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+        self.init(
+            high: bytes.count == 4 ? 0 : word(bytes.prefix(8)),
+            low: bytes.count == 4 ? Self.mapped | word(bytes) : word(bytes.dropFirst(8)))
     }
 
     package var isIPv4: Bool { high == 0 && low >> 32 == Self.mapped >> 32 }

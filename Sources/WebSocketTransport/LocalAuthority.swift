@@ -1,9 +1,10 @@
 import COpenSSL
+package import TLSClient
 
 /// An authority for this machine's own names, and the one certificate that it ever signs: for localhost, 127.0.0.1 and ::1.
 ///
-/// Whoever trusts it trusts it for these names alone (RFC 5280 section 4.2.1.10), and its key is thrown away: nobody can sign
-/// another certificate with it, not even for these names.
+/// Its key is thrown away: nobody can sign another certificate with it. It may vouch for one host name alone (RFC 5280 section
+/// 4.2.1.10); constraints of addresses are not in it, as BoringSSL, and with it swift-nio-ssl, refuses what has them.
 package enum LocalAuthority {
     /// Each in PEM.
     package struct Issue: Sendable {
@@ -22,10 +23,7 @@ package enum LocalAuthority {
         try authority.add(NID_basic_constraints, "critical,CA:TRUE,pathlen:0", issuer: authority)
         try authority.add(NID_key_usage, "critical,keyCertSign", issuer: authority)
         try authority.add(NID_subject_key_identifier, "hash", issuer: authority)
-        try authority.add(
-            NID_name_constraints,
-            "critical,permitted;DNS:localhost,permitted;IP:127.0.0.0/255.0.0.0,"
-                + "permitted;IP:::1/ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", issuer: authority)
+        try authority.add(NID_name_constraints, "critical,permitted;DNS:localhost", issuer: authority)
         try authority.sign(issuer: authority, key: authorityKey)
         let certificate = try Certificate(name: "localhost", key: key, days: days)
         try certificate.add(NID_basic_constraints, "critical,CA:FALSE", issuer: authority)
@@ -51,7 +49,7 @@ package enum LocalAuthority {
 
     fileprivate static var failure: TLSFailure {
         let reason = ERR_reason_error_string(ERR_peek_last_error()).map { ": " + String(cString: $0) } ?? ""
-        return TLSFailure(description: "OpenSSL cannot make a certificate\(reason)")
+        return TLSFailure("OpenSSL cannot make a certificate\(reason)")
     }
 }
 

@@ -1,7 +1,5 @@
 import NIOCore
 import NIOHTTP1
-import NIOPosix
-import Synchronization
 
 /// What a server was started with.
 struct ServerSettings: Sendable {
@@ -15,14 +13,16 @@ struct ServerSettings: Sendable {
     let onUpgrade: HTTPServer.UpgradeHandler
 }
 
-/// The server's listening socket and its part on each event loop.
+/// The server's part on each event loop.
 final class ServerCore: Sendable {
-    let listener = Mutex<(any Channel)?>(nil)
     private let loops: [ObjectIdentifier: ServerLoop]
     private let group: any EventLoopGroup
 
+    let isSecure: Bool
+
     init(settings: ServerSettings, group: any EventLoopGroup) {
         self.group = group
+        isSecure = settings.tls != nil
         var loops: [ObjectIdentifier: ServerLoop] = [:]
         for eventLoop in group.makeIterator() {
             loops[ObjectIdentifier(eventLoop)] = ServerLoop(eventLoop: eventLoop, settings: settings)
@@ -30,31 +30,23 @@ final class ServerCore: Sendable {
         self.loops = loops
     }
 
-    var localAddress: SocketAddress? { listener.withLock { $0?.localAddress } }
-
     /// Sets up an accepted channel; on its loop.
-    func serve(_ channel: any Channel) throws {
+    func serve(_ channel: any Channel, from peer: IPAddress, as admission: ConnectionGate.Admission) throws {
         guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else {
             throw ChannelError.inappropriateOperationForState
         }
-        try HTTPServerConnection.install(on: channel, server: loop)
+        try HTTPServerConnection.install(on: channel, server: loop, peer: peer, admission: admission)
     }
 
-    func stopAccepting() -> EventLoopFuture<Void> {
-        let channel = listener.withLock { $0 }
+    func stopKeepingAlive() {
         for loop in loops.values { loop.eventLoop.execute { loop.isStopping = true } }
-        guard let channel else { return group.any().makeSucceededVoidFuture() }
-        channel.close(promise: nil)
-        return channel.closeFuture
     }
 
     func close() -> EventLoopFuture<Void> {
-        stopAccepting().flatMap { [loops, group] in
-            let ends = loops.values.map { loop in
-                loop.eventLoop.flatSubmit { loop.close() }
-            }
-            return EventLoopFuture.andAllComplete(ends, on: group.any())
+        let ends = loops.values.map { loop in
+            loop.eventLoop.flatSubmit { loop.close() }
         }
+        return EventLoopFuture.andAllComplete(ends, on: group.any())
     }
 }
 

@@ -26,7 +26,7 @@ package enum TLSRecords {
         if case .handshakeCompleted? = event as? TLSUserEvent { true } else { false }
     }
 
-    /// Why a handshake, or a connection, failed; nil for an error that is not of TLS.
+    /// Why a client's handshake failed; nil for an error that is not of TLS.
     package static func reason(of error: any Error, on context: ChannelHandlerContext) -> String? {
         let reason = reason(of: error)
         guard reason == "certificate verify failed",
@@ -44,18 +44,9 @@ package enum TLSRecords {
         case NIOSSLError.handshakeFailed(let cause), NIOSSLError.shutdownFailed(let cause): reason(ofTLS: cause)
         case let cause as BoringSSLError: reason(ofTLS: cause)
         case NIOSSLError.uncleanShutdown: "the connection was cut"
-        case NIOSSLError.noCertificateToValidate: "the peer has no certificate"
-        case NIOSSLError.unableToValidateCertificate: "the certificate is not trusted"
-        case let cause as NIOSSLExtraError where cause == .failedToValidateHostname:
-            "the certificate is for another name"
         case is NIOSSLError, is NIOSSLExtraError: "\(error)"
         default: nil
         }
-    }
-
-    /// The end of TCP came without a word of TLS: rude, and no fault of TLS.
-    package static func isCut(_ error: any Error) -> Bool {
-        if case NIOSSLError.uncleanShutdown = error { true } else { false }
     }
 
     private static func reason(ofTLS error: BoringSSLError) -> String {

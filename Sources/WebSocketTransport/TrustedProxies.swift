@@ -7,7 +7,7 @@ package struct AddressBlock: Hashable, Sendable {
     package init?(_ text: some StringProtocol) {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let first = parts.first, !first.contains("%"), let address = IPAddress(first) else { return nil }
-        let width = address.bytes.count * 8
+        let width = address.isIPv4 ? 32 : 128
         var prefix = width
         if parts.count == 2 {
             guard (1...3).contains(parts[1].utf8.count), parts[1].utf8.allSatisfy({ (0x30...0x39).contains($0) }),
@@ -22,12 +22,11 @@ package struct AddressBlock: Hashable, Sendable {
     }
 
     package func contains(_ other: IPAddress) -> Bool {
-        guard other.bytes.count == address.bytes.count else { return false }
-        let whole = prefix / 8
-        guard other.bytes.prefix(whole) == address.bytes.prefix(whole) else { return false }
-        guard prefix % 8 != 0 else { return true }
-        let mask = UInt8(truncatingIfNeeded: 0xFF00 >> (prefix % 8))
-        return other.bytes[whole] & mask == address.bytes[whole] & mask
+        guard other.isIPv4 == address.isIPv4 else { return false }
+        let bits = address.isIPv4 ? prefix + 96 : prefix
+        // A shift by 64 or more leaves 0.
+        return (other.high ^ address.high) & ~(UInt64.max >> min(bits, 64)) == 0
+            && (other.low ^ address.low) & ~(UInt64.max >> max(bits - 64, 0)) == 0
     }
 }
 
@@ -43,16 +42,33 @@ package struct TrustedProxies: Sendable {
     package func contains(_ address: IPAddress) -> Bool { blocks.contains { $0.contains(address) } }
 
     /// The address of the client itself: the peer, or, walking back through the chain of X-Forwarded-For while the
-    /// one before is trusted, the first that is not. A trusted one that wrote nonsense is the end of the walk.
+    /// one before is trusted, the first that is not. Where a trusted one wrote what is no address, nobody knows the client:
+    /// it is ``IPAddress/unspecified``, which no proxy has, so that limits hold for all such clients together.
     ///
     /// - Parameter chain: the addresses of the field, in the order of the lines and in a line from left to right.
     package func client(of peer: IPAddress, chain: [Substring]) -> IPAddress {
         var client = peer
         for hop in chain.reversed() {
-            guard contains(client), let before = IPAddress(hop.trimmedBlanks) else { break }
-            client = before
+            guard contains(client) else { break }
+            client = Self.address(of: hop.trimmedBlanks) ?? .unspecified
         }
         return client
+    }
+
+    /// Some proxies write the port, too: `192.0.2.1:4711`, `[2001:db8::1]:4711` (as in RFC 7239 section 6).
+    private static func address(of hop: Substring) -> IPAddress? {
+        if hop.first == "[", let end = hop.firstIndex(of: "]") {
+            return isPort(hop[hop.index(after: end)...]) ? IPAddress(hop[..<end].dropFirst()) : nil
+        }
+        guard let colon = hop.firstIndex(of: ":"), hop.contains("."), isPort(hop[colon...]) else {
+            return IPAddress(hop)
+        }
+        return IPAddress(hop[..<colon])
+    }
+
+    /// Nothing, or `:` with digits.
+    private static func isPort(_ text: Substring) -> Bool {
+        text.isEmpty || (text.first == ":" && text.utf8.dropFirst().allSatisfy { (0x30...0x39).contains($0) })
     }
 }
 

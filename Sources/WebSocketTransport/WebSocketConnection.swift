@@ -374,6 +374,7 @@ package final class WebSocketConnection: ChannelInboundHandler, @unchecked Senda
             expand(payload, isText: isText)
         case .ping(let payload) where phase == .open:
             appendFrame(.pong, payload)
+            delegate?.webSocketReceivedPing(self)
             if !isReading { flushLater() }
             checkBudget()
         case .pong where delivers:

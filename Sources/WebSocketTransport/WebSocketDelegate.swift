@@ -11,6 +11,8 @@ package protocol WebSocketDelegate: AnyObject {
     func webSocket(_ connection: WebSocketConnection, receivedBinary bytes: ByteBuffer)
     /// The end of a read burst that delivered at least one message. What was sent in the burst is flushed after this.
     func webSocketReadComplete(_ connection: WebSocketConnection)
+    /// It is answered already.
+    func webSocketReceivedPing(_ connection: WebSocketConnection)
     func webSocketReceivedPong(_ connection: WebSocketConnection)
     /// Half of `WebSocketLimits.maximumQueuedBytes` or less waits again, after `WebSocketConnection.isBehind`.
     func webSocketCaughtUp(_ connection: WebSocketConnection)
@@ -25,6 +27,7 @@ extension WebSocketDelegate {
         connection.close(code: WebSocketCloseCode.unsupportedData, reason: "text messages only")
     }
     package func webSocketReadComplete(_ connection: WebSocketConnection) {}
+    package func webSocketReceivedPing(_ connection: WebSocketConnection) {}
     package func webSocketReceivedPong(_ connection: WebSocketConnection) {}
     package func webSocketCaughtUp(_ connection: WebSocketConnection) {}
 }

@@ -48,12 +48,21 @@ package enum Base64URL {
 
     /// `count` characters of six random bits each.
     package static func random(count: Int, using generator: inout some RandomNumberGenerator) -> String {
+        random(count: count) { generator.next() }
+    }
+
+    /// The same, of the system's randomness.
+    package static func random(count: Int) -> String {
+        random(count: count) { UInt64.random(in: .min ... .max) }
+    }
+
+    private static func random(count: Int, _ next: () -> UInt64) -> String {
         var bits: UInt64 = 0
         var available = 0
         return String(unsafeUninitializedCapacity: count) { buffer in
             for index in 0..<count {
                 if available < 6 {
-                    bits = generator.next()
+                    bits = next()
                     available = 60
                 }
                 buffer[index] = alphabet[Int(bits & 63)]

@@ -207,8 +207,7 @@ package struct SessionID: Hashable, Sendable, CustomStringConvertible {
 
     /// Of the system's randomness.
     package init() {
-        var generator = SystemRandomNumberGenerator()
-        self.init(using: &generator)
+        self.string = Base64URL.random(count: Self.length)
     }
 
     package var description: String { string }

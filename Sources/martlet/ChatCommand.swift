@@ -11,11 +11,17 @@ struct ChatCommand: AsyncParsableCommand {
             On a terminal: type a line and press Enter; /help lists the commands. Otherwise each line of standard input \
             is a message, also one that begins with a slash, each line of standard output an event, and the end of input ends the chat once every message \
             is acknowledged.
+
+            A token that says who you are stands in MARTLET_CHAT_TOKEN, or in the file that --token-file names.
             """
     )
 
-    @Option(help: "Where the router, or a node, takes WebSockets: ws:// or wss://.")
-    var url = "ws://127.0.0.1:8080/ws"
+    @Option(
+        help: """
+            Where the router, or a node, takes WebSockets: ws:// or wss://. By default that of the `martlet dev` which runs \
+            in this directory, else ws://127.0.0.1:8080/ws.
+            """)
+    var url: String?
 
     @Option(help: "A file of PEM certificates to trust for wss:// instead of the system's.")
     var cacert: String?
@@ -23,14 +29,14 @@ struct ChatCommand: AsyncParsableCommand {
     @Option(help: "Your name there, where MARTLET_AUTH=none; by default the name you are logged in with.")
     var user: String?
 
-    @Option(help: "The token that says who you are; instead of --user.")
-    var token: String?
+    @Option(help: "A file with the token that says who you are; instead of --user.")
+    var tokenFile: String?
 
     @Argument(help: "The room to join.")
     var room = "general"
 
     func validate() throws {
-        if user != nil, token != nil { throw ValidationError("give --user or --token, not both") }
+        if user != nil, tokenFile != nil { throw ValidationError("give --user or --token-file, not both") }
     }
 
     func run() async throws {
@@ -40,15 +46,25 @@ struct ChatCommand: AsyncParsableCommand {
         } catch {
             throw Failure(.usage, error.message)
         }
+        let dev = url == nil ? DevFolder.here().running() : nil
+        let url = url ?? dev?.chatURL ?? "ws://127.0.0.1:8080/ws"
+        let token = try token()
         let client: MartletClient
         do {
             client = try MartletClient(
                 url: url, credential: token.map { .token($0) } ?? .user(name),
-                tls: .init(trustRoots: cacert.map { .file($0) } ?? .system))
+                tls: .init(trustRoots: (cacert ?? dev?.authority).map { .file($0) } ?? .system))
         } catch {
             throw Failure(.usage, error.message)
         }
         try await Chat(client: client, room: room, url: url).run()
+    }
+
+    /// Not from a flag, as those stand in `ps`.
+    private func token() throws(Failure) -> String? {
+        if let tokenFile { return try SecretFile.read(tokenFile).text }
+        guard user == nil else { return nil }
+        return getenv("MARTLET_CHAT_TOKEN").flatMap { String(validatingCString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
     }
 
     private static func loginName() -> String {

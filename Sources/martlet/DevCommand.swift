@@ -11,8 +11,8 @@ struct DevCommand: ParsableCommand {
             Redis is a child of its own on a socket under .martlet/, where its data stays; --redis takes one that stands. \
             The router listens on --port, the nodes on the ports after it. Unless --auth or MARTLET_AUTH says otherwise, \
             clients are believed whoever they say they are: for development alone. Settings come from the environment, \
-            where it says nothing from the file .env of the directory, and then from the configuration file. `martlet admin` in the same directory finds \
-            the cluster by itself.
+            where it says nothing from the file .env of the directory, and then from the configuration file. \
+            `martlet admin` in the same directory finds the cluster by itself.
             """
     )
 
@@ -56,19 +56,7 @@ struct DevCommand: ParsableCommand {
             Terminal.write(try folder.end(within: 60) + "\n", to: STDOUT_FILENO)
             return
         }
-        var environment = try DotEnv.adding(to: Settings.processEnvironment())
-        var flags = redis.flags
-        flags.merge(
-            [
-                "MARTLET_PORT": port, "MARTLET_HOST": host, "MARTLET_AUTH": auth, "MARTLET_DRAIN_SECONDS": drain,
-                "MARTLET_REDIS_TIMEOUT_SECONDS": redisTimeout, "MARTLET_LOG_LEVEL": logLevel,
-            ]
-        ) { $1 }
-        let settings = try Settings(environment: environment, flags: flags)
-        // The children read these from the environment.
-        if let config = redis.config { environment["MARTLET_CONFIG"] = config }
-        if let drain { environment["MARTLET_DRAIN_SECONDS"] = drain }
-        if let redisTimeout { environment["MARTLET_REDIS_TIMEOUT_SECONDS"] = redisTimeout }
+        let (settings, environment) = try readSettings()
         let standing = settings.given["MARTLET_REDIS_URL"] == nil ? nil : settings.redisURL
         if standing == nil, ChildProcess.find("redis-server", path: environment["PATH"] ?? "/usr/bin:/bin") == nil {
             throw Failure(
@@ -90,7 +78,7 @@ struct DevCommand: ParsableCommand {
         let lock = try folder.occupy()
         try Self.checkPorts(plan)
         if let socket = plan.ownSocket { try Self.awaitEndOfEarlier(socket: socket) }
-        folder.publish(plan, lock: lock)
+        folder.publish(plan, authority: certificates?.files.authority, lock: lock)
 
         let output = DevOutput(
             names: plan.children.map(\.name), colour: Terminal.wantsColour(STDOUT_FILENO, environment: environment))
@@ -108,10 +96,27 @@ struct DevCommand: ParsableCommand {
         output.flush()
     }
 
+    /// - Returns: also the environment of the children, who read from it what has no place in the plan.
+    private func readSettings() throws(Failure) -> (Settings, environment: [String: String]) {
+        var environment = try DotEnv.adding(to: Settings.processEnvironment())
+        var flags = redis.flags
+        flags.merge(
+            [
+                "MARTLET_PORT": port, "MARTLET_HOST": host, "MARTLET_AUTH": auth, "MARTLET_DRAIN_SECONDS": drain,
+                "MARTLET_REDIS_TIMEOUT_SECONDS": redisTimeout, "MARTLET_LOG_LEVEL": logLevel,
+            ]
+        ) { $1 }
+        let settings = try Settings(environment: environment, flags: flags)
+        if let config = redis.config { environment["MARTLET_CONFIG"] = config }
+        if let drain { environment["MARTLET_DRAIN_SECONDS"] = drain }
+        if let redisTimeout { environment["MARTLET_REDIS_TIMEOUT_SECONDS"] = redisTimeout }
+        return (settings, environment)
+    }
+
     /// One that a person can try the cluster with for a day; for what runs longer there is `martlet token mint`.
     /// Where the keys are public ones alone, the issuer's have to do.
     private static func token(of user: String, _ settings: Settings) throws(Failure) -> String {
-        _ = try settings.tokenVerifier()
+        _ = try settings.tokenChecks()
         guard let key = try settings.tokenKeys().first(where: \.canSign) else { return "…" }
         let now = Int64(time(nil))
         do throws(TokenKeyError) {
@@ -204,14 +209,8 @@ enum DevBanner {
         authority: (file: String, isNew: Bool)? = nil
     ) -> String {
         let victim = "node-\(plan.nodeCount > 1 ? "b" : "a")"
-        let address = (plan.isSecure ? "wss" : "ws") + plan.page.drop { $0 != ":" } + "ws"
-        let trust = authority.map { " --cacert \($0.file)" } ?? ""
-        let url = plan.isOnStandardPort ? "" : " --url \(address)\(trust)"
         let steps = [
-            (
-                "\(program) chat general " + (token == nil ? "--user \(user)" : "--token \"$TOKEN\"") + url,
-                "chat from the terminal"
-            ),
+            ("\(program) chat general" + (token == nil ? " --user \(user)" : ""), "chat from the terminal"),
             ("\(program) admin nodes --watch", "the nodes and what they carry"),
             ("\(program) admin presence general", "who is in the room, and on which node"),
             ("\(program) admin tail general", "the room's messages as they come"),
@@ -239,7 +238,7 @@ enum DevBanner {
             lines += ["  WARNING: MARTLET_AUTH=none. Anyone is whoever they say they are: for development alone.", ""]
         }
         lines.append("  Try next, in another terminal here:")
-        if let token { lines.append("    TOKEN=\(token)") }
+        if let token { lines.append("    export MARTLET_CHAT_TOKEN=\(token)") }
         for (command, meaning) in steps {
             lines.append("    \(command)\(String(repeating: " ", count: width - command.count))  # \(meaning)")
         }

@@ -1,5 +1,4 @@
 import Glibc
-import Logging
 import TokenAuth
 
 /// Files of keys.
@@ -15,10 +14,10 @@ enum KeyFile {
         }
     }
 
-    /// A new file with mode 0600 that holds the text.
+    /// A new file that holds the text.
     ///
     /// - Throws: also when there is such a file: a key that is written over is lost.
-    static func create(_ path: String, _ text: String, mode: mode_t = 0o600) throws(TokenKeyError) {
+    static func create(_ path: String, _ text: String, mode: mode_t) throws(TokenKeyError) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
         guard descriptor >= 0 else {
             throw errno == EEXIST
@@ -36,56 +35,5 @@ enum KeyFile {
 extension TokenKeyError {
     fileprivate static func system(_ what: String) -> TokenKeyError {
         TokenKeyError("\(what): \(String(cString: strerror(errno)))")
-    }
-}
-
-/// Keeps the own keys of a ring at what their files say, for as long as the process runs.
-final class TokenKeyFollower: Sendable {
-    private static let interval: UInt32 = 2
-
-    private let settings: Settings
-    private let ring: TokenKeyRing
-    private let logger: Logger
-
-    /// nil where no file is named.
-    static func start(_ settings: Settings, _ ring: TokenKeyRing, logger: Logger) -> TokenKeyFollower? {
-        guard !settings.tokens.keyFiles.isEmpty else { return nil }
-        let follower = TokenKeyFollower(settings, ring, logger)
-        Threads.detach { follower.run() }
-        return follower
-    }
-
-    private init(_ settings: Settings, _ ring: TokenKeyRing, _ logger: Logger) {
-        self.settings = settings
-        self.ring = ring
-        self.logger = logger
-    }
-
-    /// What was read twice the same is whole: files are not replaced in one instant.
-    private func run() {
-        var loaded: [[UInt8]?]?
-        var met: [[UInt8]?]?
-        while true {
-            let seen = settings.tokens.keyFiles.map { try? KeyFile.read($0) }
-            if loaded == nil { loaded = seen }
-            if seen != loaded, seen == met {
-                reload()
-                loaded = seen
-            }
-            met = seen
-            sleep(Self.interval)
-        }
-    }
-
-    /// Reads the files now; blocks on the disk. What cannot be used leaves the keys as they were.
-    func reload() {
-        do throws(Failure) {
-            let keys = try settings.tokenKeys()
-            ring.replace(own: keys)
-            logger.notice(
-                "token keys read anew", metadata: ["keys": "\(keys.map { $0.id ?? "-" }.joined(separator: " "))"])
-        } catch {
-            logger.error("token keys stay as they were", metadata: ["error": "\(error.sentence)"])
-        }
     }
 }

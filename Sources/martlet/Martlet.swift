@@ -3,7 +3,9 @@ import ArgumentParser
 import Glibc
 import RedisClient
 
+#if !FUZZING
 @main
+#endif
 struct Martlet: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "martlet",

@@ -7,6 +7,7 @@ import NIOCore
 import NIOPosix
 import NodeServer
 import RedisClient
+import TLSClient
 import TokenAuth
 import WebSocketTransport
 
@@ -36,15 +37,12 @@ struct NodeCommand: AsyncParsableCommand {
         Logs.start(level: settings.logLevel)
         let logger = Logger(label: "martlet.node")
         settings.warn(logger)
-        var configuration = try NodeConfiguration(settings)
+        let tokens = settings.auth == .token ? try settings.tokenChecks() : nil
+        var configuration = NodeConfiguration(settings, tokens)
         configuration.tls = try settings.serverTLS()
-        if case .none = configuration.authentication {
+        if tokens == nil {
             logger.warning(
                 "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
-        }
-        var keyFollower: TokenKeyFollower?
-        if case .token(let verifier) = configuration.authentication {
-            keyFollower = TokenKeyFollower.start(settings, verifier.keys, logger: logger)
         }
         Descriptors.raiseLimit()
         Descriptors.limit(&configuration.gate, settings.limits.connections, each: 1)
@@ -62,25 +60,18 @@ struct NodeCommand: AsyncParsableCommand {
                 "address": "\(settings.host):\(node.port)", "node": "\(configuration.name)",
                 "internal": "\(settings.internalHost):\(node.internalPort)",
             ])
-        let follower = TLSFollower.start([configuration.tls], logger: logger)
-        let reloads: [@Sendable () -> Void] = [follower.map { $0.reload }, keyFollower.map { $0.reload }].compactMap {
-            $0
-        }
-        let failure = await Self.untilTold(node, reloads)
+        let follower = FileFollower.start(
+            [FollowedTLS(configuration.tls) { $0.certificate }, tokens?.files], logger: logger)
+        let failure = await Self.untilTold(node, follower)
         await node.drain()
         if let failure { throw failure }
     }
 
-    /// SIGTERM, SIGINT, an operator's drain order, or why the node cannot go on, whatever comes first. SIGHUP calls
-    /// `reloads`; where there are none it ends the process.
-    private static func untilTold(_ node: Node, _ reloads: [@Sendable () -> Void]) async -> Failure? {
+    /// SIGTERM, SIGINT, an operator's drain order, or why the node cannot go on, whatever comes first.
+    private static func untilTold(_ node: Node, _ follower: FileFollower) async -> Failure? {
         let (reasons, continuation) = AsyncStream.makeStream(of: Failure?.self)
-        Signals.handle([SIGTERM, SIGINT] + (reloads.isEmpty ? [] : [SIGHUP])) { signal in
-            guard signal == SIGHUP else {
-                continuation.yield(nil)
-                return
-            }
-            for reload in reloads { reload() }
+        Signals.handle([SIGTERM, SIGINT, SIGHUP]) { signal in
+            if signal == SIGHUP { follower.reload() } else { continuation.yield(nil) }
         }
         Task {
             do {
@@ -96,21 +87,13 @@ struct NodeCommand: AsyncParsableCommand {
 }
 
 extension NodeConfiguration {
-    init(_ settings: Settings) throws(Failure) {
+    /// - Parameter tokens: nil believes everybody.
+    init(_ settings: Settings, _ tokens: Settings.TokenChecks?) {
         let port = settings.port ?? 8081
-        let authentication: Authentication
-        var source: JWKSSource?
-        switch settings.auth {
-        case .none: authentication = .none
-        case .token:
-            let (verifier, keySource) = try settings.tokenVerifier()
-            authentication = .token(verifier)
-            source = keySource
-        }
         self.init(
             name: settings.nodeName ?? Self.defaultName(port: port), version: Version.current,
-            authentication: authentication)
-        keySource = source
+            authentication: tokens.map { .token($0.verifier) } ?? .none)
+        keySource = tokens?.source
         host = settings.host
         self.port = port
         internalHost = settings.internalHost
@@ -140,6 +123,7 @@ extension NodeConfiguration {
         namespaces = settings.namespaces
         ackReplicas = settings.ackReplicas
         compression = settings.compression == .on
+        takesHandovers = settings.handover == .on
     }
 
     /// Host name and port, with what a node name may not have replaced.

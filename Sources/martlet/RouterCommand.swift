@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import RedisClient
 import RouterServer
+import TLSClient
 import WebSocketTransport
 
 /// `martlet router`: what clients connect to; any number of them give the same answers.
@@ -42,6 +43,8 @@ struct RouterCommand: AsyncParsableCommand {
             trustedProxies: TrustedProxies(settings.trustedProxies ?? [])
         )
         configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
+        configuration.readsProxyProtocol = settings.proxyProtocol == .on
+        configuration.handsOver = settings.handover == .on
         configuration.tls = try settings.serverTLS()
         configuration.nodeTLS = try settings.nodeTLS()
         configuration.gate.address = settings.limits.address
@@ -56,7 +59,7 @@ struct RouterCommand: AsyncParsableCommand {
         )
         let router: Router
         do {
-            router = try await Router.start(configuration, directory: directory, group: group, logger: logger).get()
+            router = try Router.start(configuration, directory: directory, group: group, logger: logger)
         } catch {
             throw RouterCommand.listenFailure(error, host: settings.host, port: port)
         }
@@ -76,8 +79,12 @@ struct RouterCommand: AsyncParsableCommand {
                 "internal": "\(settings.internalHost):\(internalServer.localAddress?.port ?? internalPort)",
             ]
         )
-        await Self.untilTold(
-            TLSFollower.start([configuration.tls, configuration.nodeTLS?.credentials], logger: logger))
+        let follower = FileFollower.start(
+            [
+                FollowedTLS(configuration.tls) { $0.certificate },
+                FollowedTLS(configuration.nodeTLS) { $0.certificate },
+            ], logger: logger)
+        await Self.untilTold(follower)
         logger.notice(
             "draining",
             metadata: [
@@ -91,10 +98,10 @@ struct RouterCommand: AsyncParsableCommand {
     }
 
     /// SIGTERM or SIGINT.
-    private static func untilTold(_ follower: TLSFollower?) async {
+    private static func untilTold(_ follower: FileFollower) async {
         let (signals, continuation) = AsyncStream.makeStream(of: Void.self)
-        Signals.handle([SIGTERM, SIGINT] + (follower == nil ? [] : [SIGHUP])) { signal in
-            if signal == SIGHUP { follower?.reload() } else { continuation.yield() }
+        Signals.handle([SIGTERM, SIGINT, SIGHUP]) { signal in
+            if signal == SIGHUP { follower.reload() } else { continuation.yield() }
         }
         for await _ in signals { return }
     }

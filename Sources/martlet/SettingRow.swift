@@ -87,7 +87,7 @@ extension SettingRow {
     ) -> SettingRow {
         SettingRow(
             key: key, flag: flag, allowed: syntax.allowed, readers: readers, doc: doc, defaultText: nil, unset: unset,
-            isSecret: isSecret
+            isSecret: isSecret, redacted: syntax.redacted, refusal: syntax.refusal
         ) { settings, text in
             guard syntax.accepts(text) else { return false }
             settings[keyPath: path] = text

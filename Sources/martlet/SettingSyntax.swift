@@ -1,6 +1,7 @@
 import Glibc
 import NIOCore
 import RedisClient
+import WebSocketTransport
 
 extension SettingSyntax {
     /// What is wrong with a URL is said without showing it: it may hold a password.
@@ -29,6 +30,10 @@ extension SettingSyntax {
 
     static let host = SettingSyntax(allowed: "a host name or an address") { text in
         isMade(text, upTo: 255, of: "_.-:%")
+    }
+
+    static let hostName = SettingSyntax(allowed: "a host name, no address") { text in
+        host.accepts(text) && IPAddress(text) == nil
     }
 
     static let hostAndPort = SettingSyntax(allowed: "host:port, with [ ] around an IPv6 address") { text in
@@ -104,6 +109,13 @@ enum EditDistance {
 
     /// The first of the closest; nil only when there is no candidate.
     static func nearest(to text: String, among candidates: [String]) -> String? {
-        candidates.map { ($0, between(text, $0)) }.min { $0.1 < $1.1 }?.0
+        var nearest: (text: String, distance: Int)?
+        for candidate in candidates {
+            // No fewer insertions than one text is longer.
+            if let nearest, abs(candidate.utf8.count - text.utf8.count) >= nearest.distance { continue }
+            let distance = between(text, candidate)
+            if distance < nearest?.distance ?? .max { nearest = (candidate, distance) }
+        }
+        return nearest?.text
     }
 }

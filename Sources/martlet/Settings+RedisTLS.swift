@@ -15,7 +15,7 @@ extension Settings {
             "MARTLET_REDIS_TLS_KEY", flag: nil, \.redisTLSKey, SettingSyntax.path, .redis,
             "A PEM file of the key of MARTLET_REDIS_TLS_CERT, without a passphrase.", unset: "none"),
         .optionalText(
-            "MARTLET_REDIS_TLS_SERVER_NAME", flag: nil, \.redisTLSServerName, SettingSyntax.host, .redis,
+            "MARTLET_REDIS_TLS_SERVER_NAME", flag: nil, \.redisTLSServerName, SettingSyntax.hostName, .redis,
             "The name that the certificate of Redis must have.", unset: "the host of MARTLET_REDIS_URL"),
     ]
 
@@ -30,7 +30,7 @@ extension Settings {
         } catch {
             throw Failure(.usage, "MARTLET_REDIS_URL: \(error)")
         }
-        do throws(TLSClientError) {
+        do throws(TLSFailure) {
             try configuration.checkFiles()
         } catch {
             throw Failure(.usage, "MARTLET_REDIS_TLS_…: \(error)")

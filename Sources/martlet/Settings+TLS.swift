@@ -1,4 +1,4 @@
-import RouterServer
+import TLSClient
 import WebSocketTransport
 
 /// What a server is told of TLS: paths of PEM files.
@@ -39,7 +39,7 @@ extension Settings {
             "The PEM file of the key of MARTLET_NODE_TLS_CERT, not encrypted.",
             unset: "MARTLET_NODE_TLS_CERT is not set either"),
         .optionalText(
-            "MARTLET_NODE_TLS_NAME", flag: nil, \.tls.nodeName, SettingSyntax.host, [.router],
+            "MARTLET_NODE_TLS_NAME", flag: nil, \.tls.nodeName, SettingSyntax.hostName, [.router],
             "The name in the certificates of all nodes.", unset: "each node's is the host of its MARTLET_ADVERTISE"),
     ]
 
@@ -52,12 +52,14 @@ extension Settings {
             }
             return nil
         }
-        let files = TLSFiles(pair: pair, authorities: tls.clientAuthorities)
-        return try Self.credentials(files, .server, "MARTLET_TLS_CERT and MARTLET_TLS_KEY")
+        return try Self.loaded("MARTLET_TLS_CERT and MARTLET_TLS_KEY") { () throws(TLSFailure) in
+            try TLSCredentials(
+                certificate: pair.certificate, key: pair.key, clientAuthorities: tls.clientAuthorities)
+        }
     }
 
     /// What the router speaks TLS with to nodes; nil: it speaks HTTP as it is. Blocks on the disk.
-    func nodeTLS() throws(Failure) -> NodeTLS? {
+    func nodeTLS() throws(Failure) -> FollowedFiles<TLSClient, TLSFailure>? {
         let pair = try Self.pair(
             tls.nodeCertificate, "MARTLET_NODE_TLS_CERT", tls.nodeKey, "MARTLET_NODE_TLS_KEY")
         guard let authorities = tls.nodeAuthorities else {
@@ -67,9 +69,11 @@ extension Settings {
             }
             return nil
         }
-        let files = TLSFiles(pair: pair, authorities: authorities)
-        let names = pair == nil ? "MARTLET_NODE_TLS_CA" : "MARTLET_NODE_TLS_CA, …_CERT and …_KEY"
-        return NodeTLS(credentials: try Self.credentials(files, .client, names), name: tls.nodeName)
+        let options = TLSClientOptions(
+            authorities: authorities, certificate: pair?.certificate, key: pair?.key, serverName: tls.nodeName)
+        return try Self.loaded("MARTLET_NODE_TLS_CA, …_CERT and …_KEY") { () throws(TLSFailure) in
+            try FollowedFiles(options)
+        }
     }
 
     private static func pair(
@@ -83,11 +87,10 @@ extension Settings {
         }
     }
 
-    private static func credentials(
-        _ files: TLSFiles, _ role: TLSCredentials.Role, _ names: String
-    ) throws(Failure) -> TLSCredentials {
+    private static func loaded<Files>(_ names: String, _ load: () throws(TLSFailure) -> Files) throws(Failure) -> Files
+    {
         do throws(TLSFailure) {
-            return try TLSCredentials(files, role: role)
+            return try load()
         } catch {
             throw Failure(.usage, "\(names) cannot be used: \(Printable.text(error.description))")
         }

@@ -31,7 +31,8 @@ extension Settings {
                 + " each 5 minutes, and when a token names a new one.", unset: "nothing is fetched"),
         .optionalText(
             "MARTLET_TOKEN_JWKS_CA", flag: nil, \.tokens.jwksAuthorities, SettingSyntax.path, tokenReaders,
-            "A PEM file of authorities that may vouch for MARTLET_TOKEN_JWKS_URL.", unset: "those of the system"),
+            "A PEM file of authorities that may vouch for MARTLET_TOKEN_JWKS_URL; read at the start.",
+            unset: "those of the system"),
         .optionalText(
             "MARTLET_TOKEN_ISSUER", flag: nil, \.tokens.issuer, anyText, tokenReaders,
             "What the claim iss of tokens must be, to the letter.", unset: "any issuer, or none"),
@@ -43,8 +44,19 @@ extension Settings {
 
     private static let tokenReaders: Set<SettingRow.Reader> = [.node, .dev, .token]
     private static let anyText = SettingSyntax(allowed: "at most 4096 bytes") { $0.utf8.count <= 4096 }
-    private static let jwksURL = SettingSyntax(allowed: "https://host/path, or http:// on this machine") { text in
-        (try? JWKSAddress(text)) != nil
+    /// What is wrong with a URL is said without showing it, and one that is right is shown without its query: either may
+    /// hold a secret.
+    private static let jwksURL = SettingSyntax(
+        allowed: "https://host/path, or http:// on this machine", refusal: { jwksProblem($0) ?? "" },
+        redacted: { (try? JWKSAddress($0))?.description ?? "" }, accepts: { jwksProblem($0) == nil })
+
+    private static func jwksProblem(_ text: String) -> String? {
+        do throws(JWKSAddress.Refusal) {
+            _ = try JWKSAddress(text)
+            return nil
+        } catch {
+            return error.description
+        }
     }
 
     /// The keys of files and settings, those of the JWKS address not yet among them. Blocks on the disk.
@@ -67,8 +79,17 @@ extension Settings {
         return keys
     }
 
-    /// What checks tokens as a node does, and what fetches keys for it. Blocks on the disk.
-    func tokenVerifier() throws(Failure) -> (verifier: TokenVerifier, source: JWKSSource?) {
+    /// Checks tokens as a node does.
+    struct TokenChecks {
+        let verifier: TokenVerifier
+        /// The files of its keys, where there are some.
+        let files: FollowedKeys?
+        /// What fetches keys for it.
+        let source: JWKSSource?
+    }
+
+    /// Blocks on the disk.
+    func tokenChecks() throws(Failure) -> TokenChecks {
         guard tokenSecret != nil || !tokens.keyFiles.isEmpty || tokens.jwksURL != nil else {
             throw Failure(
                 .usage,
@@ -77,17 +98,24 @@ extension Settings {
         guard tokens.jwksURL != nil || tokens.jwksAuthorities == nil else {
             throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA is set, which needs MARTLET_TOKEN_JWKS_URL")
         }
-        let ring = TokenKeyRing(try tokenKeys())
-        let verifier = TokenVerifier(keys: ring, issuer: tokens.issuer, audience: tokens.audience)
-        guard let url = tokens.jwksURL else { return (verifier, nil) }
+        let files = try FollowedFiles(tokens.keyFiles) { () throws(Failure) in try tokenKeys() }
+        let ring = TokenKeyRing(files.value)
+        return TokenChecks(
+            verifier: TokenVerifier(keys: ring, issuer: tokens.issuer, audience: tokens.audience),
+            files: tokens.keyFiles.isEmpty ? nil : FollowedKeys(files: files, ring: ring),
+            source: try jwksSource(for: ring))
+    }
+
+    private func jwksSource(for ring: TokenKeyRing) throws(Failure) -> JWKSSource? {
+        guard let url = tokens.jwksURL else { return nil }
         let address: JWKSAddress
         do throws(JWKSAddress.Refusal) {
             address = try JWKSAddress(url)
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_JWKS_URL: \(error)")
         }
-        do throws(TLSClientError) {
-            return (verifier, try JWKSSource(address, authorities: tokens.jwksAuthorities, for: ring))
+        do throws(TLSFailure) {
+            return try JWKSSource(address, authorities: tokens.jwksAuthorities, for: ring)
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA: \(Printable.text(error.description))")
         }

@@ -40,6 +40,8 @@ struct Settings: Sendable, Equatable {
     var history: TimeAmount = .hours(24)
     var ackReplicas = 0
     var compression = Switch.off
+    var handover = Switch.on
+    var proxyProtocol = Switch.off
     var trustedProxies: [AddressBlock]?
     var logLevel = Logger.Level.info
     var tls = TLSSettings()
@@ -171,6 +173,14 @@ extension Settings {
             "MARTLET_COMPRESSION", flag: nil, \.compression, .node,
             "Whether messages are compressed (permessage-deflate, RFC 7692) for clients that offer it. on saves two"
                 + " thirds of the bytes of a text of 1 KB, and costs 10 µs of CPU a message, however many get it."),
+        .choice(
+            "MARTLET_HANDOVER", flag: nil, \.handover, .servers,
+            "Whether a router gives WebSockets to nodes of its own host and user as they are, so that messages do not pass"
+                + " through it: where neither speaks TLS, and the node trusts proxies of this machine."),
+        .choice(
+            "MARTLET_PROXY_PROTOCOL", flag: nil, \.proxyProtocol, [.router],
+            "Whether connections from MARTLET_TRUSTED_PROXIES begin with a header of the PROXY protocol, version 2, which says"
+                + " whose they are; one of theirs without it is closed."),
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
             readers: .servers,

@@ -59,7 +59,7 @@ struct LimitSettings: Sendable, Equatable {
                 + " router two each)."),
         .integer(
             "MARTLET_LIMIT_UNAUTHENTICATED", \.limits.unauthenticated, 0...100_000_000, .node,
-            "WebSockets at once that have not said who they are; more without a token in their handshake are answered 503."
+            "WebSockets at once that have not said who they are; for one more the longest silent is closed with 4101."
                 + " 0 lifts the limit."),
         .integer(
             "MARTLET_LIMIT_MEMORY_BYTES", \.limits.memoryBytes, 0...1_000_000_000_000_000, .node,

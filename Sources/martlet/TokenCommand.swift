@@ -1,6 +1,7 @@
 import ArgumentParser
 import ChatCore
 import Glibc
+import NIOCore
 import TokenAuth
 import WireProtocol
 
@@ -64,7 +65,7 @@ struct TokenMintCommand: ParsableCommand {
             guard hours > 0, hours <= 87_600 else { throw ValidationError("--hours is more than 0 and at most 87600.") }
             guard expiresIn == nil else { throw ValidationError("--hours and --expires-in say the same: give one.") }
         }
-        guard expiresIn.map({ Self.seconds($0) != nil }) ?? true else {
+        guard expiresIn.map({ Amounts.duration($0) != nil }) ?? true else {
             throw ValidationError("--expires-in is a whole number of s, m, h or d, as in 15m, and at most 3650d.")
         }
         guard rooms == nil || allow.isEmpty else {
@@ -83,7 +84,8 @@ struct TokenMintCommand: ParsableCommand {
         let settings = try Settings.read()
         let minter = try Self.minter(key: key, keyID: kid, settings)
         let now = Int64(time(nil))
-        let life = expiresIn.flatMap(Self.seconds) ?? Int64((hours ?? 12) * 3600)
+        let life =
+            expiresIn.flatMap(Amounts.duration).map { $0.nanoseconds / 1_000_000_000 } ?? Int64((hours ?? 12) * 3600)
         let token: String
         do throws(TokenKeyError) {
             token = try minter.mint(
@@ -153,17 +155,6 @@ struct TokenMintCommand: ParsableCommand {
         } catch {
             throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
         }
-    }
-
-    /// `90s`, `15m`, `12h`, `7d`, up to ten years.
-    static func seconds(_ text: String) -> Int64? {
-        let units: [Character: Int64] = ["s": 1, "m": 60, "h": 3600, "d": 86400]
-        guard let unit = text.last.flatMap({ units[$0] }),
-            let count = SettingSyntax.wholeNumber(String(text.dropLast())),
-            count > 0, count <= 315_360_000
-        else { return nil }
-        let seconds = Int64(count) * unit
-        return seconds <= 315_360_000 ? seconds : nil
     }
 }
 

@@ -43,9 +43,9 @@ struct TokenVerifyCommand: AsyncParsableCommand {
 
     func run() async throws {
         let settings = try Settings.read()
-        let (verifier, source) = try settings.tokenVerifier()
+        let checks = try settings.tokenChecks()
         let token = try TokenArgument.read(token)
-        if let source {
+        if let source = checks.source {
             do {
                 try await source.fetchOnce(on: MultiThreadedEventLoopGroup.singleton.next()).get()
             } catch {
@@ -54,7 +54,7 @@ struct TokenVerifyCommand: AsyncParsableCommand {
         }
         let now = Int64(time(nil))
         do throws(TokenError) {
-            let claims = try verifier.verify(token, nowSeconds: now)
+            let claims = try checks.verifier.verify(token, nowSeconds: now)
             guard (try? UserName(validating: claims.subject)) != nil else {
                 throw TokenError(.badClaim, claim: "sub")
             }

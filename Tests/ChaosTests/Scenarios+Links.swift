@@ -83,7 +83,7 @@ extension Scenario {
 
     static let nobodyWasSlow = "no client was slow enough to be closed with 4001"
 
-    /// Lines that bring nothing for four seconds, in which 1.6 MB are said: more than the kernel and a node together
+    /// Lines that bring nothing for four seconds, in which 2 MB are said: more than the kernel and a node together
     /// keep for a client. Not longer than a node waits for its Close frame to be read (5 s), or the code would be lost.
     private static func slowClients(_ form: Form) -> Scenario {
         Scenario(
@@ -91,7 +91,7 @@ extension Scenario {
             options: options(
                 form, proxies: [.nodes],
                 more: ["MARTLET_LIMIT_OUTBOUND_BYTES": "65536", "MARTLET_LIMIT_MESSAGE_BYTES": "16384"]),
-            load: ChaosRun.Load(rooms: 1, clients: 7, publishers: 5, interval: 150, slow: 2, padding: 12_000),
+            load: ChaosRun.Load(rooms: 1, clients: 7, publishers: 5, interval: 150, slow: 2, padding: 15_000),
             limits: Limits(silence: 4000)
         ) { run in
             for _ in 0..<(form == .brief ? 2 : 5) {

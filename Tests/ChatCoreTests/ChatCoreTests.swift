@@ -255,6 +255,19 @@ struct HeartbeatWheelTests {
         #expect(wheel.advance(now: 2 * second).unauthenticated.isEmpty)
         #expect(wheel.advance(now: 3 * second).unauthenticated == [first])
     }
+
+    @Test("T19: of those who sent no auth the one that came first is taken, who did or left is not")
+    func longestUnauthenticated() {
+        var wheel = wheel()
+        let clients = (0..<4).map { _ in Client() }
+        for (index, client) in clients.enumerated() { wheel.add(client, now: UInt64(index), slot: 0) }
+        wheel.authenticated(clients[0])
+        wheel.remove(clients[2])
+        #expect(wheel.takeLongestUnauthenticated() == clients[1])
+        #expect(wheel.takeLongestUnauthenticated() == clients[3])
+        #expect(wheel.takeLongestUnauthenticated() == nil)
+        #expect(wheel.advance(now: 9 * second).unauthenticated.isEmpty)
+    }
 }
 
 @Suite("What a session may do")

@@ -68,6 +68,28 @@ struct ModerationTests {
         #expect(table.exclusion(of: try subject("eve"), .max) != nil)
     }
 
+    @Test("many orders end each at its time, as it was said last, whenever one looks")
+    func endsOfMany() throws {
+        let hour: Int64 = 3_600_000
+        var table = ModerationTable()
+        for number in 0..<200 {
+            table.put(try order(.ban, .user(user("u\(number)")), until: now + Int64(number) * hour / 100))
+        }
+        table.put(try order(.ban, .user(user("u3")), until: now + 5 * hour))
+        table.put(try order(.ban, .user(user("u4"))))
+        table.put(try order(.ban, .user(user("u199")), until: now + 1))
+        table.remove(try order(.ban, .user(user("u5"))).key)
+        let first = Set(table.expire(now + hour).map(\.target))
+        let others = Set([3, 4, 5])
+        let due = (0...100).filter { !others.contains($0) } + [199]
+        #expect(first == Set(try due.map { .user(try user("u\($0)")) }))
+        #expect(table.expire(now + hour).isEmpty)
+        #expect(table.expire(now + 3 * hour).count == 98)
+        #expect(table.expire(now + 5 * hour - 1).isEmpty)
+        #expect(table.expire(now + 5 * hour).map(\.target) == [.user(try user("u3"))])
+        #expect(table.expire(.max).isEmpty && table.orders.count == 1, "u4 stays")
+    }
+
     @Test("the ban from one room is one from that room alone, and so is a mute")
     func rooms() throws {
         let table = ModerationTable([
@@ -95,16 +117,43 @@ struct ModerationTests {
         #expect(table.exclusion(of: try subject(), now) == nil, "without a token there is nothing to revoke")
     }
 
-    @Test("the kick of a session stands, that of an address meets only who is there")
+    @Test("a revocation of addresses meets tokens up to its second that are shown from there, of whichever range")
+    func revokedAddresses() throws {
+        let table = ModerationTable([
+            try order(.revoke, .address(range("192.0.2.0/24")), since: 400_000),
+            try order(.revoke, .address(range("192.0.2.7")), since: 600_000),
+        ])
+        func isRevoked(_ issuedAt: Int64?, from address: String) throws -> Bool {
+            table.exclusion(of: try subject(token: .init(id: "j", issuedAt: issuedAt), from: address), now) != nil
+        }
+        #expect(try isRevoked(600_000, from: "192.0.2.7") && isRevoked(nil, from: "192.0.2.8"))
+        #expect(try !isRevoked(601_000, from: "192.0.2.7") && !isRevoked(500_000, from: "192.0.2.8"))
+        #expect(try !isRevoked(300_000, from: "192.0.3.7"))
+        #expect(table.exclusion(of: try subject(), now) == nil, "without a token there is nothing to revoke")
+    }
+
+    @Test("a revoked session is met with and without a token, and its user's others are not")
+    func revokedSession() throws {
+        let table = ModerationTable([try order(.revoke, .session(try #require(SessionID("sessionsession1"))))])
+        #expect(table.exclusion(of: try subject(), now) != nil)
+        #expect(table.exclusion(of: try subject(token: .init(id: "j", issuedAt: now)), now) != nil)
+        #expect(table.exclusion(of: try subject(session: "sessionsession2"), now) == nil)
+    }
+
+    @Test("the kick of a session stands, that of a token or an address meets only who is there")
     func kicks() throws {
         let session = try #require(SessionID("sessionsession1"))
         let table = ModerationTable([
             try order(.kick, .session(session)), try order(.kick, .address(range("10.0.0.0/8"))),
+            try order(.kick, .token("j")),
         ])
         #expect(table.exclusion(of: try subject(), now) != nil)
         let there = try subject(session: "sessionsession2", from: "10.1.2.3")
         #expect(table.exclusion(of: there, now) == nil)
         #expect(table.expulsion(of: there, now) != nil)
+        let shown = try subject(session: "sessionsession2", token: .init(id: "j", issuedAt: nil))
+        #expect(table.exclusion(of: shown, now) == nil)
+        #expect(table.expulsion(of: shown, now) != nil)
     }
 
     @Test("what is put again changes, what is removed is gone")
@@ -124,9 +173,8 @@ struct ModerationTests {
     func keys() throws {
         let (session, any) = (try #require(SessionID("sessionsession1")), try room("r"))
         #expect(ModerationOrder.Key(.ban, .session(session), in: any) == nil)
-        #expect(ModerationOrder.Key(.revoke, .session(session)) == nil)
         #expect(ModerationOrder.Key(.revoke, .user(try user("bob")), in: any) == nil)
-        #expect(ModerationOrder.Key(.kick, .token("j")) == nil)
+        #expect(ModerationOrder.Key(.kick, .token("j"), in: any) == nil)
     }
 
     @Test(

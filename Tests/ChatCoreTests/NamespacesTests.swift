@@ -24,7 +24,7 @@ struct NamespacesTests {
         #expect(RoomPattern(text) == nil)
     }
 
-    @Test("T7: Patterns that match one room add up; a room that none matches is left to its namespace")
+    @Test("T7: Patterns that match one room add up; in a room that none matches nothing is allowed")
     func capabilities() throws {
         let capabilities = Capabilities([
             .init(pattern: try #require(RoomPattern("team/*")), actions: [.join]),
@@ -32,7 +32,7 @@ struct NamespacesTests {
         ])
         #expect(capabilities.actions(in: try room("team/a")) == [.join, .publish])
         #expect(capabilities.actions(in: try room("team/b")) == .join)
-        #expect(capabilities.actions(in: try room("other")) == nil)
+        #expect(capabilities.actions(in: try room("other")).isEmpty)
     }
 
     @Test("T7: A namespace that nobody declared has no rules; private rooms always have some")
@@ -102,14 +102,17 @@ struct RightsTests {
         #expect(code { _ = try state.publish(1, in: try room("a"), rights, now: 0) } == .notInRoom)
     }
 
-    @Test("rooms of which the token says nothing go by their namespace")
+    @Test("T7: a token that says something of rooms gives those alone; the namespace decides for one that says nothing")
     func namespaces() throws {
         var announce = NamespaceRules()
         announce.allows = .join
-        let rights = Rights(Namespaces(named: ["announce": announce]), try token(("announce:staff", .all)))
-        #expect(try rights.actions(in: room("announce:all")) == .join)
+        let namespaces = Namespaces(named: ["announce": announce])
+        let rights = Rights(namespaces, try token(("announce:staff", .all)))
         #expect(try rights.actions(in: room("announce:staff")) == .all)
-        #expect(try rights.actions(in: room("lobby")) == .all)
+        for other in ["announce:all", "lobby"] { #expect(try rights.actions(in: room(other)).isEmpty) }
+        #expect(try Rights(namespaces, try token()).actions(in: room("lobby")).isEmpty)
+        #expect(try Rights(namespaces).actions(in: room("announce:all")) == .join)
+        #expect(try Rights(namespaces).actions(in: room("lobby")) == .all)
     }
 
     @Test("where nobody is shown who is there, no token shows it")
@@ -175,6 +178,12 @@ struct RightsTests {
         try say(1, "s:2", 0)
         try say(1, "s:1", second)
         #expect(code { try say(1, "s:1", second) } == .rateLimited)
+        // To leave and come back gives no new burst.
+        _ = state.leave(try room("s:1"))
+        _ = state.join(try room("s:1"), rights)
+        _ = state.joined(try room("s:1"))
+        #expect(code { try say(1, "s:1", second) } == .rateLimited)
+        try say(1, "s:1", 2 * second)
         let bob = try UserName(validating: "bob")
         for _ in 0..<2 { _ = try state.publish(1, to: bob, rights, now: 0) }
         #expect(code { _ = try state.publish(1, to: bob, rights, now: 0) } == .rateLimited)
@@ -189,13 +198,14 @@ struct RightsTests {
         }
         let less = Rights(Namespaces(), try token(("a", []), ("b", [.join, .publish]), ("c", .all)))
         let changes = state.renew(less)
-        #expect(changes.count == 2)
+        #expect(changes.count == 3)
         #expect(changes.contains(.left(try room("a"))))
+        #expect(changes.contains(.rights(try room("b"), [.join, .publish])))
         #expect(changes.contains(.presence(try room("b"), isShown: false)))
         #expect(code { _ = try state.publish(1, in: try room("a"), less, now: 0) } == .notInRoom)
         #expect(code { _ = try state.requireReader(of: try room("b"), less) } == .forbidden)
         #expect(state.renew(less) == [])
-        #expect(state.renew(Rights()) == [.presence(try room("b"), isShown: true)])
+        #expect(state.renew(Rights()) == [.rights(try room("b"), .all), .presence(try room("b"), isShown: true)])
         #expect(code { _ = try state.requireReader(of: try room("b"), less) } == nil)
     }
 

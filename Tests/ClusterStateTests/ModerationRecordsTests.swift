@@ -16,6 +16,7 @@ struct ModerationRecordsTests {
             "ban user * alice", "ban user general a b  c", "mute user general %}{*", "ban session * sessionsession1",
             "revoke token * https://issuer/7 8", "revoke user * bob", "ban address * 10.0.0.0/8",
             "kick address * 2001:db8::1", "kick user general bob",
+            "revoke session * sessionsession1", "revoke address * 10.0.0.0/8", "kick token * j",
         ])
     func fields(field: String) {
         #expect(ModerationOrder.Key(field: field)?.field == field)
@@ -25,7 +26,7 @@ struct ModerationRecordsTests {
         "of another form is of another version",
         arguments: [
             "", "version", "ban user *", "ban user * ", "fly user * bob", "ban planet * mars", "ban user bad!room bob",
-            "ban address * 10.0.0.300", "ban session * short", "revoke session * sessionsession1",
+            "ban address * 10.0.0.300", "ban session * short",
             "ban token general j", "ban token * \u{7}", "ban user * a\u{85}b",
         ])
     func otherFields(field: String) {
@@ -40,6 +41,16 @@ struct ModerationRecordsTests {
         let lifted = try #require(parse("order 5-1 6-2\nban user * bob\n"))
         #expect(lifted.terms == nil)
         #expect(parse("order 5-1 6-2\nmute user x bob\n5 9\nroot\n")?.terms?.until == 9)
+    }
+
+    @Test(
+        "is no news to who read its version or a later one, and is news wherever that is not certain",
+        arguments: [
+            ("5-1", false), ("5-2", false), ("6-1", false), ("5-0", true), ("4-9", true), ("0-0", true), ("", true),
+            ("x-1", true), ("5", true),
+        ])
+    func news(known: String, isNews: Bool) throws {
+        #expect(try #require(parse("order 4-0 5-1\nban user * bob\n")).isNewer(than: known) == isNews)
     }
 
     @Test(

@@ -152,16 +152,20 @@ struct RelayMessageTests {
         }
     }
 
-    @Test("of the control channel names an incarnation")
+    @Test("of the control channel names an incarnation, or a user")
     func control() throws {
         let incarnation = try #require(Incarnation("node-a.7"))
         for message in [
             ControlMessage.up(incarnation), .down(incarnation), .drain(incarnation), .draining(incarnation),
+            .barred(try UserName(validating: "bob  of \u{E4}"), seconds: 640),
         ] {
             var text = message.description
             #expect(text.withUTF8 { ControlMessage.parse(UnsafeRawBufferPointer($0)) } == message)
         }
-        for text in ["", "up", "up ", "up node-a", "up node-a.7 x", "UP node-a.7", "up  node-a.7", "stop node-a.7"] {
+        for text in [
+            "", "up", "up ", "up node-a", "up node-a.7 x", "UP node-a.7", "up  node-a.7", "stop node-a.7",
+            "barred 0 bob", "barred bob", "barred 10 ",
+        ] {
             var text = text
             #expect(text.withUTF8 { ControlMessage.parse(UnsafeRawBufferPointer($0)) } == nil, "\(text)")
         }

@@ -127,6 +127,10 @@ struct DevCommandTests {
                 let health = try await dev.martlet(
                     "healthcheck", "https://localhost:\(dev.port)/readyz", "--cacert", ".martlet/tls/ca.pem")
                 #expect(health.exit == .status(0), "\(health.errorText)")
+                let said = try await ChildProcess.run(
+                    "/bin/sh", ["-c", #"cd "$0" && echo hello | "$1" chat general"#, folder, MartletProgram.path],
+                    environment: ["PATH": "/usr/bin:/bin"], within: .seconds(60))
+                #expect(said.exit == .status(0) && said.text.contains("hello"), "\(said.text) \(said.errorText)")
             } catch {
                 await dev.end()
                 throw TimedOut("\(error)\n\(dev.process.output.current.text)")

@@ -88,6 +88,11 @@ struct InjectionTests {
                 let line = try await cluster.nodes[0].logged("the connect") { $0["session"]?.string == session.id }
                 #expect(line["user"]?.string == user)
                 #expect(line["request_id"]?.string.map { !$0.contains(" ") && !$0.contains("\"") } == true)
+                var foreign = brought
+                foreign.headers.append(("Origin", evil))
+                await #expect(throws: TestClient.Refused.self) {
+                    try await cluster.open("/ws?user=foreign", at: process, options: foreign)
+                }
                 let reason = "over\n{\"level\":\"fatal\"}\u{1B}[2J\u{2028}\u{7F}"
                 session.client.close(code: 4711, reason: reason)
                 let end = try await cluster.nodes[0].logged("the disconnect") {

@@ -82,6 +82,19 @@ struct LimitTests {
         }
     }
 
+    @Test(
+        "T21: pings and pongs count too: pings are answered a while, then their flood is closed with 4101",
+        arguments: [ClientFrame.Opcode.ping, ClientFrame.Opcode.pong])
+    func controlFlood(opcode: UInt8) async throws {
+        try await SharedCluster.use { cluster in
+            let session = try await cluster.connect(newUser(), to: 0)
+            session.client.send(raw: Array(repeatElement(ClientFrame(opcode, [1]).bytes, count: 1000).joined()))
+            #expect(try await session.client.closed().code == 4101)
+            let pongs = session.client.heard.current.pongs.count
+            #expect(opcode == ClientFrame.Opcode.ping ? (300...400).contains(pongs) : pongs == 0, "\(pongs)")
+        }
+    }
+
     @Test("G6: over half of its budget a client gets messages alone, and later the member list it missed")
     func ephemeralFirst() async throws {
         let options = Cluster.Options(

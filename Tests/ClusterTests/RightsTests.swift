@@ -76,12 +76,13 @@ extension Session {
 @Suite("Who may do what in a room, on a node", .patience)
 struct RightsTests {
     @Test(
-        "T7: without join nobody is in a room; without publish nobody speaks in it; the namespace decides where a token says nothing"
+        "T7: without join nobody is in a room; without publish nobody speaks in it; a token with rooms gives those alone"
     )
     func joinAndPublish() async throws {
         try await TokenCluster.use { cluster in
             let (room, news) = (newRoom(), "news:\(newRoom())")
-            let outside = try await cluster.enter(newUser(), rooms: #"{"\#(room)":["publish","presence","history"]}"#)
+            let outside = try await cluster.enter(
+                newUser(), rooms: #"{"\#(room)":["publish","presence","history"],"lobby":["join"]}"#)
             expectError(try await outside.ask("join", room), 116, "forbidden")
             expectError(try await outside.ask("message", room), 111, "not_in_room")
             // One of many is refused by itself, and those that auth names too.
@@ -89,13 +90,16 @@ struct RightsTests {
             expectError(try await outside.client.next("error", room: room, id: "many"), 116, "forbidden")
             _ = try await outside.client.next("joined", room: "lobby", id: "many")
 
-            let silent = try await cluster.enter(newUser(), rooms: #"{"\#(room)":["join"]}"#)
+            expectError(try await outside.ask("join", newRoom()), 116, "forbidden")
+
+            let silent = try await cluster.enter(newUser(), rooms: #"{"\#(room)":["join"],"\#(news)":["join"]}"#)
             try await silent.join(room)
             for type in ["message", "typing"] { expectError(try await silent.ask(type, room), 116, "forbidden") }
             try await silent.join(news)
             expectError(try await silent.ask("message", news), 116, "forbidden")
 
-            let editor = try await cluster.enter(newUser(), to: 1, rooms: #"{"news:*":["join","publish"]}"#)
+            let editor = try await cluster.enter(
+                newUser(), to: 1, rooms: #"{"news:*":["join","publish"],"\#(room)":["join","publish"]}"#)
             try await editor.join(news)
             try await editor.join(room)
             try await editor.say("in the news", in: news)
@@ -253,6 +257,23 @@ struct RightsTests {
         }
     }
 
+    @Test("T21: who goes on over a namespace's rate is closed like one over the session's own")
+    func floodOfNamespace() async throws {
+        try await TokenCluster.use { cluster in
+            let session = try await cluster.enter(newUser())
+            let room = "small:\(newRoom())"
+            try await session.join(room)
+            for number in 0..<400 {
+                session.client.send([
+                    "type": "message", "room": .string(room), "text": "hi", "id": .string("\(number)"),
+                ])
+            }
+            let closed = try await session.client.closed()
+            #expect(closed.code == 4101 && closed.reason.contains("limit"), "\(closed)")
+            #expect(session.client.heard.current.all.filter { $0["code"]?.int == 103 }.count == 240)
+        }
+    }
+
     @Test("without tokens the namespaces decide alone")
     func withoutTokens() async throws {
         let options = Cluster.Options(nodes: 1, configuration: TokenCluster.configuration)
@@ -271,11 +292,11 @@ struct TokenLifeTests {
     @Test("T7: a new token that lost a right takes it at once, on the open connection; one that gained it gives it")
     func renewal() async throws {
         try await TokenCluster.use { cluster in
-            let (gone, quiet) = (newRoom("gone"), newRoom("quiet"))
+            let (gone, quiet, dropped) = (newRoom("gone"), newRoom("quiet"), newRoom("dropped"))
             let user = newUser()
             let watcher = try await cluster.enter(newUser(), to: 1)
             let session = try await cluster.enter(user)
-            for room in [gone, quiet] {
+            for room in [gone, quiet, dropped] {
                 try await watcher.join(room)
                 try await session.join(room)
                 try await watcher.sees("joined", user, in: room)
@@ -284,15 +305,19 @@ struct TokenLifeTests {
             let welcome = try await session.renew(less)
             #expect(welcome["type"]?.string == "welcome" && welcome["session"] == session.welcome["session"])
             #expect(welcome["secret"] == nil)
-            #expect(try await session.client.next("left", room: gone)["reason"]?.string != nil)
+            for room in [gone, dropped] {
+                #expect(try await session.client.next("left", room: room)["reason"]?.string != nil)
+            }
             let emptied = try await session.client.next("the empty list") {
                 $0["type"]?.string == "presence" && $0["room"]?.string == quiet
                     && $0["members"]?.array?.isEmpty == true
             }
             #expect(emptied["count"]?.int == 0)
-            try await watcher.sees("left", user, in: gone)
-            expectError(try await session.ask("message", gone), 111, "not_in_room")
-            expectError(try await session.ask("join", gone), 116, "forbidden")
+            for room in [gone, dropped] {
+                try await watcher.sees("left", user, in: room)
+                expectError(try await session.ask("message", room), 111, "not_in_room")
+                expectError(try await session.ask("join", room), 116, "forbidden")
+            }
             for type in ["message", "history", "presence"] {
                 expectError(try await session.ask(type, quiet), 116, "forbidden")
             }
@@ -312,6 +337,35 @@ struct TokenLifeTests {
             try await third.leave(quiet)
             try await session.sees("left", third.user, in: quiet)
             try await session.say("again", in: quiet)
+        }
+    }
+
+    @Test("T7: a join under way is answered by the token that stands then, and one whose right is gone by an error")
+    func renewalDuringJoin() async throws {
+        try await TokenCluster.use { cluster in
+            let (user, kept, lost) = (newUser(), newRoom("kept"), newRoom("lost"))
+            let talker = try await cluster.enter(newUser())
+            let joined = try await talker.join(kept)
+            try await talker.join(lost)
+            for number in 1...3 { try await talker.say("said \(number)", in: kept) }
+            let session = try await cluster.enter(user)
+            // No join is answered before the token is another.
+            try await cluster.redis.command("CLIENT", "PAUSE", "1000", "ALL")
+            let since: JSON = ["epoch": joined["epoch"] ?? "", "seq": 0]
+            session.client.send(["type": "join", "room": .string(kept), "since": since, "id": "kept"])
+            session.client.send(["type": "join", "room": .string(lost), "id": "lost"])
+            let welcome = try await session.renew(TokenCluster.token(user, rooms: #"{"\#(kept)":["join"]}"#, age: 50))
+            #expect(welcome["type"]?.string == "welcome")
+            let answer = try await session.client.next("joined", room: kept, id: "kept")
+            #expect(answer["recovered"]?.bool == false && answer["members"] == nil && answer["count"] == nil)
+            _ = try await session.client.next("gap", room: kept)
+            expectError(try await session.client.next("error", room: lost, id: "lost"), 111, "not_in_room")
+            expectError(try await session.ask("join", lost), 116, "forbidden")
+            try await talker.say("live", in: kept)
+            _ = try await session.hears("live", in: kept)
+            let frames = session.client.heard.current.all
+            #expect(!frames.contains { $0["text"]?.string?.hasPrefix("said") == true || $0["type"] == "history" })
+            #expect(frames.contains { $0["type"] == "left" && $0["room"]?.string == lost })
         }
     }
 

@@ -23,7 +23,8 @@ struct TLSTests {
             var own = ["MARTLET_PORT": String(port)]
             if role == .node { own["MARTLET_NODE_NAME"] = name }
             let environment = cluster.environment.merging(own) { $1 }.merging(settings) { $1 }
-            let process = ClusterProcess(role, name: name, port: port, environment: environment)
+            let process = ClusterProcess(
+                role, name: name, port: port, internalPort: try FreePort.next(), environment: environment)
             try await process.start()
             _ = try await process.logged("that it listens", within: .seconds(30)) { $0["msg"]?.string == "listening" }
             return process
@@ -149,6 +150,9 @@ struct TLSTests {
             options.version = .tls12
             #expect(try TLSSocket(port: node.port, options).version == "TLSv1.2")
 
+            let metrics = try await node.internals("/metrics").text
+            #expect(metrics.contains("\nmartlet_tls_certificate_expiry_seconds{file=\"\(files.certificate)\"} "))
+
             let page = try servers.connect(node)
             page.send("GET / HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n\r\n")
             #expect(page.receiveHead().contains("\r\nStrict-Transport-Security: max-age=31536000\r\n"))
@@ -171,7 +175,7 @@ struct TLSTests {
         }
     }
 
-    @Test("T6: router and nodes know each other by their certificates, and refuse all others", .patience)
+    @Test("T6, T30: router and nodes know each other by their certificates, and refuse all others", .patience)
     func mutual() async throws {
         try await Machine.with(Cluster.Options(nodes: 0), weight: 2) { cluster in
             let servers = try await Servers(cluster)
@@ -202,14 +206,17 @@ struct TLSTests {
             alice.says(String(repeating: "x", count: 60_000), in: room)
             try alice.hears("ack")
 
+            let metrics = try await router.internals("/metrics").text
+            #expect(metrics.contains("\nmartlet_tls_certificate_expiry_seconds{file=\"\(routerPair.certificate)\"} "))
+
             let nameless = own.merging(known.filter { $0.key != "MARTLET_NODE_TLS_NAME" }) { $1 }
             let stranger = own.merging(trusts) { $1 }
             let foreignCA = try await Certificates().authority
             let distrusting = own.merging(known) { $1 }.merging(["MARTLET_NODE_TLS_CA": foreignCA]) { $1 }
             let refusals: [(String, [String: String], String)] = [
-                ("nameless", nameless, "the certificate is for another name"),
-                ("stranger", stranger, "certificate required"),
-                ("distrusting", distrusting, "the certificate is of no authority that is trusted here"),
+                ("nameless", nameless, "the server's certificate does not name 127.0.0.1"),
+                ("stranger", stranger, "the server asks for a client certificate"),
+                ("distrusting", distrusting, "the server's certificate is of no authority that is trusted here"),
             ]
             for (name, settings, reason) in refusals {
                 let refused = try await servers.start(.router, name, settings)
@@ -238,12 +245,23 @@ struct TLSTests {
             _ = try await poll(within: .seconds(20), "the router to find the node, and fail") {
                 servers.status(router, "/healthz") == 503 ? true : nil
             }
-            _ = try await router.logged("why") { $0["reason"]?.string == "the certificate has expired" }
+            _ = try await router.logged("why") { $0["reason"]?.string == "the server's certificate has expired" }
 
             // A new one under the same name is enough.
             try await servers.certificates.issue("node")
             try await servers.waitUntil(200, router, "/healthz")
             for process in [node, router] { await process.kill() }
+        }
+    }
+
+    @Test("SIGHUP ends no node that has nothing to read again")
+    func nothingToReload() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
+            cluster.nodes[0].process?.send(SIGHUP)
+            _ = try await cluster.nodes[0].logged("that there is nothing") { line in
+                line["msg"]?.string == "there is no file that is read again while the process runs"
+            }
+            #expect(try await cluster.nodes[0].get("/readyz").status == 200)
         }
     }
 
@@ -260,6 +278,10 @@ struct TLSTests {
             (
                 "router", ["MARTLET_NODE_TLS_NAME": "nodes"],
                 ["MARTLET_NODE_TLS_NAME is set, which needs MARTLET_NODE_TLS_CA"]
+            ),
+            (
+                "router", ["MARTLET_NODE_TLS_NAME": "10.0.0.1"],
+                ["MARTLET_NODE_TLS_NAME is", "must be a host name, no address"]
             ),
             ("router", ["MARTLET_NODE_TLS_CA": "/nowhere"], ["MARTLET_NODE_TLS_CA", "/nowhere cannot be read"]),
             (

@@ -92,7 +92,7 @@ private func enters(_ token: String, at node: ClusterProcess) async throws {
 @Suite("Tokens at a node")
 struct TokenTests {
     @Test(
-        "T4: keys of a JWKS address: fetched late, rotated, gone on with in an outage, and no flood fetches more of them"
+        "T4: keys of a JWKS address: fetched late, rotated, gone on with in an outage; no flood of unknown names fetches more, and it counts"
     )
     func jwks() async throws {
         let folder = try KeyFolder()
@@ -127,6 +127,10 @@ struct TokenTests {
                 #expect(answer.status == 503 || answer.status == 401)
             }
             #expect(server.requests <= before + 2)
+            // Each counts as a bad token of its address, though it is told to come again.
+            #expect(
+                try await node.internals("/metrics").text.contains("\nmartlet_anomaly_total{cause=\"bad_token\"} 500\n")
+            )
             // A new key is found by its name; the old one goes with the answer that no longer has it.
             server.publish(second)
             try await enters(rotated, at: node)

@@ -198,7 +198,7 @@ struct ConfigurationFileTests {
         let settings = try settings(
             """
             {
-              "token_secret": "0123456789abcdef0123456789abcdef",
+              "token_secret": "0123456789abcdef0123456789abcdef", "token_jwks_url": "https://id.example/k?code=hunter2",
               "redis_url": "redis://me:hunter2@h:1",
               "default_namespace": {"presence": false},
               "namespaces": {"team": {"history": {"messages": 5}}}
@@ -213,12 +213,17 @@ struct ConfigurationFileTests {
         expect("host", "127.0.0.1", "default")
         expect("node_name", nil, "default")
         expect("token_secret", "(32 bytes)", "m.json:2")
+        expect("token_jwks_url", "https://id.example/k", "m.json:2")
         expect("redis_url", "redis://me:***@h:1/0", "m.json:3")
         expect("default_namespace.presence", "false", "m.json:4")
         expect("default_namespace.history.age", "1d", "history_seconds")
         expect("namespaces.team.presence", "false", "default_namespace")
         expect("namespaces.team.history.messages", "5", "m.json:5")
         #expect(!EffectiveValue.json(values).contains("hunter2"))
+        let error = #expect(throws: Failure.self) {
+            try Settings(environment: ["MARTLET_TOKEN_JWKS_URL": "https://me:hunter2@id.example/"])
+        }
+        #expect(error?.sentence == "MARTLET_TOKEN_JWKS_URL: it must not hold a user name")
         #expect(EffectiveValue.json(values).contains(#""port":{"value":"9000","origin":"environment"}"#))
     }
 

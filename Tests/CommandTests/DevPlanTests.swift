@@ -59,7 +59,7 @@ struct DevPlanTests {
     @Test("a certificate is the router's alone: nodes speak plain HTTP to it on loopback")
     func secure() throws {
         let plan = try plan(["MARTLET_TLS_CERT": "/c/cert.pem", "MARTLET_TLS_KEY": "/c/key.pem"])
-        #expect(plan.isSecure && plan.page == "https://127.0.0.1:8080/" && !plan.isOnStandardPort)
+        #expect(plan.isSecure && plan.page == "https://127.0.0.1:8080/" && plan.chatURL == "wss://127.0.0.1:8080/ws")
         for child in plan.children where child.tier == 1 {
             let isRouter = child.name == "router"
             #expect(child.environment["MARTLET_TLS_CERT"] == .some(isRouter ? "/c/cert.pem" : nil))
@@ -69,7 +69,6 @@ struct DevPlanTests {
         #expect(plan.children.last?.readiness == .https(host: "127.0.0.1", port: 8080, path: "/_router/healthz"))
         let banner = DevBanner.text(
             plan, pids: [:], program: "martlet", token: nil, authority: (".martlet/tls/ca.pem", true))
-        #expect(banner.contains("--url wss://127.0.0.1:8080/ws "))
         #expect(banner.contains("curl --cacert .martlet/tls/ca.pem https://127.0.0.1:8080/readyz"))
     }
 
@@ -80,7 +79,7 @@ struct DevPlanTests {
         #expect(open.contains("WARNING: MARTLET_AUTH=none"))
         let closed = DevBanner.text(
             try plan(["MARTLET_AUTH": "token"]), pids: [:], program: "martlet", token: "a.b.c")
-        #expect(closed.contains("    TOKEN=a.b.c\n    martlet chat general --token \"$TOKEN\" "))
+        #expect(closed.contains("    export MARTLET_CHAT_TOKEN=a.b.c\n    martlet chat general "))
         #expect(!closed.contains("--user"))
         #expect(!closed.contains("WARNING"))
     }

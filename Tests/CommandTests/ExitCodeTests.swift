@@ -42,6 +42,23 @@ struct ExitCodeTests {
         #expect(ending(["--help"])?.output?.contains("healthcheck") == true)
     }
 
+    @Test(
+        "without a URL healthcheck asks the internal port of the node that the settings make, TLS or not",
+        arguments: [
+            ([:], "http://127.0.0.1:9081/readyz"),
+            (
+                ["MARTLET_PORT": "8443", "MARTLET_TLS_CERT": "/c", "MARTLET_TLS_KEY": "/k"],
+                "http://127.0.0.1:9443/readyz"
+            ),
+            (["MARTLET_PORT": "0", "MARTLET_INTERNAL_PORT": "70"], "http://127.0.0.1:70/readyz"),
+            (["MARTLET_INTERNAL_HOST": "::"], "http://[::1]:9081/readyz"),
+            (["MARTLET_INTERNAL_PORT": "0"], nil), (["MARTLET_PORT": "0"], nil),
+        ] as [([String: String], String?)])
+    func healthcheckOfSettings(environment: [String: String], url: String?) throws {
+        let settings = try Settings(environment: environment)
+        #expect((try? HealthcheckCommand.readiness(of: settings)) == url)
+    }
+
     @Test("help is not an error: code 0, on stdout")
     func help() throws {
         let outcome = try #require(ending(["--help"]))

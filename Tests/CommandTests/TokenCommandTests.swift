@@ -7,7 +7,10 @@ import Testing
 struct TokenCommandTests {
     @Test(
         "a user name that no server takes, or a time that is none, is a usage error",
-        arguments: [["a\nb"], [""], ["alice", "--hours", "0"]])
+        arguments: [
+            ["a\nb"], [""], ["alice", "--hours", "0"], ["alice", "--expires-in", "15"],
+            ["alice", "--expires-in", "3651d"],
+        ])
     func usage(arguments: [String]) {
         #expect(throws: (any Error).self) {
             let command = try TokenMintCommand.parse(arguments)

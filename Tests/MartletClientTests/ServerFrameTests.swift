@@ -8,8 +8,7 @@ struct ServerFrameTests {
 
     @Test("What a server encodes is what a client reads")
     func roundTrip() throws {
-        var generator = SystemRandomNumberGenerator()
-        let session = SessionID(using: &generator)
+        let session = SessionID()
         let room = try RoomName(validating: "general")
         let bob = try UserName(validating: "bob")
         let welcome = ServerMessage.Welcome(

@@ -121,7 +121,8 @@ struct JWKSAddressTests {
             "https://user@id.example/", "https://id.example:0/", "https://id.example:65536/", "https://id.example:/",
             "https://id.example/k#f", "https://id.example/a b", "https://id.exa\u{0}mple/",
             "https://id.example/\r\nX: y",
-            "http://127.0.0.1@id.example/", "http://::ffff:10.0.0.1/",
+            "http://127.0.0.1@id.example/", "http://::ffff:10.0.0.1/", "http://[::ffff:10.0.0.1]/", "https://::1/",
+            "https://id.example:8443:443/", "https://[id.example]/", "https://[::1/",
         ])
     func refused(url: String) {
         #expect(throws: JWKSAddress.Refusal.self) { try JWKSAddress(url) }

@@ -215,12 +215,7 @@ struct AdminCommandTests {
             (["sessions", "--node", "node-z"], "there is no node node-z"),
         ])
     func notFound(arguments: [String], sentence: String) async throws {
-        try await AdminFixture.with { fixture in
-            let output = try await MartletProgram.run(["admin"] + arguments, environment: fixture.environment)
-            #expect(output.exit == .status(1))
-            #expect(output.errorText == "martlet: " + sentence)
-            #expect(output.text.isEmpty)
-        }
+        try await AdminFixture.expectNotFound(arguments, sentence)
     }
 
     @Test(
@@ -231,11 +226,7 @@ struct AdminCommandTests {
             ["tail", "r", "--last", "x"], ["nodes", "--watch", "--every", "0"],
         ])
     func usage(arguments: [String]) async throws {
-        let output = try await MartletProgram.run(
-            ["admin"] + arguments, environment: ["MARTLET_REDIS_URL": "redis://127.0.0.1:1"])
-        #expect(output.exit == .status(2), "\(arguments): \(output.errorText)")
-        #expect(output.standardErrorLines.count == 1)
-        #expect(output.errorText.hasPrefix("martlet: "))
+        try await AdminFixture.expectUsage(arguments)
     }
 
     @Test("the fields in docs/admin.md are those that are printed, no more and no less")

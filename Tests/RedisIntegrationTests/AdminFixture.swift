@@ -52,8 +52,7 @@ struct AdminFixture: Sendable {
     func session(
         _ user: String, on node: Incarnation, in rooms: [String], status: PresenceStatus = .online
     ) async throws -> SessionID {
-        var generator = SystemRandomNumberGenerator()
-        let session = SessionID(using: &generator)
+        let session = SessionID()
         let user = try UserName(validating: user)
         _ = try await sessions.open(SessionRecord(session: session, user: user, owner: node), secret: nil).get()
         for room in rooms {
@@ -81,6 +80,29 @@ struct AdminFixture: Sendable {
     }
 
     // MARK: the command
+
+    /// Exit code 1, and that sentence alone.
+    static func expectNotFound(
+        _ arguments: [String], _ sentence: String, sourceLocation: SourceLocation = #_sourceLocation
+    ) async throws {
+        try await with { fixture in
+            let output = try await MartletProgram.run(["admin"] + arguments, environment: fixture.environment)
+            #expect(output.exit == .status(1), sourceLocation: sourceLocation)
+            #expect(output.errorText == "martlet: " + sentence, sourceLocation: sourceLocation)
+            #expect(output.text.isEmpty, sourceLocation: sourceLocation)
+        }
+    }
+
+    /// Exit code 2 and one sentence, though no Redis answers.
+    static func expectUsage(
+        _ arguments: [String], sourceLocation: SourceLocation = #_sourceLocation
+    ) async throws {
+        let output = try await MartletProgram.run(
+            ["admin"] + arguments, environment: ["MARTLET_REDIS_URL": "redis://127.0.0.1:1"])
+        #expect(output.exit == .status(2), "\(arguments): \(output.errorText)", sourceLocation: sourceLocation)
+        #expect(output.standardErrorLines.count == 1, sourceLocation: sourceLocation)
+        #expect(output.errorText.hasPrefix("martlet: "), sourceLocation: sourceLocation)
+    }
 
     var environment: [String: String] { ["MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": "t"] }
 

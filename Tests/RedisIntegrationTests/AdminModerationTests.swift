@@ -62,6 +62,12 @@ struct AdminModerationTests {
             }
             let bans = try #require(try await fixture.json("bans").array)
             #expect(Set(bans.compactMap { $0["name"]?.string }) == ["-bob", "-9j-55A4hWe_u2X", "--id"])
+            for command in ["revoke", "unrevoke"] {
+                for (option, name) in [("--user", "-bob"), ("--session", "-9j-55A4hWe_u2X"), ("--token", "--id")] {
+                    let output = try await fixture.run(command, option, name)
+                    #expect(output.exit == .status(0), "\(output.errorText)")
+                }
+            }
         }
     }
 
@@ -80,9 +86,10 @@ struct AdminModerationTests {
             #expect(bans.allSatisfy { $0["kind"]?.string == "kick" && $0["until"]?.int != nil })
             let from = try await fixture.json("kick", "--address", "192.0.2.0/24")
             #expect(from["target"]?.string == "address")
+            #expect(try await fixture.json("kick", "--token", "jti-1")["until"]?.int != nil)
             let audit = try #require(try await fixture.json("audit").array)
-            #expect(audit.map { $0["target"]?.string } == ["user", "session", "address"])
-            #expect(audit.map { $0["action"]?.string } == ["kick", "kick", "kick"])
+            #expect(audit.map { $0["target"]?.string } == ["user", "session", "address", "token"])
+            #expect(audit.allSatisfy { $0["action"]?.string == "kick" })
             #expect(audit.first?["name"]?.string == "bob")
         }
     }
@@ -96,12 +103,7 @@ struct AdminModerationTests {
             (["kick", "--session", "sessionsession1"], "there is no session sessionsession1"),
         ])
     func notFound(arguments: [String], sentence: String) async throws {
-        try await AdminFixture.with { fixture in
-            let output = try await MartletProgram.run(["admin"] + arguments, environment: fixture.environment)
-            #expect(output.exit == .status(1))
-            #expect(output.errorText == "martlet: " + sentence)
-            #expect(output.text.isEmpty)
-        }
+        try await AdminFixture.expectNotFound(arguments, sentence)
     }
 
     @Test(
@@ -112,15 +114,11 @@ struct AdminModerationTests {
             ["ban", "--session", "short"], ["ban", "bob", "--for", "2"], ["ban", "bob", "--for", "0s"],
             ["ban", "bob", "--for", "1y"], ["ban", "bob", "--for", "99999d"], ["ban", "--token", "j", "--room", "x"],
             ["ban", "bob", "--by", "a\nb"], ["ban", "bob", "--reason", "a\nb"], ["ban", "bob", "--room", "bad room"],
-            ["revoke"], ["revoke", "j", "--user", "bob"], ["kick", "--token", "j"], ["kick"],
+            ["revoke"], ["revoke", "j", "--user", "bob"], ["kick", "--token", ""], ["kick"],
             ["kick", "--address", "10.0.0.1", "--room", "x"], ["audit", "--last", "0"],
             ["mute", "--session", "s", "bob"],
         ])
     func usage(arguments: [String]) async throws {
-        let output = try await MartletProgram.run(
-            ["admin"] + arguments, environment: ["MARTLET_REDIS_URL": "redis://127.0.0.1:1"])
-        #expect(output.exit == .status(2), "\(arguments): \(output.errorText)")
-        #expect(output.standardErrorLines.count == 1)
-        #expect(output.errorText.hasPrefix("martlet: "))
+        try await AdminFixture.expectUsage(arguments)
     }
 }

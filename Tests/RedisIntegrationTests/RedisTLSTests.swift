@@ -156,7 +156,7 @@ struct RedisTLSTests {
             ),
         ] {
             let configuration = try RedisConfiguration(url: "rediss://localhost", tls: options)
-            let error = #expect(throws: TLSClientError.self) { try configuration.checkFiles() }
+            let error = #expect(throws: TLSFailure.self) { try configuration.checkFiles() }
             #expect(error?.description == words)
         }
     }

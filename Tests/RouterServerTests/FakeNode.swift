@@ -134,6 +134,7 @@ func withRouter(
     over nodes: [RoutedNode],
     limits: RouterLimits = .patient,
     trusted: [String] = [],
+    readsProxyProtocol: Bool = false,
     tls: TLSCredentials? = nil,
     log: LogRecorder? = nil,
     _ body: (Router, Int, FixedDirectory) async throws -> Void
@@ -146,16 +147,17 @@ func withRouter(
         subject: { $0.hasPrefix("token-of-") ? String($0.dropFirst(9)) : nil }
     )
     configuration.limits = limits
+    configuration.readsProxyProtocol = readsProxyProtocol
     configuration.tls = tls
     let directory = FixedDirectory(nodes)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     if let log { logger = Logger(label: "test", factory: { _ in log }) }
-    let router = try await Router.start(
+    let router = try Router.start(
         configuration,
         directory: directory,
         group: MultiThreadedEventLoopGroup.singleton,
         logger: logger
-    ).get()
+    )
     do {
         try await body(router, router.localAddress?.port ?? 0, directory)
     } catch {

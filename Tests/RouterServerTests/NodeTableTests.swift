@@ -37,6 +37,23 @@ struct NodeTableTests {
         }
     }
 
+    @Test("T25: the order of the nodes is that of the cluster's secret, the same for all its routers")
+    func secret() {
+        let names = (0..<8).map { "node-\($0)" }
+        func homes(_ secret: String) -> [String?] {
+            var table = NodeTable(hash: RendezvousHash(key: RouterConfiguration.affinityKey(secret: secret)))
+            table.update(names.map { node($0) })
+            return (0..<800).map { table.home(of: "user-\($0)")?.name }
+        }
+        let own = homes("the secret of a cluster")
+        #expect(own == homes("the secret of a cluster"))
+        for other in ["", "the secret of a cluste", "the secret of another"] {
+            // By chance one of eight.
+            let same = zip(own, homes(other)).count { $0 == $1 }
+            #expect((50...160).contains(same), "\(same) of 800")
+        }
+    }
+
     @Test("draining and dead nodes take no clients, and stay listed")
     func states() {
         let table = table([node("a", state: .draining), node("b", state: .dead), node("c")])

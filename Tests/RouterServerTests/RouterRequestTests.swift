@@ -240,4 +240,33 @@ struct RouterRequestTests {
         )
         try await node.stop()
     }
+
+    @Test("T16: a trusted balancer's PROXY header says whose a connection is; one of its without a header is closed")
+    func proxyProtocol() async throws {
+        let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" }
+        let log = LogRecorder()
+        let client = try #require(IPAddress("203.0.113.9"))
+        let header = ProxyProtocol.header(from: (client, 4711), to: (.loopback, 443))
+        try await withRouter(over: [node.node], trusted: ["127.0.0.0/8"], readsProxyProtocol: true, log: log) {
+            _, port, _ in
+            let wire = try await Wire.connect(port: port)
+            try await wire.send(
+                Array(header.readableBytesView)
+                    + Array("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n".utf8))
+            _ = try await wire.receiveMessage()
+            wire.close()
+            let bare = try await Wire.connect(port: port)
+            try await bare.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            #expect(try await bare.receiveAll() == "")
+        }
+        // Who is no trusted proxy may not say so, and what a client says of itself does not pass.
+        try await withRouter(over: [node.node], readsProxyProtocol: true) { _, port, _ in
+            let wire = try await Wire.connect(port: port)
+            try await wire.send(Array(header.readableBytesView) + Array("GET / HTTP/1.1\r\nHost: a\r\n\r\n".utf8))
+            #expect(try await wire.receiveAll().hasPrefix("HTTP/1.1 400 "))
+        }
+        let line = try #require(log.lines.withLock { $0.first { $0.message == "request" } })
+        #expect(line.metadata["client"].map { "\($0)" } == "203.0.113.9")
+        try await node.stop()
+    }
 }

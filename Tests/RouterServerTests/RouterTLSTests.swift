@@ -20,7 +20,7 @@ private struct Issued: Sendable {
     }
 
     func credentials() throws -> TLSCredentials {
-        try TLSCredentials(TLSFiles(pair: (server.certificate, server.key)), role: .server)
+        try TLSCredentials(certificate: server.certificate, key: server.key)
     }
 
     func connect(_ port: Int, receiveBuffer: Int? = nil) throws -> TLSSocket {

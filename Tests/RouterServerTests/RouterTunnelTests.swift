@@ -234,12 +234,12 @@ struct RouterTunnelTests {
         let host = "127.63.0.1"
         var configuration = RouterConfiguration(host: host, port: 0, affinityKey: (1, 2), subject: { _ in nil })
         configuration.limits = .patient
-        let router = try await Router.start(
+        let router = try Router.start(
             configuration,
             directory: FixedDirectory([node.node]),
             group: .singletonMultiThreadedEventLoopGroup,
             logger: .init(label: "t", factory: { _ in NoLog() })
-        ).get()
+        )
         let port = try #require(router.localAddress?.port)
         let client = try await Wire.connect(host: host, port: port)
         try await client.send(upgrade())

@@ -22,6 +22,14 @@ struct MetricsTextTests {
                 """)
     }
 
+    @Test("a certificate that has ended counts below nothing")
+    func certificate() throws {
+        var page = MetricsText()
+        page.certificate("/etc/old.pem", notAfter: 0)
+        let sample = try #require(page.text.split(separator: "\n").last)
+        #expect(sample.hasPrefix("martlet_tls_certificate_expiry_seconds{file=\"/etc/old.pem\"} -"))
+    }
+
     @Test("backslash, quote and newline are escaped; infinities and NaN are written as Prometheus reads them")
     func escaping() {
         var page = MetricsText()

@@ -106,9 +106,13 @@ package final class Cluster: Sendable {
         self.environment = environment
         nodes = try names.indices.map { index in
             var own = ["MARTLET_PORT": String(ports[index]), "MARTLET_NODE_NAME": names[index]]
-            if let proxy = proxies.nodes.dropFirst(index).first { own["MARTLET_ADVERTISE"] = "127.0.0.1:\(proxy.port)" }
+            if let proxy = proxies.nodes.dropFirst(index).first {
+                own["MARTLET_ADVERTISE"] = "127.0.0.1:\(proxy.port)"
+                // What was handed over would not pass through the proxy.
+                own["MARTLET_HANDOVER"] = "off"
+            }
             if let proxy = proxies.redis.dropFirst(index).first {
-                own["MARTLET_REDIS_URL"] = redis.url(through: proxy.port)
+                own["MARTLET_REDIS_URL"] = redis.url(of: .node, through: proxy.port)
             }
             return ClusterProcess(
                 .node, name: names[index], port: ports[index], internalPort: try FreePort.next(),
@@ -116,7 +120,9 @@ package final class Cluster: Sendable {
         }
         routers = try routerPorts.indices.map { index in
             var own = ["MARTLET_PORT": String(routerPorts[index])]
-            if let proxy = proxies.routersToRedis { own["MARTLET_REDIS_URL"] = redis.url(through: proxy.port) }
+            if options.environment["MARTLET_REDIS_URL"] == nil {
+                own["MARTLET_REDIS_URL"] = redis.url(of: .router, through: proxies.routersToRedis?.port ?? redis.port)
+            }
             return ClusterProcess(
                 .router, name: "router-\(index + 1)", port: routerPorts[index], internalPort: try FreePort.next(),
                 environment: environment.merging(own) { $1 })
@@ -185,7 +191,7 @@ package final class Cluster: Sendable {
         guard violations.isEmpty else { throw ClientSawViolations(description: violations.joined(separator: "; ")) }
     }
 
-    /// - Throws: ``TimedOut`` when Redis refused something that the user of ``RedisAccess`` may not do. A Redis that is gone
+    /// - Throws: ``TimedOut`` when Redis refused something that a user of ``RedisAccess`` may not do. A Redis that is gone
     ///   has nothing to say.
     package func checkAccess() async throws {
         guard let log = try? await redis.command("ACL", "LOG") else { return }

@@ -31,22 +31,24 @@ package final class ClusterRedis: Sendable {
     private let arguments: [String]
     private let process: Mutex<ChildProcess>
 
-    private let login: String
+    private let logins: [RedisAccess: String]
 
-    package var url: String { url(through: port) }
+    package var url: String { url(of: .node, through: port) }
 
     /// As who reaches it behind a proxy that listens on the port.
-    func url(through port: Int) -> String { "redis://\(login)127.0.0.1:\(port)" }
+    func url(of user: RedisAccess, through port: Int) -> String { "redis://\(logins[user] ?? "")127.0.0.1:\(port)" }
 
-    private init(port: Int, login: String, directory: String, arguments: [String], process: ChildProcess) {
-        (self.port, self.login, self.directory, self.arguments) = (port, login, directory, arguments)
+    private init(
+        port: Int, logins: [RedisAccess: String], directory: String, arguments: [String], process: ChildProcess
+    ) {
+        (self.port, self.logins, self.directory, self.arguments) = (port, logins, directory, arguments)
         self.process = Mutex(process)
     }
 
     /// - Parameters:
     ///   - isDurable: an append-only file, written out with each command, so that a restart forgets nothing.
     ///   - sync: `appendfsync` of that file.
-    ///   - prefix: the ``url`` logs in as the user of ``RedisAccess`` for this prefix; nil: as one who may do anything, as
+    ///   - prefix: the ``url`` logs in as ``RedisAccess/node`` for this prefix; nil: as one who may do anything, as
     ///     ``command(_:)`` always is.
     ///   - arguments: further ones of redis-server.
     package static func start(
@@ -61,9 +63,12 @@ package final class ClusterRedis: Sendable {
                 "--client-output-buffer-limit", "pubsub 256mb 64mb 60", "--loglevel", "warning",
                 "--repl-diskless-sync-delay", "0",
             ] + further + (try prefix.map { try RedisAccess.arguments(prefix: $0) } ?? [])
-        let login = try prefix == nil ? "" : RedisAccess.login()
+        let logins = try prefix.map { _ in
+            try Dictionary(uniqueKeysWithValues: RedisAccess.allCases.map { ($0, try $0.login()) })
+        }
         let process = try await spawn(arguments)
-        let redis = ClusterRedis(port: port, login: login, directory: directory, arguments: arguments, process: process)
+        let redis = ClusterRedis(
+            port: port, logins: logins ?? [:], directory: directory, arguments: arguments, process: process)
         do {
             try await redis.waitUntilItAnswers()
         } catch {

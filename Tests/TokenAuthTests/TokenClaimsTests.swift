@@ -79,7 +79,7 @@ struct TokenClaimsTests {
         #expect(capabilities.actions(in: try RoomName(validating: "team-7/a")) == .all)
         #expect(capabilities.actions(in: try RoomName(validating: "announce")) == .join)
         #expect(capabilities.actions(in: try RoomName(validating: "x")) == [])
-        #expect(capabilities.actions(in: try RoomName(validating: "other")) == nil)
+        #expect(capabilities.actions(in: try RoomName(validating: "other")).isEmpty)
     }
 
     @Test(

@@ -61,6 +61,21 @@ struct ConductTableTests {
         }
     }
 
+    @Test("who is barred elsewhere is barred here, and for twice as long the next time")
+    func elsewhere() {
+        var table = table(ConductLimits(faults: 2))
+        table.bar(1, seconds: 20, now: 0)
+        #expect(table.check(1, now: 19 * second)?.reason == .barred)
+        #expect(table.check(1, now: 20 * second) == nil)
+        _ = table.note(1, of: 1, now: 20 * second)
+        #expect(table.note(1, of: 1, now: 20 * second) == 40)
+        table.bar(1, seconds: .max, now: 0)
+        #expect(table.check(1, now: 640 * second) == nil)
+        var lifted = self.table(ConductLimits())
+        lifted.bar(1, seconds: 20, now: 0)
+        #expect(lifted.check(1, now: 0) == nil)
+    }
+
     @Test("T24: a flood of keys does not grow it; who is connected is kept, and who did nothing takes no place")
     func bounded() {
         var table = table(ConductLimits(connections: 1, handshakesPerSecond: 1, faults: 2), capacity: 100)

@@ -151,6 +151,27 @@ struct MessageCompressionTests {
         }
     }
 
+    @Test(
+        "T18: A bomb is stopped one byte behind the limit, whatever the limit, in a buffer of that size",
+        arguments: [0, 1, 5000, 65_536])
+    func bounded(limit: Int) throws {
+        let compressor = try #require(FrameCompressor())
+        let inflater = try #require(MessageInflater())
+        var frame = ByteBuffer()
+        let zeros = [UInt8](repeating: 0, count: 16 << 20)
+        #expect(zeros.withUnsafeBytes { compressor.append($0, opcode: .binary, to: &frame) })
+        var decoder = FrameDecoder(role: .client, allowsCompression: true, maximumMessageBytes: 1 << 20)
+        guard case .compressed(let payload, _) = decode(frame, with: &decoder) else {
+            Issue.record("no compressed message")
+            return
+        }
+        var message = ByteBuffer()
+        #expect(throws: WebSocketFailure.tooBig) { try inflater.expand(payload, limit: limit, into: &message) }
+        #expect(message.readableBytes == limit + 1)
+        // A buffer grows to powers of 2.
+        #expect(message.storageCapacity <= 4 * max(1024, limit))
+    }
+
     @Test("A bomb is stopped at the limit (1009), and what is no DEFLATE at its first wrong byte (1007)")
     func bombs() throws {
         let compressor = try #require(FrameCompressor())

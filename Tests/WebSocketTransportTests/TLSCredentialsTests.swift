@@ -1,6 +1,7 @@
 import Foundation
 import NIOCore
 import NIOHTTP1
+import TLSClient
 import TestSupport
 import TestTLS
 import Testing
@@ -17,12 +18,20 @@ struct TLSCredentialsTests {
         pair = try await authority.issue("server")
     }
 
-    private func failure(_ files: TLSFiles, _ role: TLSCredentials.Role = .server) -> String? {
+    private func failure(_ certificate: String, _ key: String, authorities: String? = nil) -> String? {
         do throws(TLSFailure) {
-            _ = try TLSCredentials(files, role: role)
+            _ = try TLSCredentials(certificate: certificate, key: key, clientAuthorities: authorities)
             return nil
         } catch {
             return error.description
+        }
+    }
+
+    private func look(_ credentials: TLSCredentials, isForced: Bool = false) -> String {
+        switch credentials.look(isForced: isForced) {
+        case .unchanged: "unchanged"
+        case .loaded: "loaded"
+        case .failed(let failure): failure.description
         }
     }
 
@@ -42,31 +51,25 @@ struct TLSCredentialsTests {
         _ = try await ChildProcess.run(
             "openssl", ["ec", "-aes256", "-passout", "pass:secret", "-in", pair.key, "-out", encrypted],
             environment: ["PATH": "/usr/bin:/bin"])
-        #expect(failure(TLSFiles(pair: (pair.certificate, pair.key))) == nil)
-        #expect(
-            failure(TLSFiles(pair: (folder + "/none", pair.key)))
-                == "\(folder)/none cannot be read: No such file or directory")
-        #expect(failure(TLSFiles(pair: (folder, pair.key))) == "\(folder) cannot be read: Is a directory")
-        for path in [empty, broken, pair.key] {
-            #expect(failure(TLSFiles(pair: (path, pair.key))) == "\(path) holds no certificate in PEM")
+        #expect(failure(pair.certificate, pair.key) == nil)
+        #expect(failure(folder + "/none", pair.key) == "\(folder)/none cannot be read: No such file or directory")
+        for path in [folder, empty, broken, pair.key] {
+            #expect(failure(path, pair.key) == "\(path) holds no certificate in PEM")
         }
-        for path in [empty, pair.certificate, encrypted] {
+        for path in [folder, empty, pair.certificate, encrypted] {
             #expect(
-                failure(TLSFiles(pair: (pair.certificate, path)))
-                    == "\(path) holds no private key in PEM that is not encrypted")
+                failure(pair.certificate, path) == "\(path) holds no private key in PEM that is not encrypted")
         }
         #expect(
-            failure(TLSFiles(pair: (pair.certificate, other.key)))
+            failure(pair.certificate, other.key)
                 == "the key in \(other.key) is not that of the certificate in \(pair.certificate)")
         #expect(
-            failure(TLSFiles(pair: (pair.certificate, pair.key), authorities: empty))
-                == "\(empty) holds no certificate in PEM")
-        #expect(failure(TLSFiles(authorities: authority.authority), .client) == nil)
+            failure(pair.certificate, pair.key, authorities: empty) == "\(empty) holds no certificate in PEM")
     }
 
     @Test("files that changed are read again once they have been the same twice; a broken pair leaves the old in force")
     func reload() async throws {
-        let credentials = try TLSCredentials(TLSFiles(pair: (pair.certificate, pair.key)), role: .server)
+        let credentials = try TLSCredentials(certificate: pair.certificate, key: pair.key)
         let server = try await HTTPServer.start(
             host: "127.0.0.1", port: 0, group: TestServer.group, tls: credentials,
             onRequest: { _, loop in loop.makeSucceededFuture(HTTPResponse(status: .ok)) },
@@ -76,13 +79,13 @@ struct TLSCredentialsTests {
         let options = TLSSocket.Options(authority: authority.authority)
         let first = try TLSSocket(port: port, options)
         #expect(first.openWebSocket().hasPrefix("HTTP/1.1 101 "))
-        #expect(credentials.reload() == .unchanged)
-        #expect(credentials.reload() == .unchanged)
+        #expect(look(credentials) == "unchanged")
+        #expect(look(credentials) == "unchanged")
 
         try await authority.issue("server")
-        #expect(credentials.reload() == .unchanged, "it may still be written")
-        #expect(credentials.reload() == .loaded)
-        #expect(credentials.reload() == .unchanged)
+        #expect(look(credentials) == "unchanged", "it may still be written")
+        #expect(look(credentials) == "loaded")
+        #expect(look(credentials) == "unchanged")
         let second = try TLSSocket(port: port, options)
         #expect(second.certificate != first.certificate)
         first.sendText("still here")
@@ -90,14 +93,14 @@ struct TLSCredentialsTests {
 
         let key = try String(contentsOfFile: pair.key, encoding: .utf8)
         try write("no key", to: pair.key)
-        #expect(credentials.reload() == .unchanged)
-        let failure = TLSFailure(description: "\(pair.key) holds no private key in PEM that is not encrypted")
-        #expect(credentials.reload() == .failed(failure))
-        #expect(credentials.reload() == .unchanged, "it is said once")
-        #expect(credentials.reload(isForced: true) == .failed(failure))
+        #expect(look(credentials) == "unchanged")
+        let failure = "\(pair.key) holds no private key in PEM that is not encrypted"
+        #expect(look(credentials) == failure)
+        #expect(look(credentials) == "unchanged", "it is said once")
+        #expect(look(credentials, isForced: true) == failure)
         #expect(try TLSSocket(port: port, options).certificate == second.certificate)
         try write(key, to: pair.key)
-        #expect(credentials.reload(isForced: true) == .loaded)
+        #expect(look(credentials, isForced: true) == "loaded")
         #expect(try TLSSocket(port: port, options).certificate == second.certificate)
         try await server.close().get()
     }
@@ -105,8 +108,14 @@ struct TLSCredentialsTests {
     @Test("it knows when the certificate ends")
     func end() async throws {
         let expired = try await authority.issue("expired", isExpired: true)
-        let credentials = try TLSCredentials(TLSFiles(pair: (expired.certificate, expired.key)), role: .server)
-        #expect(credentials.notAfter == 1_577_923_200)
+        let credentials = try TLSCredentials(certificate: expired.certificate, key: expired.key)
+        #expect(credentials.value.certificate.notAfter == 1_577_923_200)
+        // Behind one that lasts longer: the first to end counts.
+        let chain = try [pair, expired].map { try String(contentsOfFile: $0.certificate, encoding: .utf8) }
+        let both = try TemporaryDirectory.make("tls") + "/both.pem"
+        try write(chain.joined(), to: both)
+        let chained = try TLSCredentials(certificate: both, key: pair.key)
+        #expect(chained.value.certificate.notAfter == 1_577_923_200)
     }
 
     @Test("the local authority vouches for this machine's names, and could for no others")
@@ -116,9 +125,8 @@ struct TLSCredentialsTests {
         for (name, bytes) in [("ca.pem", made.authority), ("cert.pem", made.certificate), ("key.pem", made.key)] {
             try Data(bytes).write(to: URL(fileURLWithPath: "\(folder)/\(name)"))
         }
-        let credentials = try TLSCredentials(
-            TLSFiles(pair: ("\(folder)/cert.pem", "\(folder)/key.pem")), role: .server)
-        let days = (try #require(credentials.notAfter) - Int64(Date().timeIntervalSince1970)) / 86400
+        let credentials = try TLSCredentials(certificate: "\(folder)/cert.pem", key: "\(folder)/key.pem")
+        let days = (credentials.value.certificate.notAfter - Int64(Date().timeIntervalSince1970)) / 86400
         #expect((818...820).contains(days))
         let environment = ["PATH": "/usr/bin:/bin"]
         for name in ["localhost", "127.0.0.1", "::1"] {

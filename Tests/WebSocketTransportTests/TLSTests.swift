@@ -28,8 +28,8 @@ private struct Issued: Sendable {
     func credentials(of pair: Certificates.Pair? = nil, asksClients: Bool = false) throws -> TLSCredentials {
         let pair = pair ?? server
         return try TLSCredentials(
-            TLSFiles(pair: (pair.certificate, pair.key), authorities: asksClients ? authority.authority : nil),
-            role: .server)
+            certificate: pair.certificate, key: pair.key,
+            clientAuthorities: asksClients ? authority.authority : nil)
     }
 
     var trusting: TLSSocket.Options { TLSSocket.Options(authority: authority.authority) }

@@ -44,7 +44,16 @@ struct AddressBlockTests {
         #expect(try client("10.0.0.1", "203.0.113.1") == "203.0.113.1")
         #expect(try client("10.0.0.1", "198.51.100.1, 203.0.113.1 , fd00::5,10.0.0.2") == "203.0.113.1")
         #expect(try client("10.0.0.1", "10.0.0.9") == "10.0.0.9")
-        #expect(try client("10.0.0.1", "unknown, 10.0.0.3") == "10.0.0.3")
+        for hop in ["203.0.113.1:4711", "203.0.113.1:", "::ffff:203.0.113.1"] {
+            #expect(try client("10.0.0.1", hop) == "203.0.113.1")
+        }
+        for hop in ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:4711"] {
+            #expect(try client("10.0.0.1", hop) == "2001:db8::1")
+        }
+        // Nonsense is nobody whom a proxy's rights could be given.
+        for chain in ["unknown, 10.0.0.3", "203.0.113.1:x", "[2001:db8::1", "[2001:db8::1]x", "198.51.100.1, 1.2.3"] {
+            #expect(try client("10.0.0.1", chain) == "::", "\(chain)")
+        }
         #expect(try client("10.0.0.1", "") == "10.0.0.1")
     }
 }

@@ -101,8 +101,7 @@ extension AdminNames {
     ) throws(Failure) -> ModerationOrder.Key {
         let room = try room.map { text throws(Failure) in try AdminNames.room(text) }
         guard let key = ModerationOrder.Key(kind, target, in: room) else {
-            throw Failure(
-                .usage, room != nil ? "--room is for orders about a user" : "\(kind.rawValue) takes no such target")
+            throw Failure(.usage, "--room is for orders about a user")
         }
         return key
     }
@@ -114,9 +113,20 @@ enum OrderLine {
         "\(key.sort) \(key.name)" + (key.room.map { " in room \($0)" } ?? "")
     }
 
-    static func given(_ report: OrderReport, _ done: String) -> [String] {
+    /// `of user bob`, `from address 192.0.2.0/24`, `with token j`.
+    static func origin(_ key: ModerationOrder.Key) -> String {
+        let word =
+            switch key.target {
+            case .user, .session: "of"
+            case .token: "with"
+            case .address: "from"
+            }
+        return "\(word) \(subject(key))"
+    }
+
+    static func given(_ report: OrderReport, _ done: String, of object: String? = nil) -> [String] {
         let end = report.order.terms.until.map { "until \(Amounts.time(milliseconds: $0))" } ?? "until it is lifted"
-        return [Printable.text("\(done) \(subject(report.order.key)), \(end).")]
+        return [Printable.text("\(done) \(object ?? subject(report.order.key)), \(end).")]
     }
 }
 
@@ -193,21 +203,20 @@ struct AdminUnmute: AsyncParsableCommand {
 /// What a revocation and its end have in common.
 struct RevokeArguments: ParsableArguments {
     @OptionGroup var options: AdminOptions
-    @Argument(help: "A token's jti; the same as --token.") var name: String?
-    @Option(help: "A token, by its jti.") var token: String?
-    @Option(help: "Of this user, all tokens that were issued before now.") var user: String?
+    @Argument(help: "A token's jti; the same as --token. Of a user or an address all tokens until now are meant.")
+    var name: String?
+    @OptionGroup var target: TargetOptions
     @OptionGroup var signature: SignatureOptions
 
     func key() throws -> ModerationOrder.Key {
-        var target = TargetOptions()
-        (target.user, target.session, target.token, target.address) = (user, nil, token, nil)
-        return try AdminNames.order(.revoke, target.target(name, as: \.token), nil)
+        try AdminNames.order(.revoke, target.target(name, as: \.token), nil)
     }
 }
 
 struct AdminRevoke: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "revoke", abstract: "A token, or all of a user's until now, are good no more.")
+        commandName: "revoke",
+        abstract: "A token, all of a user or from an address until now, or a session are good no more.")
 
     @OptionGroup var order: RevokeArguments
     @OptionGroup var duration: DurationOption
@@ -219,7 +228,10 @@ struct AdminRevoke: AsyncParsableCommand {
             try await session.show {
                 try await session.admin.order(key, signature, for: amount)
             } lines: {
-                OrderLine.given($0, key.sort == "user" ? "Revoked all tokens so far of" : "Revoked")
+                let many = key.sort == "user" || key.sort == "address"
+                return many
+                    ? OrderLine.given($0, "Revoked all tokens so far", of: OrderLine.origin(key))
+                    : OrderLine.given($0, "Revoked")
             }
         }
     }

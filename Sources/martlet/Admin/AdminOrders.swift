@@ -46,7 +46,8 @@ struct AdminPublish: AsyncParsableCommand {
 struct AdminKick: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kick",
-        abstract: "Closes the sessions of a user, one session, or all from an address; or puts a user out of one room.")
+        abstract:
+            "Closes the sessions of a user, a token or an address, or one; or puts a user out of one room.")
 
     @OptionGroup var options: AdminOptions
     @Argument(help: "A user's name; the same as --user.") var name: String?
@@ -70,14 +71,12 @@ struct AdminKick: AsyncParsableCommand {
                 report = try await session.admin.kick(user, room: key.room, signature, patience: Self.patience)
             case .session(let id):
                 report = try await session.admin.kick(session: id, signature, patience: Self.patience)
-            case .address(let range):
+            case .address, .token:
                 return try await session.show {
-                    try await session.admin.kick(address: range, signature)
+                    try await session.admin.kickOnce(key, signature)
                 } lines: { report in
-                    [Printable.text("All who are connected from \(report.order.key.name) are closed.")]
+                    [Printable.text("All who are connected \(OrderLine.origin(report.order.key)) are closed.")]
                 }
-            case .token:
-                throw Failure(.usage, "kick takes no token; revoke it")
             }
             if session.json { session.print(report) }
             let all = report.sessions.count

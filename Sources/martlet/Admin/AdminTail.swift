@@ -70,8 +70,7 @@ private final class TailEar: RedisSubscriberDelegate {
     }
 
     func start() {
-        var generator = SystemRandomNumberGenerator()
-        let probe = client.configuration.keyPrefix + ":tail:" + Base64URL.random(count: 12, using: &generator)
+        let probe = client.configuration.keyPrefix + ":tail:" + Base64URL.random(count: 12)
         let subscriber = RedisSubscriber(
             client: client, probeChannel: probe, delegate: self, logger: AdminSession.logger)
         self.subscriber = subscriber

@@ -14,7 +14,10 @@ struct ConfigCheckCommand: ParsableCommand {
         commandName: "check",
         abstract: "Tells what is wrong in a configuration file, each with line and column.",
         discussion:
-            "Exits 0 when nothing is, else 2. What the environment says is left aside, the files that it names are read."
+            """
+            Exits 0 when nothing is, else 2. The file is looked at by itself; the certificates and keys that it names are then \
+            read as a start would read them, with what the environment says.
+            """
     )
 
     @Argument(help: "The file. (default: what MARTLET_CONFIG says)")
@@ -27,11 +30,25 @@ struct ConfigCheckCommand: ParsableCommand {
         let file = try ConfigurationFile(path: path)
         for problem in file.problems { Terminal.write("martlet: \(problem)\n", to: STDERR_FILENO) }
         guard file.problems.isEmpty else { throw ExitCode(Failure.Code.usage.rawValue) }
-        for warning in try Settings(Sources(file: file)).warnings {
-            Terminal.write("martlet: \(warning)\n", to: STDERR_FILENO)
-        }
+        let settings = try Settings(Sources(file: file))
+        for warning in settings.warnings { Terminal.write("martlet: \(warning)\n", to: STDERR_FILENO) }
+        // Halves of a pair may stand in the environment.
+        let environment = Settings.processEnvironment().merging([Settings.configKey: path]) { $1 }
+        try Settings(environment: environment).checkFiles()
         let counts = "\(file.settings.count) settings and \(file.namespaces.count) namespaces"
         Terminal.write("\(Printable.text(path)) is right: \(counts)\n", to: STDOUT_FILENO)
+    }
+}
+
+extension Settings {
+    /// That each process would start with the files that are named. Blocks on the disk.
+    fileprivate func checkFiles() throws(Failure) {
+        _ = try serverTLS()
+        _ = try nodeTLS()
+        _ = try redisConfiguration()
+        if tokenSecret != nil || !tokens.keyFiles.isEmpty || tokens.jwksURL != nil || tokens.jwksAuthorities != nil {
+            _ = try tokenChecks()
+        }
     }
 }
 

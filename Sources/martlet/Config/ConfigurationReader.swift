@@ -204,6 +204,7 @@ struct ConfigurationReader {
     // MARK: What is wrong
 
     private mutating func unknown(_ member: Member, among names: [String]) {
+        guard file.mistakes.count < ConfigurationFile.maximumMistakes else { return }
         var bare = member.key.lowercased()
         if bare.hasPrefix("martlet_") { bare.removeFirst("martlet_".count) }
         mistake(at: member.offset, "nothing is called “\(member.name)”\(nearest(to: bare, among: names))")

@@ -53,11 +53,8 @@ enum Age {
     private static let units: [(name: Character, seconds: Int)] = [("d", 86400), ("h", 3600), ("m", 60), ("s", 1)]
 
     static func seconds(_ text: String) -> Int? {
-        guard let unit = units.first(where: { $0.name == text.last })?.seconds,
-            let number = SettingSyntax.wholeNumber(String(text.dropLast())), (1...31_536_000).contains(number),
-            number * unit <= 31_536_000
-        else { return nil }
-        return number * unit
+        guard let age = Amounts.duration(text), age <= .hours(365 * 24) else { return nil }
+        return Int(age.nanoseconds / 1_000_000_000)
     }
 
     /// In the largest unit of which it is a whole number; parts of a second are dropped.

@@ -1,4 +1,5 @@
 import Glibc
+import TLSClient
 import WebSocketTransport
 
 /// The certificate of `martlet dev --tls`, of an authority of its own (`LocalAuthority`).
@@ -33,6 +34,8 @@ enum DevCertificates {
         } catch {
             throw Failure(.failed, error.description)
         }
+        // With the last of them all are of one issue.
+        unlink(files.authority)
         try write(made.key, to: files.key)
         try write(made.certificate, to: files.certificate)
         try write(made.authority, to: files.authority)
@@ -41,9 +44,9 @@ enum DevCertificates {
 
     private static func isGood(_ files: Files) -> Bool {
         guard access(files.authority, R_OK) == 0,
-            let credentials = try? TLSCredentials(TLSFiles(pair: (files.certificate, files.key)), role: .server)
+            let credentials = try? TLSCredentials(certificate: files.certificate, key: files.key)
         else { return false }
-        return credentials.notAfter.map { $0 - Int64(time(nil)) > renewsBefore } ?? false
+        return credentials.value.certificate.notAfter - Int64(time(nil)) > renewsBefore
     }
 
     private static func write(_ bytes: [UInt8], to path: String) throws(Failure) {

@@ -18,6 +18,10 @@ struct DevFolder: Sendable {
         let pid: pid_t
         let redisURL: String?
         let redisPrefix: String?
+        /// Where its router takes WebSockets.
+        let chatURL: String?
+        /// A file of PEM: who signed its certificate, where it made one.
+        let authority: String?
     }
 
     /// Makes the folders, private to the user, and takes the lock for as long as this process lives.
@@ -40,9 +44,9 @@ struct DevFolder: Sendable {
         return descriptor
     }
 
-    /// Says to `martlet admin` and others in this directory where the cluster's Redis is.
-    func publish(_ plan: DevPlan, lock: Int32) {
-        let text = Array("\(plan.redisURL)\n\(plan.redisPrefix)\n".utf8)
+    /// Says to `martlet admin` and `martlet chat` in this directory where the cluster is.
+    func publish(_ plan: DevPlan, authority: String?, lock: Int32) {
+        let text = Array("\(plan.redisURL)\n\(plan.redisPrefix)\n\(plan.chatURL)\n\(authority ?? "")\n".utf8)
         ftruncate(lock, 0)
         _ = pwrite(lock, text, text.count, 0)
     }
@@ -59,7 +63,9 @@ struct DevFolder: Sendable {
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = pread(descriptor, &bytes, bytes.count, 0)
         let lines = String(decoding: bytes[..<max(0, count)], as: UTF8.self).split(separator: "\n").map(String.init)
-        return Running(pid: request.l_pid, redisURL: lines.first, redisPrefix: lines.dropFirst().first)
+        func line(_ index: Int) -> String? { index < lines.count ? lines[index] : nil }
+        return Running(
+            pid: request.l_pid, redisURL: line(0), redisPrefix: line(1), chatURL: line(2), authority: line(3))
     }
 
     /// Asks the cluster of this folder to end and waits for it.

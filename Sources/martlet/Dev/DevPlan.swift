@@ -21,11 +21,11 @@ struct DevPlan: Sendable, Equatable {
     /// What must be free before anything starts, with the name of who takes it.
     let ports: [(host: String, port: Int, owner: String)]
     let page: String
-    /// Where clients look unless they are told.
-    let isOnStandardPort: Bool
     let redisURL: String
     let redisPrefix: String
     /// Without its password.
+    /// Where the router takes WebSockets.
+    var chatURL: String { (isSecure ? "wss" : "ws") + page.drop { $0 != ":" } + "ws" }
     var shownRedisURL: String { Settings.rows["MARTLET_REDIS_URL"]?.shown(redisURL) ?? "" }
     /// Of the Redis that is started here; nil when it stands already.
     let ownSocket: String?
@@ -125,7 +125,6 @@ struct DevPlan: Sendable, Equatable {
         self.ports = ports
         page =
             (isSecure ? "https://" : "http://") + (reachable.contains(":") ? "[\(reachable)]" : reachable) + ":\(port)/"
-        isOnStandardPort = page == "http://127.0.0.1:8080/"
         redisURL = url
         redisPrefix = settings.redisPrefix
         ownSocket = standingRedis == nil ? socket : nil
@@ -163,7 +162,8 @@ struct DevPlan: Sendable, Equatable {
         ]
     }
 
-    private static func reachableHost(_ host: String) -> String {
+    /// Where those on this machine reach who listens on `host`.
+    static func reachableHost(_ host: String) -> String {
         switch host {
         case "0.0.0.0": "127.0.0.1"
         case "::": "::1"

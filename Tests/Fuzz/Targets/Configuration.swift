@@ -4,14 +4,18 @@ import ChatCore
 import WebSocketTransport
 import WireProtocol
 
-/// The first byte says which setting the rest is.
+/// The first byte says what the rest is: an address of Redis, a network, a pattern of rooms, or behind `j`, `e` and `s`
+/// a configuration file, a `.env` and settings.
 ///
 /// 1. What is refused is refused with a sentence that shows no password.
 /// 2. What is taken means the same however it is asked.
 func fuzzConfiguration(_ input: UnsafeRawBufferPointer) throws(FuzzFinding) {
     let (kind, bytes) = input.splitFirst()
+    if kind == UInt8(ascii: "j") { return try checkConfigurationFile(bytes) }
     guard let text = bytes.text else { return }
     switch kind {
+    case UInt8(ascii: "e"): try checkDotEnv(text)
+    case UInt8(ascii: "s"): try checkSettings(text)
     case UInt8(ascii: "u"): try checkRedisURL(text)
     case UInt8(ascii: "a"):
         guard let block = AddressBlock(text) else { return }

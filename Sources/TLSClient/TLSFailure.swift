@@ -2,16 +2,16 @@ import Glibc
 import NIOCore
 import NIOSSL
 
-/// What is wrong with TLS on our side or the server's: one clause, without a capital or a full stop.
-package struct TLSClientError: Error, Sendable, Hashable, CustomStringConvertible {
+/// What is wrong with TLS, or with the files for it, on our side or the other: one clause, without a capital or a full stop.
+package struct TLSFailure: Error, Sendable, Hashable, CustomStringConvertible {
     package let description: String
 
-    init(_ description: String) {
+    package init(_ description: String) {
         self.description = description
     }
 }
 
-/// Puts what NIOSSL says into words.
+/// Puts what NIOSSL says of a server into words.
 final class TLSFailureHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
@@ -28,7 +28,7 @@ final class TLSFailureHandler: ChannelInboundHandler {
             break
         case is NIOSSLError, is BoringSSLError, is NIOSSLExtraError:
             let certificate = try? context.pipeline.syncOperations.nioSSL_peerCertificate()
-            context.fireErrorCaught(TLSClientError(words(for: error, certificate, now: time(nil))))
+            context.fireErrorCaught(TLSFailure(words(for: error, certificate, now: time(nil))))
         default:
             context.fireErrorCaught(error)
         }

@@ -1,0 +1,45 @@
+import NIOCore
+import WebSocketTransport
+
+/// A WebSocket to a node of this host: the node gets the client's socket itself, with the request's head as a proxied one would
+/// have it and every byte read behind it. From then on the connection costs this process nothing, and outlives it.
+///
+/// Until the node has answered nothing is read, and this process's descriptor stays open; then it is closed, and never shut
+/// down. A node that does not take it is dialled like any other.
+extension ClientConnection {
+    func mayHandOver(_ exchange: Exchange, to node: RoutedNode) -> Bool {
+        // Who is to get a cookie gets it from the router alone.
+        guard exchange.request.isUpgrade, exchange.request.affinity.kind != .address, !inputEnded,
+            let handover = core.handover
+        else { return false }
+        return handover.mayReach(node.address)
+    }
+
+    func handOver(_ exchange: Exchange, to node: RoutedNode) {
+        let transport = try? context?.pipeline.syncOperations
+            .withUnsafeTransportIfAvailable(of: CInt.self) { $0 }
+        guard let context, let handover = core.handover, let connection = transport ?? nil else {
+            return dial(node, exchange)
+        }
+        var bytes = exchange.request.headForNode(address: node.address, peer: peer)
+        bytes.writeImmutableBuffer(inbound)
+        handover.give(connection, saying: bytes, to: node.address, on: context.eventLoop)
+            .assumeIsolated().whenSuccess { self.gave(exchange, to: node, $0) }
+    }
+
+    private func gave(_ exchange: Exchange, to node: RoutedNode, _ outcome: HandoverSender.Outcome) {
+        // The client went meanwhile: the node sees that, too.
+        guard isUnderWay(exchange) else { return }
+        switch outcome {
+        case .taken:
+            core.answered(node)
+            core.logHandover(exchange.request, to: node, started: exchange.started)
+            close()
+        case .notTaken:
+            dial(node, exchange)
+        case .unanswered:
+            core.hung(node)
+            close()
+        }
+    }
+}

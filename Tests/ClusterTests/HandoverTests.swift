@@ -1,0 +1,103 @@
+import Glibc
+import TestSupport
+import Testing
+
+/// Routers that give connections to nodes of their own host, with real processes.
+@Suite("A connection that is handed over", .patience)
+struct HandoverTests {
+    private func figure(_ name: String, of router: ClusterProcess) async throws -> Int {
+        let text = try await router.internals("/metrics").text
+        let line = text.split(separator: "\n").first { $0.hasPrefix(name + " ") }
+        return Int(line?.split(separator: " ").last ?? "") ?? -1
+    }
+
+    @Test("is the node's own: the router has none of it, and its death is nobody's")
+    func outlives() async throws {
+        try await Machine.with(Cluster.Options(nodes: 2, routers: 1)) { cluster in
+            let (router, room) = (cluster.routers[0], newRoom())
+            var sessions: [Session] = []
+            for _ in 0..<4 { sessions.append(try await cluster.connect(newUser(), to: router)) }
+            for session in sessions { try await session.join(room) }
+            #expect(try await figure("martlet_router_handovers_total", of: router) == 4)
+            // The request for the figures is on the internal port.
+            #expect(try await figure("martlet_router_connections", of: router) == 0)
+            await router.kill()
+            for session in sessions {
+                try await session.say("from \(session.user)", in: room)
+                for other in sessions where other.user != session.user {
+                    _ = try await other.hears("from \(session.user)", in: room)
+                }
+            }
+        }
+    }
+
+    @Test("brings the client's address, the request's id, and every byte that came with the head")
+    func wholeBeginning() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1, routers: 1)) { cluster in
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            defer { close(descriptor) }
+            func address(_ text: String, _ port: Int) -> sockaddr_in {
+                var address = sockaddr_in()
+                address.sin_family = sa_family_t(AF_INET)
+                address.sin_port = in_port_t(port).bigEndian
+                inet_pton(AF_INET, text, &address.sin_addr)
+                return address
+            }
+            func call(_ address: sockaddr_in, _ body: (CInt, UnsafePointer<sockaddr>, socklen_t) -> CInt) -> CInt {
+                withUnsafeBytes(of: address) { bytes in
+                    bytes.baseAddress.map { body(descriptor, $0.assumingMemoryBound(to: sockaddr.self), 16) } ?? -1
+                }
+            }
+            try #require(call(address("127.0.0.9", 0), bind) == 0)
+            try #require(call(address("127.0.0.1", cluster.routers[0].port), connect) == 0)
+            var bytes = Array(
+                """
+                GET /ws?key=\(newUser()) HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n
+                """.utf8)
+            let user = newUser()
+            bytes += ClientFrame(ClientFrame.Opcode.text, text: #"{"type":"auth","user":"\#(user)"}"#).bytes
+            #expect(write(descriptor, bytes, bytes.count) == bytes.count)
+            var heard: [UInt8] = []
+            var chunk = [UInt8](repeating: 0, count: 4096)
+            while !String(decoding: heard, as: UTF8.self).contains(#""type":"welcome""#) {
+                let count = read(descriptor, &chunk, chunk.count)
+                try #require(count > 0, "\(String(decoding: heard, as: UTF8.self))")
+                heard += chunk[..<count]
+            }
+            let connect = try #require(cluster.nodes[0].log.last { $0["msg"]?.string == "connect" })
+            #expect(connect["address"]?.string == "127.0.0.9")
+            let handed = try #require(cluster.routers[0].log.last { $0["msg"]?.string == "handed over" })
+            #expect(handed["client"]?.string == "127.0.0.9" && handed["node"]?.string == cluster.nodes[0].name)
+            #expect(handed["request_id"] == connect["request_id"])
+        }
+    }
+
+    @Test("is proxied, where that is the setting")
+    func proxied() async throws {
+        let options = Cluster.Options(nodes: 1, routers: 1, environment: ["MARTLET_HANDOVER": "off"])
+        try await Machine.with(options) { cluster in
+            let router = cluster.routers[0]
+            let session = try await cluster.connect(newUser(), to: router)
+            try await session.join(newRoom())
+            #expect(try await figure("martlet_router_handovers_total", of: router) == 0)
+            #expect(try await figure("martlet_router_connections", of: router) == 1)
+        }
+    }
+
+    @Test("a node that stands still is given up after a while, and the client, cut off, comes to another")
+    func hung() async throws {
+        try await Machine.with(Cluster.Options(nodes: 2, routers: 1)) { cluster in
+            let router = cluster.routers[0]
+            let user = newUser()
+            let first = try await cluster.connect(user, to: router)
+            let home = try #require(cluster.nodes.first { first.node.hasPrefix($0.name) })
+            home.pause()
+            defer { home.resume() }
+            let second = try await poll(within: .seconds(30), "another node to serve") {
+                try? await cluster.connect(user, to: router)
+            }
+            #expect(!second.node.hasPrefix(home.name))
+        }
+    }
+}
