@@ -51,8 +51,7 @@ extension ModerationOrder.Key {
 extension ModerationOrder.Target {
     /// By its `jti`: 1–256 bytes without control characters; `nil` for anything else, which cannot be ordered about.
     package static func token(named id: String) -> Self? {
-        let isPrintable = id.unicodeScalars.allSatisfy { ($0.value >= 0x20 && $0.value < 0x7F) || $0.value > 0x9F }
-        return (1...256).contains(id.utf8.count) && isPrintable ? .token(id) : nil
+        (1...256).contains(id.utf8.count) && !id.hasControlCharacters ? .token(id) : nil
     }
 }
 

@@ -15,7 +15,7 @@ package struct TokenError: Error, Equatable, CustomStringConvertible, Sendable {
         /// No key fits now, but keys are being fetched: the same token may be good later.
         case keysUnavailable
         case expired
-        /// `nbf` lies ahead.
+        /// `nbf` or `iat` lies ahead.
         case notYetValid
         /// No `exp`: a connection could outlive every right to it.
         case missingExpiry

@@ -46,7 +46,8 @@ package final class TokenKeyRing: Sendable {
         let possible = keys.filter { $0.algorithm == algorithm && (keyID == nil || $0.givenID == nil) }
         let isTried = !possible.isEmpty && possible.count <= Self.maximumTries
         if isTried, possible.contains(where: { $0.verifies(signature, of: input) }) { return }
-        if let milliseconds = missing(keyID) {
+        // An address publishes no secret, so that fetching brings no key of HS256.
+        if algorithm != .hs256, let milliseconds = missing(keyID) {
             throw TokenError(.keysUnavailable, retryAfterMilliseconds: milliseconds)
         }
         if isTried { throw TokenError(.badSignature) }

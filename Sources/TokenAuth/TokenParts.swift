@@ -100,7 +100,8 @@ struct RawClaims {
             return audience != nil
         case "jti":
             id = JSONText.string(value, in: bytes)
-            return id.map { (1...TokenVerifier.maximumIDBytes).contains($0.utf8.count) } == true
+            // What an operator could not write could not be revoked.
+            return id.map { (1...TokenVerifier.maximumIDBytes).contains($0.utf8.count) && !$0.hasControlCharacters } == true
         case RoomsClaim.name:
             capabilities = RoomsClaim.read(value, in: bytes)
             return capabilities != nil

@@ -59,7 +59,10 @@ package struct TokenVerifier: Sendable {
     private func check(_ claims: RawClaims, _ nowSeconds: Int64) throws(TokenError) -> TokenClaims {
         guard let expiresAt = claims.expiresAt else { throw TokenError(.missingExpiry) }
         if nowSeconds - Self.leeway >= expiresAt { throw TokenError(.expired) }
-        if let notBefore = claims.notBefore, nowSeconds + Self.leeway < notBefore { throw TokenError(.notYetValid) }
+        // One that is made in the future would outlive an order against all that were made until now.
+        if let starts = [claims.notBefore, claims.issuedAt].compactMap(\.self).max(), nowSeconds + Self.leeway < starts {
+            throw TokenError(.notYetValid)
+        }
         if let issuer, claims.issuer != issuer { throw TokenError(.wrongIssuer) }
         switch (audience, claims.audience) {
         case (nil, nil): break

@@ -74,7 +74,19 @@ package struct RoomName: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// A user: 1–128 bytes of UTF-8 without control characters (C0, DEL, C1, and the line and paragraph separators).
+extension String {
+    /// C0, DEL, C1, and the line and paragraph separators.
+    package var hasControlCharacters: Bool {
+        unicodeScalars.contains { scalar in
+            switch scalar.value {
+            case 0...0x1F, 0x7F...0x9F, 0x2028, 0x2029: true
+            default: false
+            }
+        }
+    }
+}
+
+/// A user: 1–128 bytes of UTF-8 without control characters.
 ///
 /// Two names are one user when their bytes are the same, as in Redis and for every client; `String` would take canonical
 /// equivalents (é as one scalar or as two) for the same.
@@ -89,13 +101,7 @@ package struct UserName: Hashable, Sendable, CustomStringConvertible {
         guard length >= 1, length <= Self.maximumLength else {
             throw WireError(.invalidUser, "a user name has 1 to \(Self.maximumLength) bytes, this one has \(length)")
         }
-        let isPrintable = string.unicodeScalars.allSatisfy { scalar in
-            switch scalar.value {
-            case 0...0x1F, 0x7F...0x9F, 0x2028, 0x2029: false
-            default: true
-            }
-        }
-        guard isPrintable else {
+        guard !string.hasControlCharacters else {
             throw WireError(.invalidUser, "a user name has no control characters")
         }
         self.string = string

@@ -33,6 +33,12 @@ struct TokenClaimsTests {
         #expect(refusal("{\"sub\":\"a\",\"exp\":1790000001}") == nil)
     }
 
+    @Test("T3: a token made in the future is not valid yet: an order against all until now would pass it by")
+    func future() {
+        #expect(refusal("{\"sub\":\"a\",\"exp\":2e9,\"iat\":1790000030}") == nil)
+        #expect(refusal("{\"sub\":\"a\",\"exp\":2e9,\"iat\":1790000031}") == TokenError(.notYetValid))
+    }
+
     @Test("T3: the issuer must be exactly the one that is asked for")
     func issuer() {
         let from = { (json: String) in "{\"sub\":\"a\",\"exp\":2e9,\"iss\":\(json)}" }
@@ -57,11 +63,13 @@ struct TokenClaimsTests {
         #expect(refusal(payload("{\"chat\":1}"), audience: "chat")?.claim == "aud")
     }
 
-    @Test("a token's own name is 1 to 256 bytes")
+    @Test("a token's own name is 1 to 256 bytes without control characters, so that it can be revoked")
     func id() throws {
         #expect(try claims("{\"sub\":\"a\",\"exp\":2e9,\"jti\":\"7f\"}").id == "7f")
         #expect(refusal("{\"sub\":\"a\",\"exp\":2e9,\"jti\":\"\"}")?.claim == "jti")
         #expect(refusal("{\"sub\":\"a\",\"exp\":2e9,\"jti\":7}")?.claim == "jti")
+        #expect(refusal("{\"sub\":\"a\",\"exp\":2e9,\"jti\":\"7\\u0000f\"}")?.claim == "jti")
+        #expect(refusal("{\"sub\":\"a\",\"exp\":2e9,\"jti\":\"7\\u2028f\"}")?.claim == "jti")
         let long = String(repeating: "a", count: 257)
         #expect(refusal("{\"sub\":\"a\",\"exp\":2e9,\"jti\":\"\(long)\"}")?.claim == "jti")
     }

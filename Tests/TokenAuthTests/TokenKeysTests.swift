@@ -124,6 +124,8 @@ struct TokenKeysTests {
         #expect(throws: later) { try verifier.verify(try token(new, "new"), nowSeconds: 0) }
         #expect(throws: TokenError(.unknownKey)) { try verifier.verify(try token(new, "other"), nowSeconds: 0) }
         #expect(throws: TokenError(.badSignature)) { try verifier.verify(try token(new, "known"), nowSeconds: 0) }
+        let secret = try TokenKey.generate(.hs256, id: "new")
+        #expect(throws: TokenError(.wrongAlgorithm)) { try verifier.verify(try token(secret, "new"), nowSeconds: 0) }
         ring.replace(fetched: [new])
         #expect(try verifier.verify(try token(new, "new"), nowSeconds: 0).subject == "a")
         #expect(try verifier.verify(try token(known, "known"), nowSeconds: 0).subject == "a")

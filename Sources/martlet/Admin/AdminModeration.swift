@@ -47,18 +47,14 @@ struct SignatureOptions: ParsableArguments {
     /// - Parameter standard: the reason if none was given.
     func signature(_ standard: String = "") throws(Failure) -> OrderSignature {
         let reason = reason.isEmpty ? standard : reason
-        guard reason.utf8.count <= 500, Self.isPrintable(reason) else {
+        guard reason.utf8.count <= 500, !reason.hasControlCharacters else {
             throw Failure(.usage, "a reason has at most 500 bytes and no control characters")
         }
         let by = by ?? Self.systemUser
-        guard (1...128).contains(by.utf8.count), Self.isPrintable(by) else {
+        guard (1...128).contains(by.utf8.count), !by.hasControlCharacters else {
             throw Failure(.usage, "--by takes 1 to 128 bytes without control characters")
         }
         return OrderSignature(by: by, reason: reason)
-    }
-
-    private static func isPrintable(_ text: String) -> Bool {
-        text.unicodeScalars.allSatisfy { ($0.value >= 0x20 && $0.value < 0x7F) || $0.value > 0x9F }
     }
 
     private static var systemUser: String {
