@@ -1,11 +1,13 @@
+import Glibc
 import NIOCore
 import WebSocketTransport
 
 /// A WebSocket to a node of this host: the node gets the client's socket itself, with the request's head as a proxied one would
 /// have it and every byte read behind it. From then on the connection costs this process nothing, and outlives it.
 ///
-/// Until the node has answered nothing is read, and this process's descriptor stays open; then it is closed, and never shut
-/// down. A node that does not take it is dialled like any other.
+/// Until the node has answered nothing is read, and this process's descriptor stays open; then it is closed, and not shut down.
+/// A node that does not take it is dialled like any other. Where no answer comes the connection ends for everybody: a node
+/// that wakes up finds it closed, and the client knows at once.
 extension ClientConnection {
     func mayHandOver(_ exchange: Exchange, to node: RoutedNode) -> Bool {
         // Who is to get a cookie gets it from the router alone.
@@ -16,9 +18,7 @@ extension ClientConnection {
     }
 
     func handOver(_ exchange: Exchange, to node: RoutedNode) {
-        let transport = try? context?.pipeline.syncOperations
-            .withUnsafeTransportIfAvailable(of: CInt.self) { $0 }
-        guard let context, let handover = core.handover, let connection = transport ?? nil else {
+        guard let context, let handover = core.handover, let connection = descriptor else {
             return dial(node, exchange)
         }
         var bytes = exchange.request.headForNode(address: node.address, peer: peer)
@@ -39,7 +39,13 @@ extension ClientConnection {
             dial(node, exchange)
         case .unanswered:
             core.hung(node)
+            if let connection = descriptor { shutdown(connection, Int32(SHUT_RDWR)) }
             close()
         }
+    }
+
+    private var descriptor: CInt? {
+        guard let context else { return nil }
+        return try? context.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }
     }
 }

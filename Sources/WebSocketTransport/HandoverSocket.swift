@@ -32,7 +32,8 @@ enum HandoverSocket {
     }
 
     private static func make(_ call: (CInt, UnsafePointer<sockaddr>, socklen_t) -> Bool, _ address: String) -> CInt? {
-        let descriptor = socket(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        let type = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+        let descriptor = socket(AF_UNIX, type, 0)
         guard descriptor >= 0 else { return nil }
         guard withName(of: address, { call(descriptor, $0, $1) }) == true else {
             close(descriptor)
@@ -45,13 +46,9 @@ enum HandoverSocket {
         make({ bind($0, $1, $2) == 0 && Glibc.listen($0, 64) == 0 }, address)
     }
 
-    /// - Parameter patience: seconds for each send and receive.
-    static func connect(to address: String, patience: Int) -> CInt? {
+    /// Without waiting: nil also where the node has left too many waiting (unix(7), EAGAIN).
+    static func connect(to address: String) -> CInt? {
         guard let descriptor = make({ Glibc.connect($0, $1, $2) == 0 }, address) else { return nil }
-        var time = timeval(tv_sec: patience, tv_usec: 0)
-        for option in [SO_SNDTIMEO, SO_RCVTIMEO] {
-            setsockopt(descriptor, SOL_SOCKET, option, &time, socklen_t(MemoryLayout<timeval>.size))
-        }
         guard isOfOwnUser(descriptor) else {
             close(descriptor)
             return nil

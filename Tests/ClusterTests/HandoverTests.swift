@@ -100,4 +100,40 @@ struct HandoverTests {
             #expect(!second.node.hasPrefix(home.name))
         }
     }
+
+    @Test("a node that stands still holds up nobody but its own clients")
+    func aside() async throws {
+        try await Machine.with(Cluster.Options(nodes: 2, routers: 1)) { cluster in
+            let router = cluster.routers[0]
+            var users: [String: [String]] = [:]
+            while users.count < 2 || users.contains(where: { $1.count < 4 }) {
+                let session = try await cluster.connect(newUser(), to: router)
+                let home = try #require(cluster.nodes.first { session.node.hasPrefix($0.name) })
+                users[home.name, default: []].append(session.user)
+            }
+            let home = cluster.nodes[0]
+            let stuck = try #require(users[home.name])
+            let free = try #require(users[cluster.nodes[1].name]?.first)
+            home.pause()
+            defer { home.resume() }
+            let ended = Watched(0)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for user in stuck.prefix(4) {
+                    group.addTask {
+                        _ = try? await cluster.connect(user, to: router)
+                        ended.update { $0 += 1 }
+                    }
+                }
+                // The router has given all of them to the node that stands still.
+                _ = try await poll(within: .seconds(30), "their requests at the router") {
+                    try await figure("martlet_router_connections", of: router) >= 4 ? true : nil
+                }
+                let other = try await cluster.connect(free, to: router)
+                #expect(ended.current == 0, "the other client came in only after them")
+                #expect(other.node.hasPrefix(cluster.nodes[1].name))
+                home.resume()
+                try await group.waitForAll()
+            }
+        }
+    }
 }

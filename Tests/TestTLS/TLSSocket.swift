@@ -178,7 +178,7 @@ package final class TLSSocket: @unchecked Sendable {
     package func receive(_ count: Int) -> [UInt8] {
         var bytes: [UInt8] = []
         while bytes.count < count {
-            let some = receiveSome(count - bytes.count)
+            let some = receiveSome(min(count - bytes.count, 65536))
             if some.isEmpty { break }
             bytes += some
         }
