@@ -101,7 +101,8 @@ struct RawClaims {
         case "jti":
             id = JSONText.string(value, in: bytes)
             // What an operator could not write could not be revoked.
-            return id.map { (1...TokenVerifier.maximumIDBytes).contains($0.utf8.count) && !$0.hasControlCharacters } == true
+            return id.map { (1...TokenVerifier.maximumIDBytes).contains($0.utf8.count) && !$0.hasControlCharacters }
+                == true
         case RoomsClaim.name:
             capabilities = RoomsClaim.read(value, in: bytes)
             return capabilities != nil

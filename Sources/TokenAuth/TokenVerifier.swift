@@ -60,7 +60,8 @@ package struct TokenVerifier: Sendable {
         guard let expiresAt = claims.expiresAt else { throw TokenError(.missingExpiry) }
         if nowSeconds - Self.leeway >= expiresAt { throw TokenError(.expired) }
         // One that is made in the future would outlive an order against all that were made until now.
-        if let starts = [claims.notBefore, claims.issuedAt].compactMap(\.self).max(), nowSeconds + Self.leeway < starts {
+        if let starts = [claims.notBefore, claims.issuedAt].compactMap(\.self).max(), nowSeconds + Self.leeway < starts
+        {
             throw TokenError(.notYetValid)
         }
         if let issuer, claims.issuer != issuer { throw TokenError(.wrongIssuer) }
