@@ -11,14 +11,27 @@ package struct NodeFigures: Sendable, Hashable {
     /// Milliseconds since 1970 by the node's own clock. It tells two processes apart that hold one incarnation number,
     /// as may happen after Redis was restored from an old copy, so it must not change during the node's life.
     package var startedAt: Int64
+    /// Its share of clients next to that of the other nodes.
+    package var weight: Int
+    /// Where clients reach it without a router, `wss://host/ws`; nil where they do not.
+    package var url: String?
 
-    package init(address: String, version: String, sessions: Int, rooms: Int, draining: Bool, startedAt: Int64) {
+    package static let weights = 1...1000
+    /// Of nodes that say none.
+    package static let defaultWeight = 100
+
+    package init(
+        address: String, version: String, sessions: Int, rooms: Int, draining: Bool, startedAt: Int64,
+        weight: Int = defaultWeight, url: String? = nil
+    ) {
         self.address = address
         self.version = version
         self.sessions = sessions
         self.rooms = rooms
         self.draining = draining
         self.startedAt = startedAt
+        self.weight = weight
+        self.url = url
     }
 }
 
@@ -45,12 +58,17 @@ package struct NodeRecord: Sendable, Hashable {
     /// Milliseconds that are left of the lease by the clock of Redis; negative when it is past. A past lease alone fences
     /// nobody.
     package let leaseMs: Int64
+    /// How old the figures are, in milliseconds by the clock of Redis; 0 where the node does not say when it told them.
+    package let figuresAgeMs: Int64
 
-    package init(incarnation: Incarnation, figures: NodeFigures, state: State, leaseMs: Int64) {
+    package init(
+        incarnation: Incarnation, figures: NodeFigures, state: State, leaseMs: Int64, figuresAgeMs: Int64 = 0
+    ) {
         self.incarnation = incarnation
         self.figures = figures
         self.state = state
         self.leaseMs = leaseMs
+        self.figuresAgeMs = figuresAgeMs
     }
 }
 

@@ -21,6 +21,10 @@ package struct NodeConfiguration: Sendable {
     package var internalPort = 9081
     /// `host:port` that routers dial; the bound address when `nil`.
     package var advertise: String?
+    /// Its share of clients next to that of the other nodes, 1 to 1000.
+    package var weight = 100
+    /// Where clients may reach it without a router; routers tell them when they ask.
+    package var url: String?
     package var version: String
     package var authentication: Authentication
     /// Fetches keys for `authentication`, once the node runs.

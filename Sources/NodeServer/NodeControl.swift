@@ -103,6 +103,6 @@ final class NodeControl {
     private func figures() -> NodeFigures {
         NodeFigures(
             address: address, version: configuration.version, sessions: hub.sessions.count, rooms: hub.rooms.count,
-            draining: isDraining, startedAt: startedAt)
+            draining: isDraining, startedAt: startedAt, weight: configuration.weight, url: configuration.url)
     }
 }

@@ -57,6 +57,34 @@ struct NodeLeaseTests {
         }
     }
 
+    @Test(
+        "weight and URL for clients stand there from the start, follow each heartbeat, and have a default for older nodes"
+    )
+    func weightAndURL() async throws {
+        try await ClusterFixture.run { cluster in
+            var figures = NodeFigures.of()
+            (figures.weight, figures.url) = (250, "wss://a.example.com/ws")
+            let node = try await cluster.nodes.register(name: "node-a", figures: figures, lease: .seconds(60)).get()
+            #expect(try await cluster.nodes.list().get().first?.figures == figures)
+            (figures.weight, figures.url) = (1, nil)
+            _ = try await cluster.nodes.heartbeat(node, figures: figures, lease: .seconds(60)).get()
+            let told = try #require(try await cluster.nodes.list().get().first)
+            #expect(told.figures == figures)
+            #expect((0...30_000).contains(told.figuresAgeMs))
+            // Half a minute ago, and then as a node that says none of it.
+            try await cluster.command("HINCRBY", cluster.keys.node(node), "told", "-30000")
+            let old = try #require(try await cluster.nodes.list().get().first)
+            #expect((30_000...60_000).contains(old.figuresAgeMs))
+            try await cluster.command("HDEL", cluster.keys.node(node), "told", "weight", "url")
+            let older = try #require(try await cluster.nodes.list().get().first)
+            #expect(older.figures.weight == 100 && older.figures.url == nil && older.figuresAgeMs == 0)
+            for nonsense in ["0", "1001", "x", "-5"] {
+                try await cluster.command("HSET", cluster.keys.node(node), "weight", nonsense, "told", nonsense)
+                #expect(try await cluster.nodes.list().get().first?.figures.weight == 100)
+            }
+        }
+    }
+
     @Test("a name that could not stand in a key is refused", arguments: ["", "a b", "a{b", "日本"])
     func badName(name: String) async throws {
         try await ClusterFixture.run { cluster in
