@@ -23,14 +23,18 @@ final class ClientEngine {
     private var pages: [String: EventLoopPromise<HistoryPage>] = [:]
     private let events: StreamList<MartletEvent>
     private let states: StreamList<ConnectionState>
+    private let locatesNode: Bool
+    /// The last connect without the router has not led to a session: the next goes through it.
+    private var distrustsNode = false
     private let idPrefix: String
     private var idCount = 0
 
     /// - Parameter idPrefix: differs between two processes that share a client instance.
     init(
         eventLoop: any EventLoop, url: String, tls: TLSClientOptions, client: String,
-        credential: MartletClient.Credential, idPrefix: String, figures: ClientFigures
+        credential: MartletClient.Credential, locatesNode: Bool, idPrefix: String, figures: ClientFigures
     ) {
+        self.locatesNode = locatesNode
         self.eventLoop = eventLoop
         self.url = url
         self.tls = tls
@@ -135,7 +139,7 @@ final class ClientEngine {
         switch effect {
         case .askForToken: askForToken()
         case .askForRenewal: askForRenewal()
-        case .connect(let resuming): connect(to: resuming ? url + "&resume=1" : url)
+        case .connect(let resuming): connect(through: resuming ? url + "&resume=1" : url)
         case .connectLater(let milliseconds):
             reconnecting = eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
                 self.run { $0.retry(now: Self.now()) }
@@ -171,6 +175,7 @@ final class ClientEngine {
         guard case .state(let state) = event else { return }
         figures.set(state)
         states.yield(state)
+        if case .online = state { distrustsNode = false }
         guard case .closed = state else { return }
         ticking?.cancel()
         events.finish()
@@ -217,17 +222,35 @@ final class ClientEngine {
         }
     }
 
-    private func connect(to url: String) {
+    private func connect(through router: String) {
+        guard locatesNode, !distrustsNode else {
+            distrustsNode = false
+            return connect(to: router)
+        }
+        generation += 1
+        let generation = generation
+        NodeLocator.locate(router, tls: tls, on: eventLoop).assumeIsolated().whenComplete { located in
+            guard generation == self.generation else { return }
+            guard case .success(let node?) = located else { return self.connect(to: router) }
+            self.distrustsNode = true
+            self.connect(to: node, orElse: router)
+        }
+    }
+
+    /// - Parameter fallback: where to connect when this fails, whatever the reason.
+    private func connect(to url: String, orElse fallback: String? = nil) {
         generation += 1
         let generation = generation
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         var limits = WebSocketLimits()
+        if fallback != nil { limits.connectTimeout = NodeLocator.patience }
         limits.maximumMessageBytes = 16 * 1024 * 1024  // a page of history is a hundred messages
         WebSocketClient.connect(
             url: url, tls: tls, subprotocols: ["martlet.v1.json"], on: eventLoop, limits: limits,
             delegate: { bound.value.opened($0, generation: generation) }
         ).assumeIsolated().whenFailure { error in
             guard generation == self.generation else { return }
+            if let fallback { return self.connect(to: fallback) }
             let refusal = error as? WebSocketClientError
             guard let refusal, let final = Self.finalAnswer(in: refusal) else {
                 return self.lost(code: 1006, reason: "\(error)", wait: refusal.map(Self.retryAfter) ?? 0)

@@ -67,9 +67,13 @@ public final class MartletClient: Sendable {
     ///   - url: `wss://host:port/ws`, or `ws` without TLS.
     ///   - tls: for `wss://`.
     ///   - clientInstance: scopes the ids of this client's messages, 1–64 of `A-Z a-z 0-9 _ . -`; a new one by default.
+    ///   - locatesNode: asks the router at each connect where its node is, and connects there without the router, where
+    ///     nodes have addresses for clients (`MARTLET_NODE_URL`). Whatever fails on that way, within 2 s for the question
+    ///     and 2 s for the node, the connection goes through the router.
     /// - Throws: ``MartletError`` `invalidArgument`.
     public init(
-        url: String, credential: Credential, tls: TLSOptions = TLSOptions(), clientInstance: String? = nil
+        url: String, credential: Credential, tls: TLSOptions = TLSOptions(), clientInstance: String? = nil,
+        locatesNode: Bool = false
     ) throws(MartletError) {
         let client = clientInstance ?? "swift-" + Base64URL.random(count: 16)
         var query = [("client", client)]
@@ -91,7 +95,8 @@ public final class MartletClient: Sendable {
         engine = .makeBoxSendingValue(
             ClientEngine(
                 eventLoop: eventLoop, url: url + separator + parameters, tls: tls.client, client: client,
-                credential: credential, idPrefix: Base64URL.random(count: 10), figures: figures),
+                credential: credential, locatesNode: locatesNode, idPrefix: Base64URL.random(count: 10),
+                figures: figures),
             eventLoop: eventLoop)
     }
 

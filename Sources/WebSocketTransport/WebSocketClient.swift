@@ -114,16 +114,16 @@ package enum WebSocketClient {
 }
 
 /// A `ws` or `wss` URL, taken apart (RFC 6455 section 3).
-struct WebSocketURL: Sendable, Equatable {
-    let isSecure: Bool
-    let host: String
-    let port: Int
+package struct WebSocketURL: Sendable, Equatable {
+    package let isSecure: Bool
+    package let host: String
+    package let port: Int
     /// Path and query as they go into the request line.
-    let target: String
+    package let target: String
     /// As it goes into the `Host` header.
-    let authority: String
+    package let authority: String
 
-    init(_ url: String) throws(WebSocketClientError) {
+    package init(_ url: String) throws(WebSocketClientError) {
         func invalid(_ why: String) -> WebSocketClientError {
             WebSocketClientError(code: .invalidURL, message: "\(url) is not a WebSocket address: \(why)")
         }
