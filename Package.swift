@@ -257,7 +257,9 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["martlet", "ClusterState", "MartletClient", "WebSocketTransport", "WireProtocol"],
+            dependencies: [
+                "martlet", "Affinity", "ClusterState", "MartletClient", "WebSocketTransport", "WireProtocol",
+            ],
             swiftSettings: strict
         ),
         .testTarget(

@@ -44,6 +44,9 @@ package struct ClusterAdmin: Sendable {
         }
     }
 
+    /// By name and number, as routers read them.
+    package func nodeRecords() async throws -> [NodeRecord] { try await nodeStore.list().get() }
+
     /// - Parameter text: a node's name, which stands for its newest incarnation, or an incarnation (`node-a.7`).
     package func node(_ text: String) async throws -> NodeReport {
         let all = try await nodes()

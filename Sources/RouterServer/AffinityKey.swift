@@ -2,37 +2,53 @@ package import WebSocketTransport
 
 /// What a request is kept to one node by.
 package struct AffinityKey: Equatable, Sendable {
-    /// In order of precedence; the raw value is what the access log says.
+    /// The raw value is what the access log says.
     package enum Kind: String, Sendable {
-        case key, user, token, cookie, address
+        case key, user, token, room, cookie, header, address
     }
 
     package let kind: Kind
     package let value: String
+    /// The answer sets a cookie, by which the next request finds its way back.
+    package let wantsCookie: Bool
 
     package static let cookieName = "martlet_affinity"
 
     /// - Parameters:
     ///   - subject: whom a token is about, without proof: the node verifies it, here it only finds the node.
     ///   - client: stands in when the request says nothing.
-    package init(of request: RequestHead, subject: (String) -> String?, client: IPAddress) {
+    package init(
+        of request: RequestHead, by rule: AffinityRule = .standard, subject: (String) -> String?, client: IPAddress
+    ) {
         let query = QueryItems(target: request.target)
-        if let key = query["key"] {
-            self.init(kind: .key, value: key)
-        } else if let user = query["user"] {
-            self.init(kind: .user, value: user)
-        } else if let user = Self.tokens(of: request, query).lazy.compactMap(subject).first(where: { !$0.isEmpty }) {
-            self.init(kind: .token, value: user)
-        } else if let id = Self.cookie(in: request.fields) {
-            self.init(kind: .cookie, value: id)
-        } else {
-            self.init(kind: .address, value: client.description)
+        for source in rule.sources {
+            guard let (kind, value) = Self.value(from: source, of: request, query, subject) else { continue }
+            self.init(kind: kind, value: value)
+            return
+        }
+        self.init(kind: .address, value: client.description, wantsCookie: rule.sources.contains(.cookie))
+    }
+
+    /// nil where the request has none, and of the address, which is the last.
+    private static func value(
+        from source: AffinityRule.Source, of request: RequestHead, _ query: QueryItems, _ subject: (String) -> String?
+    ) -> (Kind, String)? {
+        switch source {
+        case .key: return query["key"].map { (.key, $0) }
+        case .user:
+            if let user = query["user"] { return (.user, user) }
+            return tokens(of: request, query).lazy.compactMap(subject).first { !$0.isEmpty }.map { (.token, $0) }
+        case .room: return query["room"].map { (.room, $0) }
+        case .cookie: return cookie(in: request.fields).map { (.cookie, $0) }
+        case .header(let name): return request.fields.first(name).flatMap { $0.isEmpty ? nil : (.header, $0) }
+        case .address: return nil
         }
     }
 
-    private init(kind: Kind, value: String) {
+    private init(kind: Kind, value: String, wantsCookie: Bool = false) {
         self.kind = kind
         self.value = value
+        self.wantsCookie = wantsCookie
     }
 
     /// The query's, then that of Authorization: one that says nobody stands in nobody's way.

@@ -13,6 +13,7 @@ extension ClientConnection {
     func perform(_ action: RouteAttempt.Action, _ exchange: Exchange) {
         switch action {
         case .dial(let node):
+            count(exchange, at: node)
             if mayHandOver(exchange, to: node) { handOver(exchange, to: node) } else { dial(node, exchange) }
         case .relay: break
         case .fail(.noNode): fail(exchange, .noNode(retryAfter: core.nodes.retryAfter(now: .now())))
@@ -21,7 +22,22 @@ extension ClientConnection {
         }
     }
 
+    /// An upgrade counts at the node that is tried, and at no other.
+    private func count(_ exchange: Exchange, at node: RoutedNode) {
+        guard exchange.request.isUpgrade, exchange.pick?.node != node else { return }
+        giveBack(exchange)
+        exchange.pick = core.take(node)
+    }
+
+    /// No node has accepted it.
+    func giveBack(_ exchange: Exchange) {
+        guard let pick = exchange.pick else { return }
+        exchange.pick = nil
+        core.giveBack(pick)
+    }
+
     private func fail(_ exchange: Exchange, _ response: RouterResponse) {
+        giveBack(exchange)
         core.log(exchange.request, status: response.status, node: exchange.attempt.current, started: exchange.started)
         // What follows an upgrade is no HTTP, and the rest of a body that nobody took no request.
         answer(
@@ -198,6 +214,7 @@ extension ClientConnection: NodeConnectionDelegate {
     }
 
     private func relay(_ head: ResponseHead, _ exchange: Exchange) {
+        giveBack(exchange)
         // Was checked when the node's connection chose how to read the body.
         guard var framing = try? head.bodyLength(answering: exchange.request.head.method) else { return close() }
         let hasNoBody = exchange.request.head.method == "HEAD" || head.status == 304
@@ -217,7 +234,7 @@ extension ClientConnection: NodeConnectionDelegate {
     }
 
     private func cookie(for exchange: Exchange) -> String? {
-        guard exchange.request.affinity.kind == .address, let node = exchange.attempt.current else { return nil }
+        guard exchange.request.affinity.wantsCookie, let node = exchange.attempt.current else { return nil }
         return AffinityKey.setCookie(
             core.cookie(for: node), isSecure: isSecure || exchange.request.isSecureAtProxy)
     }
@@ -263,6 +280,7 @@ extension ClientConnection: NodeConnectionDelegate {
     private func startTunnel(_ exchange: Exchange, _ node: NodeConnection, _ head: ResponseHead) {
         guard let context, let nodeContext = node.context else { return close() }
         clearTimer()
+        exchange.pick = nil
         core.log(exchange.request, status: 101, node: exchange.attempt.current, started: exchange.started)
         var toClient = head.headForClient(
             framing: .none,

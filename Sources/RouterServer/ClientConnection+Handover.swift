@@ -11,7 +11,7 @@ import WebSocketTransport
 extension ClientConnection {
     func mayHandOver(_ exchange: Exchange, to node: RoutedNode) -> Bool {
         // Who is to get a cookie gets it from the router alone.
-        guard exchange.request.isUpgrade, exchange.request.affinity.kind != .address, !inputEnded,
+        guard exchange.request.isUpgrade, !exchange.request.affinity.wantsCookie, !inputEnded,
             let handover = core.handover
         else { return false }
         return handover.mayReach(node.address)
@@ -32,6 +32,7 @@ extension ClientConnection {
         guard isUnderWay(exchange) else { return }
         switch outcome {
         case .taken:
+            exchange.pick = nil
             core.answered(node)
             core.logHandover(exchange.request, to: node, started: exchange.started)
             close()

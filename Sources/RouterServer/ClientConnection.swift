@@ -197,6 +197,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             peer: peer,
             trusted: core.configuration.trustedProxies,
             newID: Hexadecimal.text((generator.next(), generator.next())),
+            affinity: core.configuration.affinity,
             subject: core.configuration.subject
         )
         servesRequests += 1
@@ -210,12 +211,11 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             core.log(request, status: refusal.status, node: nil, started: .now())
             return answer(refusal, to: request, closes: true)
         }
-        let exchange = Exchange(
-            request: request,
-            nodes: core.order(for: request.affinity.value),
-            closes: closes,
-            now: .now()
-        )
+        if request.path == RouterEndpoints.locate { return locate(request) }
+        let (nodes, pick) =
+            request.isUpgrade
+            ? core.pick(for: request.affinity.value) : (core.order(for: request.affinity.value), nil)
+        let exchange = Exchange(request: request, nodes: nodes, pick: pick, closes: closes, now: .now())
         state = .exchange(exchange)
         watchProgress(of: exchange)
         perform(exchange.attempt.start(), exchange)
@@ -223,7 +223,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     private func refusal(of request: ProxiedRequest) -> RouterResponse? {
         if let gateRefusal { return .refusal(gateRefusal) }
-        guard request.isUpgrade else { return nil }
+        guard request.isUpgrade || request.path == RouterEndpoints.locate else { return nil }
         if let seconds = core.upgrades.take() { return .tooManyUpgrades(retryAfter: seconds) }
         let (gate, peer, client) = (core.gate, accepted, request.client)
         if let refusal = gate.handshake(of: client, through: peer) { return .refusal(refusal) }
@@ -284,6 +284,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private func abandonExchange() {
         guard case .exchange(let exchange) = state else { return }
         state = .ended
+        giveBack(exchange)
         let node = exchange.node
         exchange.node = nil
         node?.abandon()

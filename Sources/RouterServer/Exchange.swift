@@ -8,6 +8,8 @@ final class Exchange {
     /// Takes the request's body off what the client sends.
     var requestBody: BodyDecoder
     var node: NodeConnection?
+    /// Of an upgrade that no node has accepted yet: counts for the node that is tried.
+    var pick: NodeTable.Pick?
     /// How the answer's body is framed for the client; nil before its head was written.
     var framing: BodyLength?
     var status = 0
@@ -16,8 +18,11 @@ final class Exchange {
     /// When a byte last moved.
     var lastProgress: NIODeadline
 
-    init(request: ProxiedRequest, nodes: [RoutedNode], closes: Bool, now: NIODeadline) {
+    init(
+        request: ProxiedRequest, nodes: [RoutedNode], pick: NodeTable.Pick?, closes: Bool, now: NIODeadline
+    ) {
         self.request = request
+        self.pick = pick
         self.closes = closes
         started = now
         lastProgress = now

@@ -14,7 +14,13 @@ package struct RoutedNode: Sendable, Equatable {
     package let state: State
     /// The lease had run out when the list was read; the node may be gone, or Redis was.
     package let isLate: Bool
+    /// As the node said of itself, `figuresAge` before the list was read.
     package let sessions: Int
+    package let figuresAge: TimeAmount
+    /// Its share of the keys, 1 to 1000.
+    package let weight: Int
+    /// Where clients may reach it without a router; nil where they may not.
+    package let url: String?
 
     package init(
         name: String,
@@ -23,7 +29,10 @@ package struct RoutedNode: Sendable, Equatable {
         port: Int,
         state: State = .ready,
         isLate: Bool = false,
-        sessions: Int = 0
+        sessions: Int = 0,
+        figuresAge: TimeAmount = .zero,
+        weight: Int = 100,
+        url: String? = nil
     ) {
         self.name = name
         self.incarnation = incarnation
@@ -32,6 +41,9 @@ package struct RoutedNode: Sendable, Equatable {
         self.state = state
         self.isLate = isLate
         self.sessions = sessions
+        self.figuresAge = figuresAge
+        self.weight = weight
+        self.url = url
     }
 
     package var address: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
@@ -51,25 +63,68 @@ package struct RoutedNode: Sendable, Equatable {
 ///    answers or starts anew; one that had a request and said nothing at once for 16 s, as each try costs a client long.
 /// 3. When all have failed, none is left out: it is then rather the network or this router that fails, and a node that
 ///    is back serves at once.
+/// 4. A pick passes by nodes that have as many sessions as `LoadBound` allows them: those that their figures count, and
+///    what this table picked since and was not given back. Where nobody is at the bound all routers pick alike; what
+///    another router picked since the figures is not known here, so several together may go beyond it by that.
 package struct NodeTable: Sendable {
-    private let hash: RendezvousHash
+    package private(set) var home: Home
+    private let bound: LoadBound?
     private var all: [RoutedNode] = []
-    private var takers: [RoutedNode] = []
-    private var candidates: [RendezvousHash.Candidate] = []
+    /// Sessions and recent picks, in the order of `home.takers`.
+    private var loads: [Int] = []
+    /// By name, of all nodes.
+    private var books: [String: Book] = [:]
     private var ejections: [RoutedNode.Start: Ejection] = [:]
+
+    /// Where keys belong; only a new list changes it.
+    package struct Home: Sendable {
+        fileprivate let hash: RendezvousHash
+        fileprivate(set) var takers: [RoutedNode] = []
+        fileprivate var candidates: [RendezvousHash.Candidate] = []
+
+        /// The first choice for the key, ejected or at its bound or not; nil without nodes.
+        package func node(of key: String) -> RoutedNode? {
+            hash.first(of: candidates, for: key.utf8).map { takers[$0] }
+        }
+
+        fileprivate func order(of key: String) -> [Int] { hash.order(of: candidates, for: key.utf8) }
+    }
 
     private struct Ejection {
         var failures: Int
         var end: NIODeadline
     }
 
-    package init(hash: RendezvousHash) { self.hash = hash }
+    private struct Book {
+        var incarnation: Int64
+        var recent = RecentPicks()
+        var counts = PickCounts()
+    }
+
+    /// Of a node, since it came into the list.
+    package struct PickCounts: Sendable, Equatable {
+        package var picks = 0
+        /// Clients whose first choice it was, and who went elsewhere because it was at its bound.
+        package var spills = 0
+    }
+
+    /// A client that a node has, or is about to.
+    package struct Pick: Sendable {
+        package let node: RoutedNode
+        fileprivate let slot: RecentPicks.Slot
+    }
+
+    /// - Parameter bound: nil bounds nothing.
+    package init(hash: RendezvousHash, bound: LoadBound? = nil) {
+        home = Home(hash: hash)
+        self.bound = bound
+    }
 
     package var nodes: [RoutedNode] { all }
 
     /// A draining or dead node takes no clients. One whose lease is late takes some only when all are late: then it is
     /// rather the registry that stood still than every node.
-    package mutating func update(_ list: [RoutedNode]) {
+    package mutating func update(_ list: [RoutedNode], now: NIODeadline) {
         var latest: [String: RoutedNode] = [:]
         for node in list where latest[node.name].map({ $0.incarnation < node.incarnation }) ?? true {
             latest[node.name] = node
@@ -77,24 +132,149 @@ package struct NodeTable: Sendable {
         all = latest.values.sorted { $0.name < $1.name }
         let ready = all.filter { $0.state == .ready }
         let punctual = ready.filter { !$0.isLate }
-        takers = punctual.isEmpty ? ready : punctual
-        candidates = takers.map { hash.candidate($0.name) }
+        let takers = punctual.isEmpty ? ready : punctual
+        home.takers = takers
+        home.candidates = takers.map { [hash = home.hash] in hash.candidate($0.name, weight: $0.weight) }
         let known = Set(all.map(\.start))
         ejections = ejections.filter { known.contains($0.key) }
+        balance(latest, now: now)
+    }
+
+    private mutating func balance(_ latest: [String: RoutedNode], now: NIODeadline) {
+        books = books.filter { latest[$0.key] != nil }
+        for node in all {
+            var book = books[node.name] ?? Book(incarnation: node.incarnation)
+            if book.incarnation != node.incarnation {
+                book.incarnation = node.incarnation
+                book.recent = RecentPicks()
+            }
+            book.recent.forget(before: now - node.figuresAge)
+            books[node.name] = book
+        }
+        loads = home.takers.map { $0.sessions + (books[$0.name]?.recent.count ?? 0) }
     }
 
     /// The nodes to try for the key, first choice first, without the ejected; with all of them when all are.
     package func order(for key: String, now: NIODeadline) -> [RoutedNode] {
-        let order = hash.order(of: candidates, for: key.utf8).map { takers[$0] }
+        admitted(home.order(of: key), now: now).map { home.takers[$0] }
+    }
+
+    private func admitted(_ order: [Int], now: NIODeadline) -> [Int] {
         guard !ejections.isEmpty else { return order }
-        let admitted = order.filter { ejected($0, now: now) == nil }
+        let admitted = order.filter { ejected(home.takers[$0], now: now) == nil }
         return admitted.isEmpty ? order : admitted
     }
 
     /// The first choice for the key, ejected or not; nil without nodes.
-    package func home(of key: String) -> RoutedNode? {
-        hash.first(of: candidates, for: key.utf8).map { takers[$0] }
+    package func home(of key: String) -> RoutedNode? { home.node(of: key) }
+
+    // MARK: Picks
+
+    /// As `order`, but those below their bounds first, and the first of all counted. Who goes on to another after a failure counts there, whatever its bound.
+    package mutating func pick(for key: String, now: NIODeadline) -> (nodes: [RoutedNode], pick: Pick?) {
+        var order = admitted(home.order(of: key), now: now)
+        guard let first = order.first else { return ([], nil) }
+        let limits = limits(of: order)
+        if choice(of: order, limits) > 0 {
+            books[home.takers[first].name]?.counts.spills += 1
+            order = order.filter { isBelow(limits, $0) } + order.filter { !isBelow(limits, $0) }
+        }
+        return (order.map { home.takers[$0] }, take(home.takers[order[0]], at: order[0], now: now))
     }
+
+    /// Counts a client that another node failed; nil when the node is not listed any more.
+    package mutating func take(_ node: RoutedNode, now: NIODeadline) -> Pick? {
+        take(node, at: home.takers.firstIndex { $0.start == node.start }, now: now)
+    }
+
+    private mutating func take(_ node: RoutedNode, at index: Int?, now: NIODeadline) -> Pick? {
+        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation else {
+            return nil
+        }
+        books.values[book].counts.picks += 1
+        if let index { loads[index] += 1 }
+        return Pick(node: node, slot: books.values[book].recent.add(at: now))
+    }
+
+    /// The node did not get the client, or lost it before it took it.
+    package mutating func giveBack(_ pick: Pick) {
+        let node = pick.node
+        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation,
+            books.values[book].recent.remove(pick.slot)
+        else { return }
+        if let index = home.takers.firstIndex(where: { $0.start == node.start }) { loads[index] -= 1 }
+    }
+
+    /// The place in the order of who gets the next client. Somebody is below the bound, see `LoadBound`; if nobody were, it
+    /// is the first.
+    private func choice(of order: [Int], _ limits: Limits?) -> Int {
+        order.firstIndex { isBelow(limits, $0) } ?? 0
+    }
+
+    /// Nodes that are left out count neither as nodes nor with what they have.
+    private struct Limits {
+        let bound: LoadBound
+        var sessions = 0
+        var weight = 0
+    }
+
+    private func limits(of order: [Int]) -> Limits? {
+        guard let bound else { return nil }
+        var limits = Limits(bound: bound)
+        for index in order {
+            limits.sessions += loads[index]
+            limits.weight += home.candidates[index].weight
+        }
+        return limits
+    }
+
+    private func limit(_ limits: Limits, _ index: Int) -> Int {
+        limits.bound.limit(sessions: limits.sessions, weight: home.candidates[index].weight, of: limits.weight)
+    }
+
+    private func isBelow(_ limits: Limits?, _ index: Int) -> Bool {
+        limits.map { loads[index] < limit($0, index) } ?? true
+    }
+
+    /// By name; of nodes that left the list nothing.
+    package var pickCounts: [(node: String, counts: PickCounts)] {
+        all.map { ($0.name, books[$0.name]?.counts ?? PickCounts()) }
+    }
+
+    /// Who would get a client of the key now, and why.
+    package func route(for key: String, now: NIODeadline) -> KeyRoute {
+        let order = home.order(of: key)
+        let admitted = admitted(order, now: now)
+        let limits = limits(of: admitted)
+        let choice = choice(of: admitted, limits)
+        let picked = admitted.isEmpty ? nil : admitted[choice]
+        var entries = order.map { index in
+            let node = home.takers[index]
+            let isLeftOut = !admitted.contains(index)
+            let verdict: KeyRoute.Verdict =
+                if isLeftOut { .ejected(ejected(node, now: now) ?? .zero) } else if index == picked {
+                    .picked
+                } else if !isBelow(limits, index) { .atBound } else { .reserve }
+            return KeyRoute.Entry(
+                node: node, recentPicks: loads[index] - node.sessions,
+                limit: isLeftOut ? nil : limits.map { limit($0, index) }, verdict: verdict)
+        }
+        let takers = Set(home.takers.map(\.name))
+        for node in all where !takers.contains(node.name) {
+            let verdict: KeyRoute.Verdict =
+                switch node.state {
+                case .ready: .late
+                case .draining: .draining
+                case .dead: .dead
+                }
+            entries.append(
+                KeyRoute.Entry(
+                    node: node, recentPicks: books[node.name]?.recent.count ?? 0, limit: nil, verdict: verdict))
+        }
+        return KeyRoute(key: key, candidates: order.count, entries: entries)
+    }
+
+    // MARK: Failures
 
     /// The node refused a connection or let it run into its deadline. Failures of connections that were under way
     /// when it was ejected do not count again.
@@ -122,7 +302,7 @@ package struct NodeTable: Sendable {
 
     /// When there may be a node again that has none now, in whole seconds; at least 1.
     package func retryAfter(now: NIODeadline) -> Int {
-        let waits = takers.compactMap { ejected($0, now: now)?.nanoseconds }
+        let waits = home.takers.compactMap { ejected($0, now: now)?.nanoseconds }
         return waits.min().map { Int(($0 + 999_999_999) / 1_000_000_000) } ?? 1
     }
 }

@@ -21,12 +21,13 @@ package struct ProxiedRequest: Sendable {
 
     /// - Parameters:
     ///   - newID: names the request, unless a trusted proxy has named it.
-    ///   - subject: see `AffinityKey`.
+    ///   - rule, subject: see `AffinityKey`.
     package init(
         _ head: RequestHead,
         peer: IPAddress,
         trusted: TrustedProxies,
         newID: String,
+        affinity rule: AffinityRule = .standard,
         subject: (String) -> String?
     ) throws(HTTPFault) {
         self.head = head
@@ -47,7 +48,7 @@ package struct ProxiedRequest: Sendable {
         client = peerIsTrusted ? trusted.client(of: peer, chain: chain) : peer
         let given = peerIsTrusted ? head.fields.first("x-request-id") : nil
         id = given.flatMap { Self.isRequestID($0) ? $0 : nil } ?? newID
-        affinity = AffinityKey(of: head, subject: subject, client: client)
+        affinity = AffinityKey(of: head, by: rule, subject: subject, client: client)
     }
 
     /// The target without its query, as the access log shows it.

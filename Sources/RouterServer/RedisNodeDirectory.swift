@@ -145,7 +145,10 @@ extension RoutedNode {
             port: port,
             state: state,
             isLate: record.leaseMs < 0,
-            sessions: record.figures.sessions
+            sessions: min(max(record.figures.sessions, 0), 1_000_000_000),
+            figuresAge: .milliseconds(min(max(record.figuresAgeMs, 0), 60_000)),
+            weight: record.figures.weight,
+            url: record.figures.url
         )
     }
 

@@ -1,3 +1,4 @@
+package import Affinity
 package import NIOCore
 package import TLSClient
 import TokenAuth
@@ -9,6 +10,12 @@ package struct RouterConfiguration: Sendable {
     package var port: Int
     /// The key of the hash; the same in every router of the cluster.
     package var affinityKey: (UInt64, UInt64)
+    /// What the hash takes.
+    package var affinity = AffinityRule.standard
+    /// From how many sessions on a node gets no more; nil: it gets all whose keys lead to it.
+    package var bound: LoadBound? = LoadBound()
+    /// Pages of which origins are told where a node is (`/locate`).
+    package var origins = OriginPolicy(allowsMissing: true)
     package var trustedProxies: TrustedProxies
     /// Connections of trusted proxies begin with a header of the PROXY protocol.
     package var readsProxyProtocol = false

@@ -40,7 +40,7 @@ final class RouterCore: Sendable {
         let isPlain = configuration.tls == nil && configuration.nodeTLS == nil
         handover =
             configuration.handsOver && isPlain ? HandoverSender(patience: configuration.limits.answerTime) : nil
-        table = Mutex(NodeTable(hash: RendezvousHash(key: configuration.affinityKey)))
+        table = Mutex(NodeTable(hash: RendezvousHash(key: configuration.affinityKey), bound: configuration.bound))
     }
 
     // MARK: Nodes
@@ -48,12 +48,27 @@ final class RouterCore: Sendable {
     var nodes: NodeTable { table.withLock { $0 } }
 
     func update(_ list: [RoutedNode]) {
-        table.withLock { $0.update(list) }
+        table.withLock { $0.update(list, now: .now()) }
         handover?.keep(only: Set(list.map(\.address)))
     }
 
     func order(for key: String) -> [RoutedNode] {
         table.withLock { $0.order(for: key, now: .now()) }
+    }
+
+    /// As `order`, for a client that is to stay with the node: the first of them has it from now on.
+    func pick(for key: String) -> (nodes: [RoutedNode], pick: NodeTable.Pick?) {
+        table.withLock { $0.pick(for: key, now: .now()) }
+    }
+
+    /// The node is about to have a client that another failed.
+    func take(_ node: RoutedNode) -> NodeTable.Pick? {
+        table.withLock { $0.take(node, now: .now()) }
+    }
+
+    /// Nothing came of it.
+    func giveBack(_ pick: NodeTable.Pick) {
+        table.withLock { $0.giveBack(pick) }
     }
 
     func failed(_ node: RoutedNode) {
@@ -104,11 +119,11 @@ final class RouterCore: Sendable {
     /// any value where chance has it so.
     func cookie(for node: RoutedNode) -> String {
         var generator = SystemRandomNumberGenerator()
-        let table = nodes
+        let home = table.withLock { $0.home }
         var value = ""
         for _ in 0..<64 {
             value = AffinityKey.cookieValue(random: (generator.next(), generator.next()))
-            if table.home(of: value)?.name == node.name { break }
+            if home.node(of: value)?.name == node.name { break }
         }
         return value
     }

@@ -48,11 +48,20 @@ extension Router {
             core.handedOver.load(ordering: .relaxed))
         let own = [core.configuration.tls?.value.certificate, core.configuration.nodeTLS?.value.certificate]
         for case let certificate? in own { text.certificate(certificate.file, notAfter: certificate.notAfter) }
-        let nodes = core.nodes.nodes
+        let table = core.nodes
         for state in RoutedNode.State.allCases {
             text.gauge(
                 "martlet_router_nodes", help: "Nodes that it knows, by what Redis says of them.",
-                Double(nodes.count { $0.state == state }), labels: ["state": state.rawValue])
+                Double(table.nodes.count { $0.state == state }), labels: ["state": state.rawValue])
+        }
+        for (node, counts) in table.pickCounts {
+            text.counter(
+                "martlet_router_picks_total", help: "Clients for whom the node was picked, also where it failed them.",
+                counts.picks, labels: ["node": node])
+            text.counter(
+                "martlet_router_spills_total",
+                help: "Clients whose first choice the node was, and who went elsewhere as it was at its bound.",
+                counts.spills, labels: ["node": node])
         }
         let (anomalies, refusals) = (core.gate.addresses.anomalies, core.gate.refusals)
         for cause in AnomalyCause.allCases {
@@ -100,8 +109,8 @@ final class AnswerCounts: Sendable {
 }
 
 enum NodeTableReport {
-    /// `{"nodes":[{"node","address","state","late","sessions","ejected_ms"}]}` by name; with a key also
-    /// `"key"` and `"order"`, the names from its first choice on, the ejected left out.
+    /// `{"nodes":[{"node","address","state","late","sessions","weight","url","ejected_ms"}]}` by name; with a key also
+    /// `"key"`, `"order"`, the names from its first choice on, the ejected left out, and `"route"`, as `KeyRoute` writes it.
     static func bytes(_ table: NodeTable, key: String?, now: NIODeadline) -> [UInt8] {
         var out = JSONWriter()
         out.beginObject()
@@ -109,28 +118,26 @@ enum NodeTableReport {
         out.beginArray()
         for node in table.nodes {
             out.beginObject()
-            out.key("node")
-            out.value(node.name)
-            out.key("address")
-            out.value(node.address)
-            out.key("state")
-            out.value(node.state.rawValue)
-            out.key("late")
-            out.value(node.isLate)
-            out.key("sessions")
-            out.value(node.sessions)
-            out.key("ejected_ms")
-            out.value((table.ejected(node, now: now)?.nanoseconds ?? 0) / 1_000_000)
+            out.member("node", node.name)
+            out.member("address", node.address)
+            out.member("state", node.state.rawValue)
+            out.member("late", node.isLate)
+            out.member("sessions", node.sessions)
+            out.member("weight", node.weight)
+            out.key("url")
+            if let url = node.url { out.value(url) } else { out.null() }
+            out.member("ejected_ms", (table.ejected(node, now: now)?.nanoseconds ?? 0) / 1_000_000)
             out.endObject()
         }
         out.endArray()
         if let key {
-            out.key("key")
-            out.value(key)
+            out.member("key", key)
             out.key("order")
             out.beginArray()
             for node in table.order(for: key, now: now) { out.value(node.name) }
             out.endArray()
+            out.key("route")
+            table.route(for: key, now: now).writeEntries(to: &out)
         }
         out.endObject()
         return out.bytes + [0x0A]

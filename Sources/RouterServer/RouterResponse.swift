@@ -77,12 +77,16 @@ struct RouterResponse {
         }
     }
 
+    static let originNotAllowed = failure(
+        403, "Forbidden", "origin_not_allowed",
+        "pages of this origin may not ask where a node is; the router's MARTLET_ORIGINS names those that may")
+
     static let notFound = failure(404, "Not Found", "not_found", "there is nothing at this path")
 
-    static var methodNotAllowed: RouterResponse {
+    static func methodNotAllowed(but allowed: String) -> RouterResponse {
         var response = failure(
             405, "Method Not Allowed", "method_not_allowed", "this path does not take this method")
-        response.fields.append(("Allow", "GET, HEAD"))
+        response.fields.append(("Allow", allowed))
         return response
     }
 
@@ -103,15 +107,19 @@ struct RouterResponse {
     }
 }
 
-/// The paths that the router keeps to itself: everything that begins with `/_router/`.
+/// The paths that the router keeps to itself: everything that begins with `/_router/`, and `/locate`.
 enum RouterEndpoints {
     static let prefix = "/_router/"
+    /// `ClientConnection+Locate.swift` answers it.
+    static let locate = "/locate"
 
-    /// nil for a path that is a node's.
+    /// nil for a path that is a node's, and for `locate`.
     static func answer(to request: ProxiedRequest) -> RouterResponse? {
         guard request.path.hasPrefix(prefix) else { return nil }
         guard request.path == "/_router/healthz" else { return .notFound }
-        guard request.head.method == "GET" || request.head.method == "HEAD" else { return .methodNotAllowed }
+        guard request.head.method == "GET" || request.head.method == "HEAD" else {
+            return .methodNotAllowed(but: "GET, HEAD")
+        }
         return RouterResponse(status: 200, reason: "OK", type: "text/plain", body: Array("ok\n".utf8))
     }
 }

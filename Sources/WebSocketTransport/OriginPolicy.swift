@@ -96,36 +96,44 @@ package struct OriginPolicy: Sendable, Equatable {
         case allowed, missing, foreign
     }
 
-    /// `null`, the origin of sandboxed frames and files, is always foreign, and so is more than one.
     package func check(_ request: HTTPRequest) -> Verdict {
-        let given = request.headers["origin"]
-        guard !given.isEmpty else { return allowsMissing ? .allowed : .missing }
-        guard given.count == 1, let origin = Origin(given[0]) else { return .foreign }
-        return rules.contains { allows(origin, $0, request) } ? .allowed : .foreign
+        var authority = request.headers.first(name: "host")
+        if request.isFromTrustedProxy {
+            authority = Self.first(of: request.headers.first(name: "x-forwarded-host")) ?? authority
+        }
+        return check(request.headers["origin"], authority: authority, isSecure: request.isSecure)
     }
 
-    private func allows(_ origin: Origin, _ rule: Rule, _ request: HTTPRequest) -> Bool {
+    /// `null`, the origin of sandboxed frames and files, is always foreign, and so is more than one.
+    ///
+    /// - Parameters:
+    ///   - given: the values of `Origin`.
+    ///   - authority: host and port that the client asked for.
+    ///   - isSecure: the client speaks TLS.
+    package func check(_ given: [String], authority: String?, isSecure: Bool) -> Verdict {
+        guard !given.isEmpty else { return allowsMissing ? .allowed : .missing }
+        guard given.count == 1, let origin = Origin(given[0]) else { return .foreign }
+        return rules.contains { allows(origin, $0, authority, isSecure) } ? .allowed : .foreign
+    }
+
+    /// Of a list of `X-Forwarded-Host`: the one next to the client wrote the first.
+    package static func first(of forwardedHosts: String?) -> String? {
+        forwardedHosts?.split(separator: ",").first.map { String($0.trimmedBlanks) }
+    }
+
+    private func allows(_ origin: Origin, _ rule: Rule, _ authority: String?, _ isSecure: Bool) -> Bool {
         switch rule {
         case .any: true
         case .exact(let allowed): origin == allowed
         case .below(let parent):
             origin.scheme == parent.scheme && origin.port == parent.port && origin.host.hasSuffix("." + parent.host)
-        case .sameHost: isSameHost(origin, request)
+        case .sameHost: Self.isSameHost(origin, authority, isSecure)
         }
     }
 
-    private func isSameHost(_ origin: Origin, _ request: HTTPRequest) -> Bool {
-        var authority = request.headers.first(name: "host")
-        if request.isFromTrustedProxy {
-            // The one next to the client wrote the first.
-            authority = Self.first("x-forwarded-host", request) ?? authority
-        }
-        if request.isSecure, origin.scheme == "http" { return false }
+    private static func isSameHost(_ origin: Origin, _ authority: String?, _ isSecure: Bool) -> Bool {
+        if isSecure, origin.scheme == "http" { return false }
         guard let authority, let (host, port) = Origin.split(authority) else { return false }
         return host == origin.host && (port ?? Origin.port(of: origin.scheme)) == origin.port
-    }
-
-    private static func first(_ name: String, _ request: HTTPRequest) -> String? {
-        request.headers.first(name: name)?.split(separator: ",").first.map { String($0.trimmedBlanks) }
     }
 }

@@ -14,7 +14,7 @@ struct AdminCommand: ParsableCommand {
             AdminNodes.self, AdminRooms.self, AdminRoom.self, AdminPresence.self, AdminUser.self, AdminSessions.self,
             AdminHistory.self, AdminPublish.self, AdminTail.self, AdminKick.self, AdminBan.self, AdminUnban.self,
             AdminMute.self, AdminUnmute.self, AdminRevoke.self, AdminUnrevoke.self, AdminBans.self, AdminAudit.self,
-            AdminDrain.self, AdminStats.self,
+            AdminDrain.self, AdminRoute.self, AdminStats.self,
         ]
     )
 }

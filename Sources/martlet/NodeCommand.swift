@@ -99,6 +99,8 @@ extension NodeConfiguration {
         internalHost = settings.internalHost
         internalPort = settings.internalPort(besides: port)
         advertise = settings.advertise
+        weight = settings.balance.nodeWeight
+        url = settings.balance.nodeURL
         limits.messagesPerSecond = settings.limitMessagesPerSecond
         limits.messageBurst = settings.limitMessagesBurst
         limits.messageBytes = settings.limitMessageBytes

@@ -15,9 +15,9 @@ struct RouterCommand: AsyncParsableCommand {
         commandName: "router",
         abstract: "Run one router: it keeps each user, token or key to one node.",
         discussion: """
-            /_router/healthz answers 200 while it lives; everything else goes to a node. On the internal port, /nodes \
-            lists the nodes as it sees them (with ?key=K also their order for that key), beside /metrics, /healthz and \
-            /readyz.
+            /_router/healthz answers 200 while it lives, /locate?key=K tells the node of a key and where clients reach it \
+            without a router; everything else goes to a node. On the internal port, /nodes lists the nodes as it sees them \
+            (with ?key=K also their order for that key, and why), beside /metrics, /healthz and /readyz.
             """
     )
 
@@ -42,6 +42,9 @@ struct RouterCommand: AsyncParsableCommand {
             affinityKey: RouterConfiguration.affinityKey(secret: settings.secret ?? ""),
             trustedProxies: TrustedProxies(settings.trustedProxies ?? [])
         )
+        configuration.affinity = settings.balance.affinity
+        configuration.bound = settings.balance.bound
+        configuration.origins.rules = settings.limits.origins
         configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
         configuration.readsProxyProtocol = settings.proxyProtocol == .on
         configuration.handsOver = settings.handover == .on

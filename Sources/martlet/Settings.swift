@@ -50,6 +50,7 @@ struct Settings: Sendable, Equatable {
     var redisTLSKey: String?
     var redisTLSServerName: String?
     var limits = LimitSettings()
+    var balance = BalanceSettings()
 
     /// The rules of rooms: the settings above, and the configuration file.
     var namespaces = Namespaces()
@@ -63,7 +64,9 @@ struct Settings: Sendable, Equatable {
 
 extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
-    static let table = generalRows + tokenRows + tlsRows + redisTLSRows + LimitSettings.table
+    static let table =
+        generalRows + tokenRows + tlsRows + redisTLSRows + LimitSettings.table
+        + BalanceSettings.table
 
     private static let generalRows: [SettingRow] = [
         SettingRow(
@@ -118,11 +121,11 @@ extension Settings {
             isSecret: true),
         .file("MARTLET_TOKEN_SECRET_FILE", of: "MARTLET_TOKEN_SECRET", [.node, .dev, .token]),
         .optionalText(
-            "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), [.router, .dev],
-            "The cluster's secret, the same for every router: it keys the hash that picks a node.",
+            "MARTLET_SECRET", flag: nil, \.secret, SettingSyntax.secret(minimumBytes: 16), [.router, .dev, .admin],
+            "The cluster's secret, the same for every router: it keys the hash that picks a node. admin route needs it, too.",
             unset: "a router warns, as anybody can then choose keys that meet on one node; dev makes one up",
             isSecret: true),
-        .file("MARTLET_SECRET_FILE", of: "MARTLET_SECRET", [.router, .dev]),
+        .file("MARTLET_SECRET_FILE", of: "MARTLET_SECRET", [.router, .dev, .admin]),
         .integer(
             "MARTLET_LIMIT_MESSAGES_PER_SECOND", \.limitMessagesPerSecond, 0...1_000_000, .node,
             "Messages a second that one session may send for long; 0 lifts the limit."),

@@ -68,10 +68,10 @@ struct LimitSettings: Sendable, Equatable {
         SettingRow(
             key: "MARTLET_ORIGINS",
             allowed: "a comma-separated list of origins (https://app.example.com), https://*.example.com, self and *",
-            readers: .node,
+            readers: .servers,
             doc:
-                "Pages of which origins may connect: self is the host that the handshake was sent to, *. stands for every"
-                + " host below, * for all; null never may. Others are answered 403.",
+                "Pages of which origins may connect, and ask a router at /locate where to: self is the host that the handshake"
+                + " was sent to, *. stands for every host below, * for all; null never may. Others are answered 403.",
             defaultText: "self", form: .list,
             apply: { settings, text in
                 let parts = text.split(separator: ",", omittingEmptySubsequences: false)

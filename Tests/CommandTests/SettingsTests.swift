@@ -1,3 +1,4 @@
+import Affinity
 import Logging
 import NIOCore
 import Testing
@@ -115,6 +116,33 @@ struct SettingsTests {
         ])
         #expect(settings.trustedProxies == ["10.0.0.0/8", "::1"].compactMap { AddressBlock($0) })
         #expect(settings.advertise == "[::1]:8081")
+    }
+
+    @Test("what decides on a client's node is read, and refused with what is allowed")
+    func balance() throws {
+        let settings = try Settings(environment: [
+            "MARTLET_BALANCE_FACTOR": "150", "MARTLET_BALANCE_FLOOR": "0", "MARTLET_AFFINITY": "room, header:X-Tenant",
+            "MARTLET_NODE_WEIGHT": "1000", "MARTLET_NODE_URL": "wss://node-a.example.com:8443/ws",
+        ])
+        #expect(settings.balance.bound == LoadBound(percent: 150, floor: 0))
+        #expect(settings.balance.affinity.description == "room,header:x-tenant,address")
+        #expect(settings.balance.nodeWeight == 1000)
+        #expect(settings.balance.nodeURL == "wss://node-a.example.com:8443/ws")
+        #expect(Settings().balance.bound == LoadBound(percent: 125, floor: 250))
+        #expect(try Settings(environment: ["MARTLET_BALANCE_FACTOR": "0"]).balance.bound == nil)
+        for bad in ["99", "1001", "-1", "1.25"] {
+            #expect(
+                failure(["MARTLET_BALANCE_FACTOR": bad])?.sentence
+                    == "MARTLET_BALANCE_FACTOR is “\(bad)”, but must be 0 or a whole number from 100 to 1000")
+        }
+        for bad in [
+            "http://a/ws", "ws://a", "wss:///ws", "ws://a/ws?x=1", "ws://a/ws#x", "ws://u:p@a/ws", "ws://a:0/ws",
+            "ws://a/w s", "a:8081",
+        ] {
+            #expect(failure(["MARTLET_NODE_URL": bad])?.sentence.contains("without a query") == true, "\(bad)")
+        }
+        #expect(failure(["MARTLET_AFFINITY": "address,user"])?.sentence.contains("as the last, address") == true)
+        #expect(failure(["MARTLET_NODE_WEIGHT": "0"]) != nil)
     }
 
     @Test("T28: a password in a flag's URL is refused without showing it, as the list of processes would")

@@ -31,6 +31,47 @@ struct AdminCommandTests {
         }
     }
 
+    @Test("route: the order of a key, who is picked and why; a room where rooms are keys")
+    func route() async throws {
+        try await AdminFixture.with { fixture in
+            for name in ["node-a", "node-b", "node-c"] { _ = try await fixture.node(name) }
+            let json = try await fixture.json("route", "alice")
+            #expect(json["key"]?.string == "alice")
+            let order = try #require(json["order"]?.array)
+            #expect(json["node"] == order[0]["node"])
+            #expect(Set(order.map { $0["node"]?.string }) == ["node-a", "node-b", "node-c"])
+            #expect(order.map { $0["place"]?.int } == [1, 2, 3])
+            #expect(order.map { $0["verdict"]?.string } == ["picked", "reserve", "reserve"])
+            #expect(order[0]["why"]?.string == "picked: the first choice, 0 of 250 sessions")
+            #expect(order.allSatisfy { $0["weight"]?.int == 100 && $0["bound"]?.int == 250 })
+
+            let first = order[0]["node"]?.string ?? ""
+            #expect(try await fixture.run("drain", first).exit == .status(0))
+            let drained = try await fixture.json("route", "alice")
+            #expect(drained["node"] == order[1]["node"])
+            #expect(drained["order"]?.array?.last?["verdict"]?.string == "draining")
+            #expect(drained["order"]?.array?.last?["place"] == .null)
+
+            let table = try await fixture.run("route", "alice")
+            #expect(table.text.hasPrefix("PLACE "))
+            #expect(table.text.contains("drains: takes no clients"))
+            #expect(table.errorText.contains("MARTLET_SECRET is not set"))
+            let keyed = try await MartletProgram.run(
+                ["admin", "route", "alice", "--room", "general", "--json"],
+                environment: fixture.environment.merging([
+                    "MARTLET_SECRET": "a secret of sixteen bytes", "MARTLET_AFFINITY": "room,user",
+                    "MARTLET_BALANCE_FACTOR": "0",
+                ]) { $1 })
+            #expect(keyed.errorText.isEmpty)
+            let general = try JSON(parsing: keyed.text)
+            #expect(general["key"]?.string == "general")
+            #expect(general["order"]?.array?.first?["bound"] == .null)
+        }
+        try await AdminFixture.expectNotFound(["route", "alice"], "no node has registered")
+        try await AdminFixture.expectUsage(["route"])
+        try await AdminFixture.expectUsage(["route", "--room", "general"])
+    }
+
     @Test("presence: users with all their sessions; count is what clients see")
     func presence() async throws {
         try await AdminFixture.with { fixture in

@@ -6,7 +6,9 @@ import WebSocketTransport
 
 @Suite("What a request is kept to a node by")
 struct AffinityKeyTests {
-    private func key(_ target: String, _ fields: [(String, String)] = []) throws -> AffinityKey {
+    private func key(
+        _ target: String, _ fields: [(String, String)] = [], by rule: String = AffinityRule.standard.description
+    ) throws -> AffinityKey {
         let head = RequestHead(
             method: "GET",
             target: target,
@@ -15,6 +17,7 @@ struct AffinityKeyTests {
         )
         return AffinityKey(
             of: head,
+            by: try #require(AffinityRule(rule)),
             subject: { $0.hasPrefix("token-of-") ? String($0.dropFirst(9)) : nil },
             client: try #require(IPAddress("192.0.2.7"))
         )
@@ -71,5 +74,40 @@ struct AffinityKeyTests {
         #expect(value == "0000000000000001ffffffffffffffff")
         #expect(try key("/", [("Cookie", "martlet_affinity=\(value)")]).value == value)
         #expect(AffinityKey.setCookie(value) == "martlet_affinity=\(value); Path=/; HttpOnly; SameSite=Lax")
+    }
+
+    @Test("what counts, and in which order, is a setting")
+    func rules() throws {
+        let all = [("X-Tenant", "acme"), ("Cookie", "martlet_affinity=\(id)")]
+        let target = "/ws?key=K&user=bob&room=r%201"
+        #expect(try key(target, all, by: "room,user").value == "r 1")
+        #expect(try key(target, all, by: "room,user").kind == .room)
+        #expect(try key("/ws?user=bob", all, by: "room,user").value == "bob")
+        #expect(try key(target, all, by: "header:x-TENANT,key").value == "acme")
+        #expect(try key(target, [], by: "header:X-Tenant,key").value == "K")
+        #expect(try key(target, [("X-Tenant", "")], by: "header:X-Tenant").kind == .address)
+        #expect(try key(target, all, by: "cookie").value == id)
+        #expect(try key(target, all, by: "address").value == "192.0.2.7")
+        #expect(try key(target, all, by: "user, address").value == "bob")
+    }
+
+    @Test("the cookie is set for those who have nothing else, where cookies count")
+    func cookieWanted() throws {
+        #expect(try key("/ws").wantsCookie)
+        #expect(try !key("/ws?user=bob").wantsCookie)
+        #expect(try !key("/ws", by: "user,address").wantsCookie)
+        #expect(try key("/ws", by: "room,cookie").wantsCookie)
+    }
+
+    @Test("a rule names each source once, and nothing behind the address")
+    func badRules() {
+        for bad in [
+            "", "users", "user,user", "address,user", "user,", "header", "header:", "header:a b", "User", "room room",
+            "header:X,header:x",
+        ] {
+            #expect(AffinityRule(bad) == nil, "\(bad)")
+        }
+        #expect(AffinityRule("room,header:X-A")?.description == "room,header:x-a,address")
+        #expect(AffinityRule(AffinityRule.standard.description) == .standard)
     }
 }

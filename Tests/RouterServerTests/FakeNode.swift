@@ -1,3 +1,4 @@
+import Affinity
 import Logging
 import NIOCore
 import NIOPosix
@@ -136,6 +137,8 @@ func withRouter(
     trusted: [String] = [],
     readsProxyProtocol: Bool = false,
     tls: TLSCredentials? = nil,
+    bound: LoadBound? = LoadBound(),
+    affinity: AffinityRule = .standard,
     log: LogRecorder? = nil,
     _ body: (Router, Int, FixedDirectory) async throws -> Void
 ) async throws {
@@ -149,6 +152,8 @@ func withRouter(
     configuration.limits = limits
     configuration.readsProxyProtocol = readsProxyProtocol
     configuration.tls = tls
+    configuration.bound = bound
+    configuration.affinity = affinity
     let directory = FixedDirectory(nodes)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     if let log { logger = Logger(label: "test", factory: { _ in log }) }

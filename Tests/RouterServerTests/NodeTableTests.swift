@@ -19,7 +19,7 @@ struct NodeTableTests {
 
     private func table(_ nodes: [RoutedNode]) -> NodeTable {
         var table = NodeTable(hash: RendezvousHash(key: (1, 2)))
-        table.update(nodes)
+        table.update(nodes, now: start)
         return table
     }
 
@@ -42,7 +42,7 @@ struct NodeTableTests {
         let names = (0..<8).map { "node-\($0)" }
         func homes(_ secret: String) -> [String?] {
             var table = NodeTable(hash: RendezvousHash(key: RouterConfiguration.affinityKey(secret: secret)))
-            table.update(names.map { node($0) })
+            table.update(names.map { node($0) }, now: start)
             return (0..<800).map { table.home(of: "user-\($0)")?.name }
         }
         let own = homes("the secret of a cluster")
@@ -126,10 +126,10 @@ struct NodeTableTests {
     func restart() {
         var table = table([node("a"), node("b")])
         table.failed(node("a"), now: start)
-        table.update([node("a", 2), node("b")])
+        table.update([node("a", 2), node("b")], now: start)
         #expect(table.order(for: "k", now: start).count == 2)
         table.failed(node("gone"), now: start)
-        table.update([node("a", 2), node("b"), node("gone")])
+        table.update([node("a", 2), node("b"), node("gone")], now: start)
         #expect(table.order(for: "k", now: start).count == 3)
     }
 

@@ -18,7 +18,7 @@ struct RouterFailureTests {
         var nodes: [FakeNode] = []
         for name in names { nodes.append(try await FakeNode.start(name)) }
         var table = NodeTable(hash: .init(key: (1, 2)))
-        table.update(nodes.map(\.node))
+        table.update(nodes.map(\.node), now: .now())
         return table.order(for: "k", now: .now()).compactMap { found in nodes.first { $0.name == found.name } }
     }
 

@@ -23,7 +23,7 @@ struct RouterInternalsTests {
             }
             #expect(
                 try await ask("GET /nodes?key=x%22y").body
-                    == #"{"nodes":[{"node":"node-1","address":"127.0.0.1:\#(node.port)","state":"ready","late":false,"sessions":0,"ejected_ms":0}],"key":"x\"y","order":["node-1"]}"#
+                    == #"{"nodes":[{"node":"node-1","address":"127.0.0.1:\#(node.port)","state":"ready","late":false,"sessions":0,"weight":100,"url":null,"ejected_ms":0}],"key":"x\"y","order":["node-1"],"route":[{"node":"node-1","place":1,"verdict":"picked","why":"picked: the first choice, 0 of 250 sessions","weight":100,"sessions":0,"picks":0,"bound":250}]}"#
                     + "\n"
             )
             #expect(try await ask("GET /healthz").body == "ok\n")
@@ -39,6 +39,8 @@ struct RouterInternalsTests {
             let metrics = try await ask("GET /metrics").body
             #expect(metrics.contains("\nmartlet_router_connections 1\n"))
             #expect(metrics.contains("\nmartlet_router_nodes{state=\"ready\"} 1\n"))
+            #expect(metrics.contains("\nmartlet_router_picks_total{node=\"node-1\"} 0\n"))
+            #expect(metrics.contains("\nmartlet_router_spills_total{node=\"node-1\"} 0\n"))
             #expect(metrics.contains("\nmartlet_router_requests_total{status=\"200\"} 1\n"))
             client.close()
 

@@ -12,6 +12,8 @@ package final class Cluster: Sendable {
         package var environment: [String: String] = [:]
         /// The text of a configuration file for all processes.
         package var configuration: String?
+        /// Clients are told the nodes' own addresses (`MARTLET_NODE_URL`).
+        package var nodesHaveURLs = false
         /// `appendfsync` of a durable Redis.
         package var redisSync = "always"
         /// A ``FaultProxy`` before each router, before each node, or between each node and Redis.
@@ -106,6 +108,7 @@ package final class Cluster: Sendable {
         self.environment = environment
         nodes = try names.indices.map { index in
             var own = ["MARTLET_PORT": String(ports[index]), "MARTLET_NODE_NAME": names[index]]
+            if options.nodesHaveURLs { own["MARTLET_NODE_URL"] = "ws://127.0.0.1:\(ports[index])/ws" }
             if let proxy = proxies.nodes.dropFirst(index).first {
                 own["MARTLET_ADVERTISE"] = "127.0.0.1:\(proxy.port)"
                 // What was handed over would not pass through the proxy.
@@ -253,7 +256,7 @@ package final class Cluster: Sendable {
     package func admin(_ arguments: String...) async throws -> JSON {
         let output = try await MartletProgram.run(
             ["admin"] + arguments + ["--json"],
-            environment: ["MARTLET_REDIS_URL": redis.url, "MARTLET_REDIS_PREFIX": prefix]
+            environment: environment
         )
         guard output.exit == .status(0) else {
             throw TimedOut("admin \(arguments) ended with \(String(describing: output.exit)): \(output.errorText)")

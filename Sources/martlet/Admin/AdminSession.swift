@@ -61,6 +61,7 @@ struct AdminSession: Sendable {
             if settings.given["MARTLET_REDIS_PREFIX"] == nil {
                 environment["MARTLET_REDIS_PREFIX"] = cluster.redisPrefix
             }
+            if settings.secret == nil { environment["MARTLET_SECRET"] = cluster.secret }
             settings = try Settings(environment: environment, flags: flags)
         }
         var configuration = try settings.redisConfiguration()

@@ -22,6 +22,8 @@ struct DevFolder: Sendable {
         let chatURL: String?
         /// A file of PEM: who signed its certificate, where it made one.
         let authority: String?
+        /// That of its router's hash.
+        let secret: String?
     }
 
     /// Makes the folders, private to the user, and takes the lock for as long as this process lives.
@@ -46,7 +48,8 @@ struct DevFolder: Sendable {
 
     /// Says to `martlet admin` and `martlet chat` in this directory where the cluster is.
     func publish(_ plan: DevPlan, authority: String?, lock: Int32) {
-        let text = Array("\(plan.redisURL)\n\(plan.redisPrefix)\n\(plan.chatURL)\n\(authority ?? "")\n".utf8)
+        let lines = [plan.redisURL, plan.redisPrefix, plan.chatURL, authority ?? "", plan.secret]
+        let text = Array(lines.map { $0 + "\n" }.joined().utf8)
         ftruncate(lock, 0)
         _ = pwrite(lock, text, text.count, 0)
     }
@@ -62,10 +65,12 @@ struct DevFolder: Sendable {
         }
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = pread(descriptor, &bytes, bytes.count, 0)
-        let lines = String(decoding: bytes[..<max(0, count)], as: UTF8.self).split(separator: "\n").map(String.init)
-        func line(_ index: Int) -> String? { index < lines.count ? lines[index] : nil }
+        let lines = String(decoding: bytes[..<max(0, count)], as: UTF8.self)
+            .split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        func line(_ index: Int) -> String? { index < lines.count && !lines[index].isEmpty ? lines[index] : nil }
         return Running(
-            pid: request.l_pid, redisURL: line(0), redisPrefix: line(1), chatURL: line(2), authority: line(3))
+            pid: request.l_pid, redisURL: line(0), redisPrefix: line(1), chatURL: line(2), authority: line(3),
+            secret: line(4))
     }
 
     /// Asks the cluster of this folder to end and waits for it.

@@ -23,6 +23,8 @@ struct DevPlan: Sendable, Equatable {
     let page: String
     let redisURL: String
     let redisPrefix: String
+    /// That of the router's hash.
+    let secret: String
     /// Without its password.
     /// Where the router takes WebSockets.
     var chatURL: String { (isSecure ? "wss" : "ws") + page.drop { $0 != ":" } + "ws" }
@@ -67,6 +69,7 @@ struct DevPlan: Sendable, Equatable {
         let internalHost = Self.reachableHost(settings.internalHost)
         let socket = socketFolder + "/redis.sock"
         let url = standingRedis ?? "unix://" + socket
+        let secret = settings.secret ?? randomSecret
         let authentication = settings.given["MARTLET_AUTH"] == nil ? Settings.Auth.none : settings.auth
         var common: [String: String?] = [
             "MARTLET_REDIS_URL": url, "MARTLET_REDIS_URL_FILE": nil, "MARTLET_REDIS_PREFIX": settings.redisPrefix,
@@ -74,7 +77,7 @@ struct DevPlan: Sendable, Equatable {
             // Between the router and its nodes, which only this machine reaches, there is no TLS.
             "MARTLET_TLS_CERT": nil, "MARTLET_TLS_KEY": nil, "MARTLET_TLS_CLIENT_CA": nil, "MARTLET_NODE_TLS_CA": nil,
             "MARTLET_NODE_TLS_CERT": nil, "MARTLET_NODE_TLS_KEY": nil, "MARTLET_NODE_TLS_NAME": nil,
-            "MARTLET_SECRET": settings.secret ?? randomSecret, "MARTLET_SECRET_FILE": nil,
+            "MARTLET_SECRET": secret, "MARTLET_SECRET_FILE": nil,
             "MARTLET_LOG_LEVEL": settings.logLevel.rawValue,
         ]
         for (key, value) in Self.relaxed where settings.given[key] == nil { common[key] = value }
@@ -94,6 +97,7 @@ struct DevPlan: Sendable, Equatable {
             let own: [String: String?] = [
                 "MARTLET_NODE_NAME": name, "MARTLET_HOST": "127.0.0.1", "MARTLET_PORT": String(port + 1 + index),
                 "MARTLET_ADVERTISE": "127.0.0.1:\(port + 1 + index)",
+                "MARTLET_NODE_URL": "ws://127.0.0.1:\(port + 1 + index)/ws",
                 "MARTLET_INTERNAL_PORT": String(internalPort + 1 + index),
             ]
             ports.append(("127.0.0.1", port + 1 + index, name))
@@ -127,6 +131,7 @@ struct DevPlan: Sendable, Equatable {
             (isSecure ? "https://" : "http://") + (reachable.contains(":") ? "[\(reachable)]" : reachable) + ":\(port)/"
         redisURL = url
         redisPrefix = settings.redisPrefix
+        self.secret = secret
         ownSocket = standingRedis == nil ? socket : nil
         self.authentication = authentication
         nodeCount = nodes
