@@ -258,7 +258,8 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "martlet", "Affinity", "ClusterState", "MartletClient", "WebSocketTransport", "WireProtocol",
+                "martlet", "Affinity", "ClusterState", "MartletClient", "RouterServer", "WebSocketTransport",
+                "WireProtocol",
             ],
             swiftSettings: strict
         ),

@@ -1,6 +1,7 @@
 import Affinity
 import Logging
 import NIOCore
+import RouterServer
 import Testing
 import WebSocketTransport
 

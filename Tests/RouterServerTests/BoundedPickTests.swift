@@ -32,13 +32,14 @@ struct BoundedPickTests {
     func spill() {
         var table = table(names.prefix(3).map { node($0) })
         let order = table.order(for: "k", now: start).map(\.name)
-        let picks = (0..<9).map { _ in table.pick(for: "k", now: start) }
-        #expect(picks.map { $0.pick?.node.name } == (0..<9).map { order[$0 / 3] })
+        // With an eighth the average with its quarter would be more than the floor.
+        let picks = (0..<7).map { _ in table.pick(for: "k", now: start) }
+        #expect(picks.map { $0.pick?.node.name } == (0..<7).map { order[$0 / 3] })
         #expect(picks.map { $0.nodes[0].name } == picks.map { $0.pick?.node.name })
         // Who was passed by is tried last.
         #expect(picks[3].nodes.map(\.name) == [order[1], order[2], order[0]])
-        #expect(table.pickCounts.map(\.counts.spills).reduce(0, +) == 6)
-        #expect(table.pickCounts.first { $0.node == order[0] }?.counts == .init(picks: 3, spills: 6))
+        #expect(table.pickCounts.map(\.counts.spills).reduce(0, +) == 4)
+        #expect(table.pickCounts.first { $0.node == order[0] }?.counts == .init(picks: 3, spills: 4))
         #expect(table.order(for: "k", now: start).map(\.name) == order, "the order knows no load")
     }
 
@@ -161,9 +162,9 @@ struct BoundedPickTests {
             node("a", sessions: 1_000, state: .draining), node("b", sessions: 1_000, isLate: true), node("c"),
             node("d"),
         ])
-        let picked = (0..<6).map { _ in table.pick(for: "k", now: start).pick?.node.name }
+        let picked = (0..<4).map { _ in table.pick(for: "k", now: start).pick?.node.name }
         #expect(Set(picked) == ["c", "d"])
-        #expect(picked.count { $0 == "c" } == 3)
+        #expect(picked.count { $0 == picked[0] } == 3)
     }
 
     @Test("an ejected node leaves its share to the others, whose bound rises with it")

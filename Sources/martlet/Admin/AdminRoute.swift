@@ -34,11 +34,6 @@ struct AdminRoute: AsyncParsableCommand {
         let key = try Self.key(key, room: room, by: rule)
         try await options.run { session in
             let settings = session.settings
-            if settings.secret == nil {
-                Terminal.write(
-                    "MARTLET_SECRET is not set: this is the order of routers that have none either.\n",
-                    to: STDERR_FILENO)
-            }
             var table = NodeTable(
                 hash: RendezvousHash(key: RouterConfiguration.affinityKey(secret: settings.secret ?? "")),
                 bound: settings.balance.bound)
@@ -50,6 +45,11 @@ struct AdminRoute: AsyncParsableCommand {
                 return route
             } lines: { route in
                 Self.lines(route, session)
+            }
+            if settings.secret == nil {
+                Terminal.write(
+                    "MARTLET_SECRET is not set: this is the order of routers that have none either.\n",
+                    to: STDERR_FILENO)
             }
         }
     }
