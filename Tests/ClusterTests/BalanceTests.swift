@@ -34,9 +34,9 @@ struct BalanceTests {
             #expect(own?.map { $0["verdict"]?.string } == ["at_bound", "picked", "reserve"])
 
             // Redis hears of the sessions with the nodes' next heartbeats.
-            let told = try await poll(within: .seconds(20), "admin to see the node at its bound") {
+            let told: JSON = try await poll(within: .seconds(20), "admin to see the node at its bound") {
                 let route = try await cluster.admin("route", users[4])
-                return route["order"]?.array?.first?["verdict"]?.string == "at_bound" ? route : nil
+                return route["order"]?.array?.first?["verdict"]?.string == "at_bound" ? .some(route) : Optional.none
             }
             #expect(told["node"]?.string == order[1])
             #expect(told["order"]?.array?.map { $0["node"]?.string } == order)
