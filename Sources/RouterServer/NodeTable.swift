@@ -170,7 +170,8 @@ package struct NodeTable: Sendable {
 
     // MARK: Picks
 
-    /// As `order`, but those below their bounds first, and the first of all counted. Who goes on to another after a failure counts there, whatever its bound.
+    /// As `order`, but those below their bounds first, and the first of all counted. Who goes on to another after a failure
+    /// counts there, whatever its bound.
     package mutating func pick(for key: String, now: NIODeadline) -> (nodes: [RoutedNode], pick: Pick?) {
         var order = admitted(home.order(of: key), now: now)
         guard let first = order.first else { return ([], nil) }
