@@ -72,6 +72,15 @@ struct DevCommandTests {
             let list = try #require(try JSON(parsing: nodes.text).array, "admin finds the cluster of its directory")
             #expect(list.map { $0["node"]?.string } == ["node-a", "node-b"])
 
+            for user in ["alice", "bob", "carol"] {
+                let route = try await dev.martlet("admin", "route", user, "--json")
+                let located = try await HTTPAnswer.of("GET", "/locate?key=\(user)", port: dev.port).json()
+                #expect(
+                    try JSON(parsing: route.text)["node"] == located["node"], "admin knows the secret of its directory")
+                #expect(route.errorText.isEmpty)
+                #expect(located["url"]?.string?.hasPrefix("ws://127.0.0.1:") == true)
+            }
+
             let children = Processes.descendants(of: dev.process.pid)
             // Two nodes, a router, the shim and its redis-server.
             #expect(children.count == 5)
