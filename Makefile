@@ -18,8 +18,8 @@ MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
 PACKAGES := libhiredis-dev libssl-dev zlib1g-dev pkg-config
-# What the tests need besides; openssl makes the certificates for TLS.
-TEST_PACKAGES := python3 python3-venv openssl
+# What the tests need besides; openssl makes the certificates for TLS, haproxy and nginx stand before nodes in place of a router.
+TEST_PACKAGES := python3 python3-venv openssl haproxy nginx
 BROWSER_PACKAGES := chromium chromium-driver
 
 .DEFAULT_GOAL := help
@@ -61,7 +61,7 @@ browser-there:
 		exit 1; \
 	fi
 
-# Installs $$missing. A policy-rc.d keeps apt from starting a redis-server of the system on port 6379: Martlet starts
+# Installs $$missing. A policy-rc.d keeps apt from starting a redis-server of the system on port 6379, or an nginx on port 80: Martlet starts
 # its own. One that the machine already has stays as it is.
 define install_missing
 if [ -z "$$missing" ]; then echo "Nothing to install."; exit 0; fi; \

@@ -328,15 +328,25 @@ struct ResumeTests {
 extension Cluster {
     /// Comes back with what the welcome gave; each room with a message or `joined` that says where the client was.
     func resume(_ session: Session, on node: Int, rooms: [(String, JSON)]) async throws -> Session {
+        try await resume(session, port: nodes[node].port, rooms: rooms)
+    }
+
+    func resume(_ session: Session, port: Int, rooms: [(String, JSON)]) async throws -> Session {
         try await resume(
-            user: session.user, session: session.id, secret: session.welcome["secret"]?.string ?? "", on: node,
+            user: session.user, session: session.id, secret: session.welcome["secret"]?.string ?? "", port: port,
             rooms: rooms)
     }
 
     func resume(
         user: String, session: String, secret: String, on node: Int, rooms: [(String, JSON)]
     ) async throws -> Session {
-        let client = try await open("/ws?user=\(Session.percentEncoded(user))&resume=1", at: nodes[node])
+        try await resume(user: user, session: session, secret: secret, port: nodes[node].port, rooms: rooms)
+    }
+
+    func resume(
+        user: String, session: String, secret: String, port: Int, rooms: [(String, JSON)]
+    ) async throws -> Session {
+        let client = try await open("/ws?user=\(Session.percentEncoded(user))&resume=1", port: port)
         var auth: [String: JSON] = [
             "type": "auth", "resume": ["session": .string(session), "secret": .string(secret)],
         ]

@@ -218,8 +218,17 @@ package final class Cluster: Sendable {
         at process: ClusterProcess,
         options: TestClient.Options = TestClient.Options()
     ) async throws -> TestClient {
-        let client = try await TestClient.connect(port: process.port, path: path, options: options)
-        clients.withLock { $0.append(("\(process.name)\(path)", client)) }
+        try await open(path, port: process.port, options: options)
+    }
+
+    /// The same at something that stands before the cluster.
+    package func open(
+        _ path: String,
+        port: Int,
+        options: TestClient.Options = TestClient.Options()
+    ) async throws -> TestClient {
+        let client = try await TestClient.connect(port: port, path: path, options: options)
+        clients.withLock { $0.append(("port \(port), \(path)", client)) }
         return client
     }
 
@@ -230,9 +239,18 @@ package final class Cluster: Sendable {
         client instance: String? = nil,
         options: TestClient.Options = TestClient.Options()
     ) async throws -> Session {
+        try await connect(user, port: process.port, client: instance, options: options)
+    }
+
+    package func connect(
+        _ user: String,
+        port: Int,
+        client instance: String? = nil,
+        options: TestClient.Options = TestClient.Options()
+    ) async throws -> Session {
         var path = "/ws?user=\(Session.percentEncoded(user))"
         if let instance { path += "&client=\(instance)" }
-        let client = try await open(path, at: process, options: options)
+        let client = try await open(path, port: port, options: options)
         let welcome = try await client.next("welcome")
         return Session(user: user, client: client, welcome: welcome)
     }

@@ -58,6 +58,8 @@ package final class TestClient: Sendable, SocketHandler {
         /// Answers a Close frame and lets the server end the connection.
         package var answersClose = true
         package var timeout: Duration = .seconds(10)
+        /// The last byte of the address 127.0.0.x that it connects from.
+        package var source: UInt8 = 1
         /// Sees each message first, on the reactor's thread; true: it is not collected.
         package var tap: (@Sendable (TestClient, JSON) -> Bool)?
         /// Sees the text of each message before that; true: it is neither parsed nor collected.
@@ -103,7 +105,7 @@ package final class TestClient: Sendable, SocketHandler {
         path: String,
         options: Options = Options()
     ) async throws -> TestClient {
-        let fd = try await offPool { try openSocket(port: port) }
+        let fd = try await offPool { try openSocket(port: port, source: options.source) }
         let client = TestClient(fd: fd, options: options)
         SocketReactor.shared.add(fd, client)
         var head = "GET \(path) HTTP/1.1\r\nHost: 127.0.0.1:\(port)\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -394,13 +396,14 @@ package final class TestClient: Sendable, SocketHandler {
         return true
     }
 
-    private static func openSocket(port: Int) throws -> Int32 {
+    private static func openSocket(port: Int, source: UInt8) throws -> Int32 {
         let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         guard fd >= 0 else { throw SystemCallFailed("socket") }
         var limit = timeval(tv_sec: 10, tv_usec: 0)
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-        guard withLoopback(port: port, { Glibc.connect(fd, $0, $1) }) == 0 else {
-            let error = SystemCallFailed("connect to port \(port)")
+        let isBound = source == 1 || withLoopback(source, port: 0) { bind(fd, $0, $1) } == 0
+        guard isBound, withLoopback(port: port, { Glibc.connect(fd, $0, $1) }) == 0 else {
+            let error = SystemCallFailed("connect from 127.0.0.\(source) to port \(port)")
             Glibc.close(fd)
             throw error
         }
