@@ -18,7 +18,8 @@ MARTLET := .build/release/martlet
 
 # What the build links against, and what `make up` and the tests run.
 PACKAGES := libhiredis-dev libssl-dev zlib1g-dev pkg-config
-# What the tests need besides; openssl makes the certificates for TLS, haproxy and nginx stand before nodes in place of a router.
+# What the tests need besides; openssl makes the certificates for TLS, haproxy and nginx stand before nodes in place of a
+# router.
 TEST_PACKAGES := python3 python3-venv openssl haproxy nginx
 BROWSER_PACKAGES := chromium chromium-driver
 
@@ -61,8 +62,8 @@ browser-there:
 		exit 1; \
 	fi
 
-# Installs $$missing. A policy-rc.d keeps apt from starting a redis-server of the system on port 6379, or an nginx on port 80: Martlet starts
-# its own. One that the machine already has stays as it is.
+# Installs $$missing. A policy-rc.d keeps apt from starting a redis-server of the system on port 6379, an nginx on port 80,
+# an haproxy: Martlet starts its own. One that the machine already has stays as it is.
 define install_missing
 if [ -z "$$missing" ]; then echo "Nothing to install."; exit 0; fi; \
 command -v apt-get >/dev/null || { echo "Missing:$$missing. This machine has no apt-get: install them its own way." >&2; exit 1; }; \
@@ -175,7 +176,7 @@ client: ## Write the martlet.js that nodes serve out of its source (needs esbuil
 protobuf: swift-there ## Write the Swift code of martlet.proto (needs protoc).
 	@SWIFT="$(SWIFT)" .ci/protobuf.py
 
-bench: build ## Measure against the socket floor and a ws + redis server, write docs/performance.md; takes seven minutes.
+bench: build ## Measure against the socket floor and a ws + redis server, write docs/performance.md; takes seven minutes (make bench ARGS=proxies: beside HAProxy and NGINX).
 	@command -v python3 >/dev/null || { echo "python3 is missing: \`make deps-test\` installs it." >&2; exit 1; }
 	@Tests/Peers/bench.py $(MARTLET) $(ARGS)
 

@@ -4,6 +4,7 @@ publishing. Prints the figures as they come, and the four targets with how far t
 into docs/performance.md.
 
   Tests/Peers/bench.py MARTLET [--quick] [SECTION…]     sections: fanout rooms idle publish soak others tls (make bench)
+  Tests/Peers/bench.py MARTLET [--quick] proxies        the router beside HAProxy and NGINX (proxies.py, docs/router.md)
 
 Nodes, Redis and the peers are its own, in a temporary folder, and end with it. A quick run or one of some sections writes
 nothing. The peer's libraries are Debian's node-ws and node-redis: those that are installed, else unpacked from the packages
@@ -379,31 +380,47 @@ TABLES = {
 }
 
 
-def page(bench):
-    def table(head, rows):
-        return [f"| {' | '.join(map(str, cells))} |" for cells in [head, ["---"] * len(head), *rows]]
+def table(head, rows):
+    return [f"| {' | '.join(map(str, cells))} |" for cells in [head, ["---"] * len(head), *rows]]
 
+
+def machine():
+    """When and on what: a sentence without its full stop."""
     processor = re.search(r"^model name[^:]*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     redis = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout.split()[2].removeprefix("v=")
-    lines = [f"{datetime.date.today()}, {os.cpu_count()} cores of {processor[1] if processor else platform.machine()}, {memory:.0f} GiB,"
-             f" Linux {platform.release()}, Redis {redis}{', peer: ' + bench.peer if bench.peer else ''}.", "",
-             "### Targets", "", *table(["what", "target", "measured", ""], [(name, *cells) for name, cells in bench.targets.items()])]
+    return (f"{datetime.date.today()}, {os.cpu_count()} cores of {processor[1] if processor else platform.machine()}, {memory:.0f} GiB,"
+            f" Linux {platform.release()}, Redis {redis}")
+
+
+def page(bench):
+    lines = [f"{machine()}{', peer: ' + bench.peer if bench.peer else ''}.", "", "### Targets", "",
+             *table(["what", "target", "measured", ""], [(name, *cells) for name, cells in bench.targets.items()])]
     for name, rows in bench.rows.items():
         title, command, head = TABLES[name]
         lines += ["", f"### {title}", "", f"`{command}`", "", *table(head, rows)]
     return "\n".join(lines)
 
 
+def write(path, mark, text):
+    """Between the two comments of that name in a page."""
+    marked = re.compile(rf"(<!-- {mark}:[^>]*-->\n).*?(<!-- /{mark} -->)", re.S)
+    path.write_text(marked.sub(lambda match: match[1] + text + "\n" + match[2], path.read_text()))
+
+
 def main(arguments):
     quick = "--quick" in arguments
     words = [word for word in arguments if word != "--quick"]
     sections = words[1:] or list(TABLES)
-    unknown = [name for name in sections if name not in TABLES]
+    unknown = [name for name in sections if name not in TABLES and sections != ["proxies"]]
     if not words or unknown or not os.access(words[0], os.X_OK):
         sys.exit(f"bench: {'there is no section ' + unknown[0] if unknown else 'name a martlet to run'}\n{__doc__}")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    if sections == ["proxies"]:
+        sys.dont_write_bytecode = True
+        import proxies
+        return proxies.main(str(Path(words[0]).resolve()), quick)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="martlet-bench-") as folder:
         bench = Bench(str(Path(words[0]).resolve()), Path(folder), quick)
@@ -416,8 +433,7 @@ def main(arguments):
     text = page(bench)
     print(f"\n{text}\n\n{time.monotonic() - began:.0f} s")
     if not quick and sections == list(TABLES):
-        marked = re.compile(r"(<!-- bench:[^>]*-->\n).*?(<!-- /bench -->)", re.S)
-        PAGE.write_text(marked.sub(lambda match: match[1] + text + "\n" + match[2], PAGE.read_text()))
+        write(PAGE, "bench", text)
 
 
 if __name__ == "__main__":
