@@ -158,7 +158,7 @@ struct OutsideProxyTests {
             for node in cluster.nodes { try await node.start() }
             for node in cluster.nodes { try await node.waitUntilReady() }
             try await poll(within: .seconds(30), "all nodes to be given requests again") {
-                let served = try await (0..<20).asyncMap { try await proxy.server("?token=secret-of-\($0)") }
+                let served = try await (0..<20).asyncMap { try await proxy.server("?key=\($0)&token=secret-of-\($0)") }
                 return Set(served).count == 3 ? () : nil
             }
             #expect(!proxy.written.contains("secret-of") && !proxy.written.contains("token="))

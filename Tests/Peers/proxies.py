@@ -89,7 +89,7 @@ class Proxies:
         return path
 
     def command(self, port, pids, arguments, seconds):
-        command = [self.martlet, "bench", *arguments, "--seconds", str(1 if self.quick else seconds), "--json", "--url",
+        command = [self.martlet, "bench", *arguments, "--seconds", str(seconds), "--json", "--url",
                    f"ws://127.0.0.1:{port}/ws"]
         return command + [word for pid in pids for word in ("--pid", str(pid))]
 
@@ -99,7 +99,7 @@ class Proxies:
         return json.loads(out)
 
     def run(self, port, pids, arguments, seconds):
-        child = subprocess.run(self.command(port, pids, arguments, seconds), stdout=subprocess.PIPE, text=True)
+        child = subprocess.run(self.command(port, pids, arguments, 1 if self.quick else seconds), stdout=subprocess.PIPE, text=True)
         report = self.report(child, child.stdout)
         report["cpu"] = sum(process["cpu_seconds"] for process in report["processes"])
         return report
@@ -140,14 +140,16 @@ class Proxies:
         port, pids = self.start(side)
         time.sleep(1)
         before = pss(pids)
-        child = subprocess.Popen(self.command(port, [], arguments, 3 if self.quick else 8), stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(self.command(port, [], arguments, 8), stdout=subprocess.PIPE, text=True)
         while child.poll() is None and descriptors(child.pid) < connections:
             time.sleep(0.05)
         time.sleep(2)
         began, used = time.monotonic(), cpu(pids)
-        time.sleep(1 if self.quick else 4)
+        time.sleep(4)
         busy = 100 * (cpu(pids) - used) / (time.monotonic() - began)
         after = pss(pids)
+        if child.poll() is not None:
+            sys.exit(f"bench: {side}: the connections did not last until they were measured")
         self.report(child, child.communicate()[0])
         self.processes.end(since)
         return (after - before) / connections, busy, before
