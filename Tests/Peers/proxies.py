@@ -95,7 +95,7 @@ class Proxies:
 
     def report(self, child, out):
         if child.returncode:
-            sys.exit(f"bench: {' '.join(child.args[1:])} failed:\n{(self.folder / 'log').read_text()[-2000:]}")
+            sys.exit(f"bench: {' '.join(child.args[1:])} failed")
         return json.loads(out)
 
     def run(self, port, pids, arguments, seconds):
