@@ -9,7 +9,7 @@ import Synchronization
 /// 1. Each loop has one socket to a node. A message goes out at once, and nothing waits for its answer but the connection that is
 ///    given: a node that stands still holds up nobody else's.
 /// 2. At most ``mostAtOnce`` connections are on their way on a socket.
-/// 3. A node that is not reached this way is tried again after 5 s.
+/// 3. A node that is not reached this way is tried again after a pause.
 package final class HandoverSender: Sendable {
     package enum Outcome: Sendable {
         /// The node has it, and this process nothing to do with it any more.
@@ -21,7 +21,6 @@ package final class HandoverSender: Sendable {
     }
 
     package static var mostAtOnce: Int { 64 }
-    private static let retriesAfter: TimeAmount = .seconds(5)
 
     private struct Place: Hashable {
         let address: String
@@ -39,10 +38,15 @@ package final class HandoverSender: Sendable {
     }
 
     private let state = Mutex(State())
-    /// For a node to answer.
     private let patience: TimeAmount
+    private let pause: TimeAmount
 
-    package init(patience: TimeAmount) { self.patience = patience }
+    /// - Parameters:
+    ///   - patience: for a node to answer.
+    ///   - pause: before a node that was not reached is tried again.
+    package init(patience: TimeAmount, pause: TimeAmount = .seconds(5)) {
+        (self.patience, self.pause) = (patience, pause)
+    }
 
     /// - Parameter address: of the node.
     package func mayReach(_ address: String) -> Bool {
@@ -85,7 +89,7 @@ package final class HandoverSender: Sendable {
     }
 
     private func avoid(_ address: String) {
-        state.withLock { $0.notBefore[address] = .now() + Self.retriesAfter }
+        state.withLock { $0.notBefore[address] = .now() + pause }
     }
 
     /// Forgets all nodes but these.

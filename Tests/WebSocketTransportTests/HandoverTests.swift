@@ -50,7 +50,7 @@ struct HandoverTests {
         }
         defer { receiver?.stop() }
         try #require(receiver != nil)
-        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1)))
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1), pause: .hours(1)))
         let words = ["a", "no", "b", "c", "no"]
         let outcomes = try await give(words, pair, by: sender).get()
         #expect(outcomes == [.taken, .notTaken, .taken, .taken, .notTaken])
@@ -65,7 +65,7 @@ struct HandoverTests {
 
     @Test("where nobody listens nothing is taken, and it is not tried again at once")
     func nobody() async throws {
-        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1)))
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1), pause: .hours(1)))
         #expect(try await give(["a"], pair, by: sender).get() == [.notTaken])
         #expect(!sender.mayReach(address))
         #expect(sender.mayReach("another"))
@@ -77,7 +77,7 @@ struct HandoverTests {
     func silent() async throws {
         let listener = try #require(HandoverSocket.listen(at: address))
         defer { close(listener) }
-        let (pair, sender) = (try Pair(), HandoverSender(patience: .milliseconds(20)))
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .milliseconds(20), pause: .hours(1)))
         #expect(try await give(["a", "b"], pair, by: sender).get() == [.unanswered, .unanswered])
         #expect(!sender.mayReach(address))
     }
@@ -85,7 +85,7 @@ struct HandoverTests {
     @Test("a process that dies before it answers has nothing; no more than 64 wait for it")
     func dead() async throws {
         let listener = try #require(HandoverSocket.listen(at: address))
-        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1)))
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1), pause: .hours(1)))
         let most = HandoverSender.mostAtOnce
         let waiting = give((0..<most).map(String.init), pair, by: sender)
         #expect(try await give(["one more"], pair, by: sender).get() == [.notTaken])
