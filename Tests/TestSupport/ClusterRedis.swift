@@ -54,7 +54,21 @@ package final class ClusterRedis: Sendable {
     package static func start(
         isDurable: Bool = false, sync: String = "always", prefix: String? = nil, arguments further: [String] = []
     ) async throws -> ClusterRedis {
-        let port = try FreePort.next()
+        for _ in 0..<5 {
+            do {
+                return try await start(
+                    port: FreePort.next(), isDurable: isDurable, sync: sync, prefix: prefix, arguments: further)
+            } catch is PortTaken {}
+        }
+        throw SystemCallFailed("no free port for redis-server", EADDRINUSE)
+    }
+
+    /// Somebody else took the port after it was found to be free.
+    private struct PortTaken: Error {}
+
+    private static func start(
+        port: Int, isDurable: Bool, sync: String, prefix: String?, arguments further: [String]
+    ) async throws -> ClusterRedis {
         let directory = try TemporaryDirectory.make("redis")
         let arguments =
             [
@@ -145,9 +159,14 @@ package final class ClusterRedis: Sendable {
     }
 
     private func waitUntilItAnswers() async throws {
-        _ = try await poll(within: .seconds(20), "redis-server to answer") {
-            try await self.command("PING").string == "PONG" ? true : nil
+        let process = process.withLock { $0 }
+        let answers: Bool = try await poll(within: .seconds(20), "redis-server to answer") {
+            guard process.isRunning else { return false }
+            return try await self.command("PING").string == "PONG" ? true : nil
         }
+        if answers { return }
+        let said = process.output.current.text + process.output.current.errorText
+        throw said.contains("already in use") ? PortTaken() : ServerError(description: "redis-server ended: \(said)")
     }
 
     private static func spawn(_ arguments: [String]) async throws -> ChildProcess {

@@ -35,7 +35,7 @@ package final class RedisServerProcess: Sendable {
         var attempt = 0
         while true {
             attempt += 1
-            let port = try Self.freePort()
+            let port = try FreePort.next()
             try Self.writeConfiguration(configuration, port: port, directory: directory)
             do {
                 let started = try Self.spawn(directory: directory)
@@ -198,27 +198,6 @@ package final class RedisServerProcess: Sendable {
         }
         fputs(text, file)
         fclose(file)
-    }
-
-    /// Below the ports that the kernel gives to outgoing connections, so that none takes it while the server restarts;
-    /// and low enough for a cluster's second port, 10000 above.
-    private static func freePort() throws -> Int {
-        for _ in 0..<100 {
-            let port = Int.random(in: 20_000..<32_000)
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            defer { close(descriptor) }
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_port = in_port_t(port).bigEndian
-            address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
-            let result = withUnsafePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-                }
-            }
-            if result == 0 { return port }
-        }
-        throw Failure(description: "no free port from 20000 to 32000")
     }
 
     private static func waitUntilItAnswers(_ running: Running, directory: String) -> Bool {
