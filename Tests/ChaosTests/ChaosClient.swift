@@ -28,6 +28,8 @@ final class ChaosClient: Sendable {
         /// Counts connections: frames of an earlier one are nobody's.
         var number = 0
         var isJoined = false
+        /// As the last `welcome` named it.
+        var node = ""
         var joinAgain: Int64?
         var isToldToMove = false
         var lastHeard: Int64 = 0
@@ -60,6 +62,7 @@ final class ChaosClient: Sendable {
 
     var position: ClientPosition { state.withLock { $0.position } }
     var closedAsSlow: Int { state.withLock { $0.closedAsSlow } }
+    var node: String { state.withLock { $0.node } }
     var isJoined: Bool { state.withLock { $0.isJoined } }
     var violations: [String] { state.withLock { $0.violations + ($0.connection?.violations ?? []) } }
 
@@ -270,6 +273,7 @@ final class ChaosClient: Sendable {
         case "welcome":
             let resumed = state.session != nil
             if message["resumed"]?.bool == true { note(.resumed) }
+            state.node = message["node"]?.string ?? ""
             if let id = message["session"]?.string, let secret = message["secret"]?.string {
                 state.session = (id, secret)
             }

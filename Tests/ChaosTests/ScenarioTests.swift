@@ -13,6 +13,9 @@ struct ScenarioTests {
 
     @Test("G1 G2 G3 G5 G6: black holes, bad networks, a herd and slow clients", arguments: 0..<6)
     func links(index: Int) async throws { try await Chaos.expectHolds(Scenario.links(.brief)[index]) }
+
+    @Test("G1 G2 G4: clients of a node that is killed are soon where their keys lead")
+    func crowd() async throws { try await Chaos.expectHolds(Scenario.crowd(.brief)[0]) }
 }
 
 enum Chaos {

@@ -20,7 +20,7 @@ extension Scenario {
 
     /// All of them.
     static func all(_ form: Form) -> [Scenario] {
-        processes(form) + redis(form) + links(form)
+        processes(form) + redis(form) + links(form) + crowd(form)
     }
 
     /// Nodes and routers die or stand still.
