@@ -192,7 +192,8 @@ private final class Fan: Sendable {
     private final class Member: WebSocketDelegate {
         let id: String
         let connection: WebSocketConnection
-        unowned let fan: Fan
+        /// Gone when its test is over, and connections end later.
+        weak var fan: Fan?
         var turnsSinceClosed = 0
         var isClosed = false
 
@@ -205,7 +206,7 @@ private final class Fan: Sendable {
         func webSocket(_ connection: WebSocketConnection, receivedText text: ByteBuffer) {}
         func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
             isClosed = true
-            fan.told(id, code)
+            fan?.told(id, code)
         }
     }
 
