@@ -47,14 +47,15 @@ package final class Node: Sendable {
             host: configuration.internalHost, port: configuration.internalPort, group: group,
             paths: routes.internalPaths
         ).get()
+        let log = RequestLog(logger: logger)
         let server = try await HTTPServer.start(
             host: configuration.host, port: configuration.port, group: group, limits: limits,
             trustedProxies: configuration.trustedProxies, gate: guards.gate, tls: configuration.tls,
             onUnreadable: { reason, client in
                 logger.debug("unreadable", metadata: ["reason": "\(reason)", "client": "\(client)"])
             },
-            onRequest: { request, loop in routes.respond(to: request, on: loop) },
-            onUpgrade: { request, loop in routes.upgrade(request, on: loop) }
+            onRequest: { request, loop in log.following(routes.respond(to: request, on: loop), to: request) },
+            onUpgrade: { request, loop in log.following(routes.upgrade(request, on: loop), on: request) }
         ).get()
         for shard in shards {
             try await shard.eventLoop.submit { shard.start() }.get()

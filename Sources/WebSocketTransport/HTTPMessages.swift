@@ -20,7 +20,7 @@ package struct HTTPRequest: Sendable {
     package let isFromTrustedProxy: Bool
     /// What the server's gate wants answered; the application may answer all the same, as to a question for its health.
     package let refusal: HTTPResponse?
-    /// `X-Request-Id` of the request where it is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`, otherwise 16 random hex digits.
+    /// A trusted proxy's `X-Request-Id` where it is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`, otherwise 15 random hex digits.
     package let requestID: String
 
     /// The first value of `name` in the query.
@@ -62,15 +62,15 @@ package struct HTTPRequest: Sendable {
         let target = RequestTarget(uri)
         self.path = target?.path ?? "/"
         self.queryItems = target?.queryItems ?? []
-        self.requestID = Self.requestID(from: headers)
+        let given = isFromTrustedProxy ? headers.first(name: "x-request-id") : nil
+        self.requestID = given.flatMap { Self.isRequestID($0) ? $0 : nil } ?? Self.newRequestID()
     }
 
-    private static func requestID(from headers: HTTPHeaders) -> String {
-        if let given = headers.first(name: "x-request-id"), (1...128).contains(given.utf8.count),
-            given.utf8.allSatisfy(isRequestIDByte)
-        {
-            return given
-        }
+    private static func isRequestID(_ text: String) -> Bool {
+        (1...128).contains(text.utf8.count) && text.utf8.allSatisfy(isRequestIDByte)
+    }
+
+    private static func newRequestID() -> String {
         // 15 digits stand in the string itself: a connection keeps it for its log lines, and nothing else.
         let digits = String(UInt64.random(in: 0..<1 << 60), radix: 16)
         return String(repeating: "0", count: 15 - digits.count) + digits

@@ -163,15 +163,38 @@ struct OperatorTests {
         }
     }
 
-    @Test("a request id that a client brings is the one in the log")
+    @Test("a request id is the trusted proxy's, or the router's: the same in the lines of router and node", .patience)
     func requestID() async throws {
-        try await SharedCluster.use { cluster in
+        let environment = ["MARTLET_LOG_LEVEL": "debug", "MARTLET_TRUSTED_PROXIES": "127.0.0.1"]
+        try await Machine.with(Cluster.Options(nodes: 1, routers: 1, environment: environment)) { cluster in
+            let (node, router) = (cluster.nodes[0], cluster.routers[0])
             var options = TestClient.Options()
-            let requestID = "request-\(UInt32.random(in: 0...UInt32.max))"
-            options.headers = [("X-Request-ID", requestID)]
-            let session = try await cluster.connect(newUser(), to: cluster.nodes[0], options: options)
-            let line = try await cluster.nodes[0].logged("the connect") { $0["session"]?.string == session.id }
-            #expect(line["request_id"]?.string == requestID)
+            for (source, isTrusted) in [(UInt8(1), true), (9, false)] {
+                options.source = source
+                for process in [node, router] {
+                    let given = "request-\(UInt32.random(in: 0...UInt32.max))"
+                    options.headers = [("X-Request-ID", given)]
+                    let session = try await cluster.connect(newUser(), to: process, options: options)
+                    let line = try await node.logged("the connect") { $0["session"]?.string == session.id }
+                    let id = try #require(line["request_id"]?.string)
+                    #expect((id == given) == isTrusted, "\(process.name)")
+                    guard process.name == router.name else { continue }
+                    _ = try await router.logged("the handover") {
+                        $0["msg"]?.string == "handed over" && $0["request_id"]?.string == id
+                    }
+                }
+            }
+            #expect(try await router.get("/no/such/page").status == 404)
+            let line = try await router.logged("the request") { $0["path"]?.string == "/no/such/page" }
+            let id = try #require(line["request_id"]?.string)
+            let own = try await node.logged("the request") { $0["request_id"]?.string == id }
+            #expect(own["msg"]?.string == "request" && own["status"]?.int == 404)
+            options.headers = []
+            let refused = try await refusal { _ = try await cluster.open("/nowhere", at: router, options: options) }
+            #expect(refused.status == 404)
+            let tried = try await router.logged("the upgrade") { $0["path"]?.string == "/nowhere" }
+            let seen = try await node.logged("the refusal") { $0["request_id"] == tried["request_id"] }
+            #expect(seen["msg"]?.string == "upgrade refused" && seen["client"]?.string == "127.0.0.9")
         }
     }
 
