@@ -14,7 +14,14 @@ extension ClientConnection {
         switch action {
         case .dial(let node):
             count(exchange, at: node)
-            if mayHandOver(exchange, to: node) { handOver(exchange, to: node) } else { dial(node, exchange) }
+            if mayHandOver(exchange, to: node) {
+                handOver(exchange, to: node)
+            } else if let connection = kept(for: exchange, to: node) {
+                core.reused()
+                send(exchange, to: node, over: connection)
+            } else {
+                dial(node, exchange)
+            }
         case .relay: break
         case .fail(.noNode): fail(exchange, .noNode(retryAfter: core.nodes.retryAfter(now: .now())))
         case .fail(.badGateway): fail(exchange, .badGateway)
@@ -50,6 +57,20 @@ extension ClientConnection {
 
     // MARK: To the node
 
+    /// Only for what may be sent again: the node may be closing it at this moment.
+    private func kept(for exchange: Exchange, to node: RoutedNode) -> NodeConnection? {
+        guard exchange.attempt.mayRepeat, !exchange.request.isUpgrade, let context else { return nil }
+        return core.kept.on(context.eventLoop)?.take(node.address)
+    }
+
+    /// The answer came whole. Where the node did not take the whole request, the next one would be read as the rest of it.
+    private func keep(_ node: NodeConnection, after exchange: Exchange) {
+        guard node.isIdle, exchange.requestBody.hasEnded, !core.isDraining, let context,
+            let kept = core.kept.on(context.eventLoop)
+        else { return node.abandon() }
+        kept.keep(node)
+    }
+
     func dial(_ node: RoutedNode, _ exchange: Exchange) {
         guard let context else { return }
         let headLimit = limits.headBytes
@@ -67,7 +88,7 @@ extension ClientConnection {
                         try TCPKeepAlive.ofTunnels.set(on: $0)
                     }
                     try tls?.value.secure(channel, host: node.host)
-                    try pipeline.addHandler(NodeConnection(headLimit: headLimit))
+                    try pipeline.addHandler(NodeConnection(headLimit: headLimit, address: node.address))
                 }
             }
         let address = try? SocketAddress(ipAddress: node.host, port: node.port)
@@ -114,9 +135,12 @@ extension ClientConnection {
         exchange.node = connection
         exchange.lastProgress = .now()
         connection.clientIsWritable = isWritable
+        let keepsAlive = !exchange.request.isUpgrade && core.kept.isAllowed
         connection.begin(
-            exchange.request.headForNode(address: node.address, peer: peer, isSecure: isSecure),
+            exchange.request.headForNode(
+                address: node.address, peer: peer, isSecure: isSecure, keepsAlive: keepsAlive),
             method: exchange.request.head.method,
+            keepsAlive: keepsAlive,
             delegate: self
         )
         process()
@@ -247,6 +271,7 @@ extension ClientConnection: NodeConnectionDelegate {
         framing.write(piece) { write($0) }
         guard piece == .end else { return }
         exchange.node = nil
+        keep(node, after: exchange)
         core.log(exchange.request, status: exchange.status, node: exchange.attempt.current, started: exchange.started)
         context?.flush()
         // The node did not wait for the whole request; what is left of it is no request.
@@ -269,6 +294,10 @@ extension ClientConnection: NodeConnectionDelegate {
     func nodeBroke(_ node: NodeConnection) {
         guard case .exchange(let exchange) = state, exchange.node === node else { return }
         exchange.node = nil
+        if node.isReused, !node.hasHeard, let current = exchange.attempt.current {
+            // It ended while nobody used it, which says nothing of the node.
+            return dial(current, exchange)
+        }
         if let failure = node.tlsFailure, let broken = exchange.attempt.current { core.failed(broken, failure) }
         // Cut short: a client must not take what it has for the whole answer.
         if exchange.answerHasBegun { return close() }

@@ -15,12 +15,13 @@ protocol NodeConnectionDelegate: AnyObject {
     func nodeBroke(_ node: NodeConnection)
 }
 
-/// The router's end of a connection to a node while HTTP is spoken: one request, one answer.
+/// The router's end of a connection to a node while HTTP is spoken: one request at a time, and one answer to each.
 ///
 /// 1. Parses the answer's head strictly, and its body only as far as to know where it ends.
 /// 2. Reads only while the client takes what is read (`clientIsWritable`).
 /// 3. On `101` gives way to a `TunnelEnd`.
 /// 4. Where TLS stands before it, tells when and how the handshake ended.
+/// 5. May be kept for another request when the answer said nothing against it and ended where it should.
 final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = ByteBuffer
@@ -29,6 +30,8 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private enum State {
         case head(HeadScanner)
         case body(BodyDecoder)
+        /// Answered in full, and the node waits for another request. To `head`, `ended`.
+        case idle
         /// Answered, handed over, or given up.
         case ended
     }
@@ -38,7 +41,15 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private var state: State
     private var inbound = ByteBuffer()
     private let headLimit: Int
+    /// The node's.
+    let address: String
     private var method = ""
+    private var keepsAlive = false
+    private weak var keeper: KeptConnections?
+    /// Another request had it before this one.
+    private(set) var isReused = false
+    /// A byte of the answer has come.
+    private(set) var hasHeard = false
     private(set) var isWritable = true
     private(set) var inputEnded = false
     private var readIsHeld = false
@@ -56,8 +67,9 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
-    init(headLimit: Int) {
+    init(headLimit: Int, address: String) {
         self.headLimit = headLimit
+        self.address = address
         state = .head(HeadScanner(limit: headLimit))
     }
 
@@ -83,9 +95,17 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     /// Sends a request's head; from now on the delegate is told of the answer.
-    func begin(_ head: ByteBuffer, method: String, delegate: any NodeConnectionDelegate) {
+    ///
+    /// - Parameter keepsAlive: the head asks for it.
+    func begin(_ head: ByteBuffer, method: String, keepsAlive: Bool, delegate: any NodeConnectionDelegate) {
         self.delegate = delegate
         self.method = method
+        self.keepsAlive = keepsAlive
+        hasHeard = false
+        if case .idle = state {
+            isReused = true
+            state = .head(HeadScanner(limit: headLimit))
+        }
         guard let context else { return finish { $0.nodeBroke(self) } }
         isWritable = context.channel.isWritable
         context.writeAndFlush(wrapOutboundOut(head), promise: nil)
@@ -94,6 +114,17 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     func write(_ buffer: ByteBuffer) { context?.write(wrapOutboundOut(buffer), promise: nil) }
 
     func flush() { context?.flush() }
+
+    /// Its last answer was whole: another request may go over it.
+    var isIdle: Bool { if case .idle = state { true } else { false } }
+
+    func isKept(in keeper: KeptConnections) {
+        self.keeper = keeper
+        // The end of the connection has to be seen.
+        clientIsWritable = true
+    }
+
+    func wasTaken() { keeper = nil }
 
     /// Ends the connection without a word to the delegate.
     func abandon() {
@@ -113,6 +144,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         if case .ended = state { return }
+        hasHeard = true
         var buffer = unwrapInboundIn(data)
         if inbound.readableBytes == 0 { inbound = buffer } else { inbound.writeBuffer(&buffer) }
         process()
@@ -132,24 +164,31 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
                         delegate?.node(self, answered: head)
                         return
                     }
-                    state =
-                        head.status < 200
-                        ? .head(HeadScanner(limit: headLimit))
-                        : .body(BodyDecoder(try head.bodyLength(answering: method)))
+                    if head.status < 200 {
+                        state = .head(HeadScanner(limit: headLimit))
+                    } else {
+                        let length = try head.bodyLength(answering: method)
+                        keepsAlive = keepsAlive && head.keepsAlive && length != .untilClose
+                        state = .body(BodyDecoder(length))
+                    }
                     delegate?.node(self, answered: head)
                 case .body(var body):
                     guard let piece = try body.next(&inbound) else {
                         if inputEnded, body.endOfInput() {
-                            finish { $0.node(self, sent: .end) }
+                            keepsAlive = false
+                            answered()
                         } else {
                             state = .body(body)
                         }
                         if inbound.readableBytes == 0 { inbound = ByteBuffer() }
                         return
                     }
-                    guard piece != .end else { return finish { $0.node(self, sent: .end) } }
+                    guard piece != .end else { return answered() }
                     state = .body(body)
                     delegate?.node(self, sent: piece)
+                case .idle:
+                    // Nobody asked for this.
+                    return finish { $0.nodeBroke(self) }
                 case .ended:
                     return
                 }
@@ -159,11 +198,23 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
+    /// The delegate keeps the connection where it may be kept, or ends it, before it does anything else.
+    private func answered() {
+        guard keepsAlive, !inputEnded, inbound.readableBytes == 0, isWritable, let delegate else {
+            return finish { $0.node(self, sent: .end) }
+        }
+        state = .idle
+        inbound = ByteBuffer()
+        self.delegate = nil
+        delegate.node(self, sent: .end)
+    }
+
     private func finish(_ tell: (any NodeConnectionDelegate) -> Void) {
         state = .ended
         inbound = ByteBuffer()
         let delegate = delegate
         self.delegate = nil
+        keeper?.lost(self)
         context?.close(promise: nil)
         if let delegate { tell(delegate) }
     }

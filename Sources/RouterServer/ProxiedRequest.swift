@@ -144,7 +144,10 @@ extension ProxiedRequest {
     ///    the trusted proxy's, or this hop's (`isSecure`: the client speaks TLS with it) where none came through. Of anybody else no X-Forwarded-*, Forwarded or
     ///    X-Real-IP passes.
     /// 3. The body is framed as `body` says, never twice.
-    package func headForNode(address: String, peer: IPAddress, isSecure: Bool = false) -> ByteBuffer {
+    /// 4. With `keepsAlive` another request may follow; behind an upgrade none can.
+    package func headForNode(
+        address: String, peer: IPAddress, isSecure: Bool = false, keepsAlive: Bool = false
+    ) -> ByteBuffer {
         var out = ByteBuffer()
         out.reserveCapacity(1024)
         out.writeString("\(head.method) \(target) HTTP/1.1\r\n")
@@ -175,12 +178,15 @@ extension ProxiedRequest {
             if head.fields.first("content-length") != nil { out.writeField("Content-Length", "0") }
         case .untilClose: break
         }
-        out.writeStaticString("Connection: close\r\n\r\n")
+        out.writeStaticString(keepsAlive ? "\r\n" : "Connection: close\r\n\r\n")
         return out
     }
 }
 
 extension ResponseHead {
+    /// Another request may follow on the connection that brought it (RFC 9112 section 9.3).
+    var keepsAlive: Bool { minorVersion == 1 && !fields.tokens("connection").contains("close") }
+
     /// The node switched to WebSocket (RFC 6455 section 4.2.2).
     package var acceptsWebSocket: Bool {
         status == 101 && fields.tokens("upgrade") == ["websocket"] && fields.tokens("connection").contains("upgrade")

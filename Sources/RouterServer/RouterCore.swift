@@ -15,6 +15,9 @@ final class RouterCore: Sendable {
     /// nil: everything is proxied.
     let handover: HandoverSender?
     let handedOver = Atomic(0)
+    let kept: KeptOfLoops
+    /// Requests that went over a connection which was kept.
+    let reuses = Atomic(0)
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -30,6 +33,7 @@ final class RouterCore: Sendable {
     init(configuration: RouterConfiguration, logger: Logger) {
         self.configuration = configuration
         self.logger = logger
+        kept = KeptOfLoops(limits: configuration.limits)
         upgrades = UpgradeLimit(perSecond: configuration.limits.upgradesPerSecond)
         gate = ConnectionGate(limits: configuration.gate, trustedProxies: configuration.trustedProxies) {
             address, cause, seconds in
@@ -111,6 +115,8 @@ final class RouterCore: Sendable {
         )
     }
 
+    func reused() { reuses.add(1, ordering: .relaxed) }
+
     func answered(_ node: RoutedNode) {
         table.withLock { $0.answered(node) }
     }
@@ -176,6 +182,7 @@ final class RouterCore: Sendable {
             connections.whenEmpty = promise
             return Array(connections.channels.values)
         }
+        kept.closeAll()
         if channels.isEmpty { promise.succeed() }
         for channel in channels { channel.pipeline.fireUserInboundEventTriggered(Drain()) }
         return promise.futureResult

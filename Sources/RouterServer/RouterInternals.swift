@@ -46,6 +46,9 @@ extension Router {
         text.counter(
             "martlet_router_handovers_total", help: "Connections that a node of this host took over.",
             core.handedOver.load(ordering: .relaxed))
+        text.counter(
+            "martlet_router_reuses_total", help: "Requests for which a connection to their node was there already.",
+            core.reuses.load(ordering: .relaxed))
         let own = [core.configuration.tls?.value.certificate, core.configuration.nodeTLS?.value.certificate]
         for case let certificate? in own { text.certificate(certificate.file, notAfter: certificate.notAfter) }
         let table = core.nodes

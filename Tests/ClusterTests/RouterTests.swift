@@ -121,6 +121,9 @@ struct RouterTests {
             #expect(page["content-type"]?.hasPrefix("text/html") == true)
             #expect(try await router.get("/no/such/page").status == 404)
             #expect(try await HTTPAnswer.of("HEAD", "/", port: router.port).body.isEmpty)
+            // More requests of one key than the router has loops.
+            for _ in 0..<8 { #expect(try await router.get("/?key=k").status == 200) }
+            #expect(try await !router.internals("/metrics").text.contains("martlet_router_reuses_total 0\n"))
         }
     }
 

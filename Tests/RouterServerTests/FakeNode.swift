@@ -131,6 +131,8 @@ extension RouterLimits {
 }
 
 /// A router over some nodes, ended after `body`.
+///
+/// - Parameter keepsNodes: else every request finds a connection of its own at its node.
 func withRouter(
     over nodes: [RoutedNode],
     limits: RouterLimits = .patient,
@@ -140,6 +142,8 @@ func withRouter(
     bound: LoadBound? = LoadBound(),
     affinity: AffinityRule = .standard,
     log: LogRecorder? = nil,
+    keepsNodes: Bool = false,
+    group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
     _ body: (Router, Int, FixedDirectory) async throws -> Void
 ) async throws {
     var configuration = RouterConfiguration(
@@ -150,6 +154,7 @@ func withRouter(
         subject: { $0.hasPrefix("token-of-") ? String($0.dropFirst(9)) : nil }
     )
     configuration.limits = limits
+    if !keepsNodes { configuration.limits.nodeKeptConnections = 0 }
     configuration.readsProxyProtocol = readsProxyProtocol
     configuration.tls = tls
     configuration.bound = bound
@@ -160,7 +165,7 @@ func withRouter(
     let router = try Router.start(
         configuration,
         directory: directory,
-        group: MultiThreadedEventLoopGroup.singleton,
+        group: group,
         logger: logger
     )
     do {
