@@ -227,8 +227,8 @@ let package = Package(
         .testTarget(
             name: "RouterServerTests",
             dependencies: [
-                "RouterServer", "Affinity", "ClusterState", "TestSupport", "TestTLS", "WebSocketTransport", logging,
-                nioCore, nioEmbedded, nioHTTP1, nioPosix,
+                "RouterServer", "Affinity", "CLinux", "ClusterState", "TestSupport", "TestTLS", "WebSocketTransport",
+                logging, nioCore, nioEmbedded, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 // Declared by glibc under _GNU_SOURCE alone, which a module cannot set for the headers of another.
 extern int accept4(int, struct sockaddr *, socklen_t *, int);
+extern int unshare(int);
 extern int ppoll(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
 extern void *memmem(const void *, size_t, const void *, size_t);
 

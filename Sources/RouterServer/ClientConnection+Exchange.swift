@@ -72,6 +72,10 @@ extension ClientConnection {
     }
 
     func dial(_ node: RoutedNode, _ exchange: Exchange) {
+        dial(node, exchange, from: core.configuration.nodeSources?.next())
+    }
+
+    private func dial(_ node: RoutedNode, _ exchange: Exchange, from source: NodeSources.Turn?) {
         guard let context else { return }
         let headLimit = limits.headBytes
         let tls = core.configuration.nodeTLS
@@ -86,6 +90,7 @@ extension ClientConnection {
                     let pipeline = channel.pipeline.syncOperations
                     try pipeline.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
                         try TCPKeepAlive.ofTunnels.set(on: $0)
+                        try source?.bind($0)
                     }
                     try tls?.value.secure(channel, host: node.host)
                     try pipeline.addHandler(NodeConnection(headLimit: headLimit, address: node.address))
@@ -104,6 +109,9 @@ extension ClientConnection {
                 guard tls != nil else { return self.send(exchange, to: node, over: connection) }
                 self.secure(connection, exchange, node)
             case .failure(let error):
+                if isCurrent, ConnectFailure.isOutOfPorts(error), let next = source?.after {
+                    return self.dial(node, exchange, from: next)
+                }
                 self.connectFailed(error, exchange, node)
             }
         }

@@ -18,4 +18,15 @@ enum ConnectFailure {
         default: false
         }
     }
+
+    /// No port was left for another connection from one address of this machine to one of the node's (connect(2),
+    /// EADDRNOTAVAIL), and nothing worse.
+    static func isOutOfPorts(_ error: any Error) -> Bool {
+        switch error {
+        case let error as NIOConnectionError:
+            !isOfNode(error) && error.connectionErrors.contains { isOutOfPorts($0.error) }
+        case let error as IOError: error.errnoCode == EADDRNOTAVAIL
+        default: false
+        }
+    }
 }

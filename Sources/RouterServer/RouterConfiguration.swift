@@ -24,6 +24,8 @@ package struct RouterConfiguration: Sendable {
     package var tls: TLSCredentials?
     /// What it speaks TLS with to nodes; nil: it speaks HTTP as it is.
     package var nodeTLS: FollowedFiles<TLSClient, TLSFailure>?
+    /// From where it dials nodes; nil: the kernel chooses.
+    package var nodeSources: NodeSources?
     /// Gives WebSockets to nodes of this host, where neither clients nor nodes speak TLS.
     package var handsOver = false
     /// Which connections are taken.

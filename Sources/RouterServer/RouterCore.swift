@@ -109,6 +109,11 @@ final class RouterCore: Sendable {
             return eject(node, "TLS with a node fails", reason: error) { $0.failed(node, now: $1) }
         }
         guard !ConnectFailure.isOfNode(error) else { return failed(node) }
+        if ConnectFailure.isOutOfPorts(error) {
+            return logger.error(
+                "no source port is left for a connection to a node: give this router more addresses (MARTLET_NODE_SOURCE)",
+                metadata: ["node": "\(node.name)", "address": "\(node.address)"])
+        }
         logger.error(
             "this router cannot make a connection",
             metadata: ["address": "\(node.address)", "error": "\(error)"]

@@ -28,6 +28,16 @@ package struct AddressBlock: Hashable, Sendable {
         return (other.high ^ address.high) & ~(UInt64.max >> min(bits, 64)) == 0
             && (other.low ^ address.low) & ~(UInt64.max >> max(bits - 64, 0)) == 0
     }
+
+    /// The first of the block, at most so many.
+    package func addresses(atMost count: Int) -> [IPAddress] {
+        let free = (address.isIPv4 ? 32 : 128) - prefix
+        let wanted = UInt64(free < 32 ? min(count, 1 << free) : count)
+        let bits = address.isIPv4 ? prefix + 96 : prefix
+        let high = address.high & ~(UInt64.max >> min(bits, 64))
+        let low = address.low & ~(UInt64.max >> max(bits - 64, 0))
+        return (0..<wanted).map { IPAddress(high: high, low: low &+ $0) }
+    }
 }
 
 /// The proxies in front of a server whose word on a client is taken.

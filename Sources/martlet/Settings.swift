@@ -43,6 +43,7 @@ struct Settings: Sendable, Equatable {
     var handover = Switch.on
     var proxyProtocol = Switch.off
     var trustedProxies: [AddressBlock]?
+    var nodeSources: [IPAddress] = []
     var logLevel = Logger.Level.info
     var tls = TLSSettings()
     var redisTLSAuthorities: String?
@@ -66,7 +67,7 @@ extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
     static let table =
         generalRows + tokenRows + tlsRows + redisTLSRows + LimitSettings.table
-        + BalanceSettings.table
+        + BalanceSettings.table + nodeConnectionRows
 
     private static let generalRows: [SettingRow] = [
         SettingRow(

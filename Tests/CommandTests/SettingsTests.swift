@@ -119,6 +119,25 @@ struct SettingsTests {
         #expect(settings.advertise == "[::1]:8081")
     }
 
+    @Test("addresses that nodes are dialled from are a list or blocks, of this machine, and few enough to be meant")
+    func nodeSources() throws {
+        let settings = try Settings(environment: ["MARTLET_NODE_SOURCE": "127.0.0.2, 127.0.1.7/30,::1"])
+        #expect(
+            settings.nodeSources.map(\.description)
+                == ["127.0.0.2", "127.0.1.4", "127.0.1.5", "127.0.1.6", "127.0.1.7", "::1"])
+        #expect(try settings.nodeSourceAddresses() != nil)
+        #expect(try Settings().nodeSourceAddresses() == nil)
+        #expect(try Settings(environment: ["MARTLET_NODE_SOURCE": "10.0.0.0/24"]).nodeSources.count == 256)
+        for bad in ["10.0.0.0/23", "::/0", "0.0.0.0/0", "localhost", ","] {
+            #expect(failure(["MARTLET_NODE_SOURCE": bad])?.sentence.contains("256 addresses at most") == true, "\(bad)")
+        }
+        let foreign = try Settings(environment: ["MARTLET_NODE_SOURCE": "127.0.0.2,192.0.2.77"])
+        #expect(
+            throws: Failure(
+                .usage, "MARTLET_NODE_SOURCE has 192.0.2.77, which is not an address of this machine")
+        ) { try foreign.nodeSourceAddresses() }
+    }
+
     @Test("what decides on a client's node is read, and refused with what is allowed")
     func balance() throws {
         let settings = try Settings(environment: [

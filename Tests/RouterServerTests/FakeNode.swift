@@ -143,6 +143,7 @@ func withRouter(
     affinity: AffinityRule = .standard,
     log: LogRecorder? = nil,
     keepsNodes: Bool = false,
+    sources: [String]? = nil,
     group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
     _ body: (Router, Int, FixedDirectory) async throws -> Void
 ) async throws {
@@ -155,6 +156,7 @@ func withRouter(
     )
     configuration.limits = limits
     if !keepsNodes { configuration.limits.nodeKeptConnections = 0 }
+    configuration.nodeSources = try sources.map { try NodeSources($0.compactMap { IPAddress($0) }) }
     configuration.readsProxyProtocol = readsProxyProtocol
     configuration.tls = tls
     configuration.bound = bound
