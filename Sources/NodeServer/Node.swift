@@ -50,7 +50,8 @@ package final class Node: Sendable {
         let log = RequestLog(logger: logger)
         let server = try await HTTPServer.start(
             host: configuration.host, port: configuration.port, group: group, limits: limits,
-            trustedProxies: configuration.trustedProxies, gate: guards.gate, tls: configuration.tls,
+            trustedProxies: configuration.trustedProxies, readsProxyProtocol: configuration.readsProxyProtocol,
+            gate: guards.gate, tls: configuration.tls,
             onUnreadable: { reason, client in
                 logger.debug("unreadable", metadata: ["reason": "\(reason)", "client": "\(client)"])
             },

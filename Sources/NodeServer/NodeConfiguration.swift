@@ -43,6 +43,8 @@ package struct NodeConfiguration: Sendable {
     package var ackReplicas = 0
     /// Those whose `X-Forwarded-For` is believed.
     package var trustedProxies = TrustedProxies.loopback
+    /// Their connections begin with a header of the PROXY protocol.
+    package var readsProxyProtocol = false
     /// What clients and routers speak TLS with; nil: they speak HTTP as it is.
     package var tls: TLSCredentials?
     /// Which connections are taken.

@@ -79,6 +79,7 @@ extension ClientConnection {
         guard let context else { return }
         let headLimit = limits.headBytes
         let tls = core.configuration.nodeTLS
+        let header = core.configuration.writesProxyProtocol ? proxyHeader(exchange.request, context) : nil
         let bootstrap = ClientBootstrap(group: context.eventLoop)
             .connectTimeout(limits.connectTime)
             .channelOption(.allowRemoteHalfClosure, value: true)
@@ -94,6 +95,7 @@ extension ClientConnection {
                     }
                     try tls?.value.secure(channel, host: node.host)
                     try pipeline.addHandler(NodeConnection(headLimit: headLimit, address: node.address))
+                    if let header { try pipeline.addHandler(ProxyProtocolWriter(header), position: .first) }
                 }
             }
         let address = try? SocketAddress(ipAddress: node.host, port: node.port)
@@ -115,6 +117,18 @@ extension ClientConnection {
                 self.connectFailed(error, exchange, node)
             }
         }
+    }
+
+    private func proxyHeader(_ request: ProxiedRequest, _ context: ChannelHandlerContext) -> ByteBuffer {
+        func end(_ address: SocketAddress?) -> (IPAddress, port: Int) {
+            (address?.ipAddress.flatMap { IPAddress($0) } ?? .unspecified, address?.port ?? 0)
+        }
+        let peer = end(context.remoteAddress)
+        // Behind a proxy nobody knows the client's port.
+        let client = request.client == peer.0 ? peer : (request.client, port: 0)
+        return ProxyProtocol.header(
+            from: client, to: end(context.localAddress), isSecure: isSecure || request.isSecureAtProxy,
+            id: request.id)
     }
 
     /// A request is sent once the node has shown who it is: until then another may have it, whatever it is.
@@ -330,7 +344,8 @@ extension ClientConnection: NodeConnectionDelegate {
         inbound = ByteBuffer()
         exchange.node = nil
         state = .ended
-        let client = TunnelEnd(on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle, isSecure: isSecure)
+        let client = TunnelEnd(
+            on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle, isSecure: core.configuration.tls != nil)
         let server = TunnelEnd(
             on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle,
             isSecure: core.configuration.nodeTLS != nil)

@@ -21,7 +21,7 @@ extension ClientConnection {
         guard let context, let handover = core.handover, let connection = descriptor else {
             return dial(node, exchange)
         }
-        var bytes = exchange.request.headForNode(address: node.address, peer: peer)
+        var bytes = exchange.request.headForNode(address: node.address, peer: peer, isSecure: isSecure)
         bytes.writeImmutableBuffer(inbound)
         handover.give(connection, saying: bytes, to: node.address, on: context.eventLoop)
             .assumeIsolated().whenSuccess { self.gave(exchange, to: node, $0) }

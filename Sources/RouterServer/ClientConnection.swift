@@ -30,6 +30,9 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     /// The other end of the connection, or, where that is a load balancer which says so (PROXY protocol), whom it took it from.
     private(set) var peer: IPAddress
     private let accepted: IPAddress
+    /// As that load balancer says: the client speaks TLS with it, and what it calls the connection.
+    private var isSecureAtBalancer = false
+    private var connectionID: String?
     private(set) var context: ChannelHandlerContext?
     var state: State
     var inbound = ByteBuffer()
@@ -43,7 +46,8 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private var awaitsHandshake: Bool
 
     var limits: RouterLimits { core.configuration.limits }
-    var isSecure: Bool { core.configuration.tls != nil }
+    /// The client speaks TLS, with this router or with the load balancer.
+    var isSecure: Bool { core.configuration.tls != nil || isSecureAtBalancer }
 
     /// What every request but the question for health is answered with.
     private let gateRefusal: GateRefusal?
@@ -83,8 +87,9 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             if case .lingering = state { setTimer(limits.lingerTime) { $0.close() } }
         case is RouterCore.Drain:
             if case .head = state, !headHasBegun { close() }
-        case ProxyProtocol.Header.client(let address):
-            peer = address
+        case ProxyProtocol.Header.client(let address, let isSecure, let id):
+            (peer, isSecureAtBalancer) = (address, isSecure)
+            connectionID = id.flatMap { ProxiedRequest.isRequestID($0) ? $0 : nil }
         case let malformed as ProxyProtocol.Malformed:
             core.logger.warning(
                 "a connection was closed", metadata: ["reason": "\(malformed.reason)", "client": "\(peer)"])
@@ -196,7 +201,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             head,
             peer: peer,
             trusted: core.configuration.trustedProxies,
-            newID: Hexadecimal.text((generator.next(), generator.next())),
+            newID: connectionID ?? Hexadecimal.text((generator.next(), generator.next())),
             affinity: core.configuration.affinity,
             subject: core.configuration.subject
         )

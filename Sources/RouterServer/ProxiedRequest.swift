@@ -88,7 +88,7 @@ package struct ProxiedRequest: Sendable {
     }
 
     /// What a node takes for one, too.
-    private static func isRequestID(_ text: String) -> Bool {
+    static func isRequestID(_ text: String) -> Bool {
         (1...128).contains(text.utf8.count)
             && text.utf8.allSatisfy { byte in
                 switch byte {

@@ -24,6 +24,8 @@ package struct RouterConfiguration: Sendable {
     package var tls: TLSCredentials?
     /// What it speaks TLS with to nodes; nil: it speaks HTTP as it is.
     package var nodeTLS: FollowedFiles<TLSClient, TLSFailure>?
+    /// Connections to nodes begin with a header of the PROXY protocol, which names the client; none is kept for another.
+    package var writesProxyProtocol = false
     /// From where it dials nodes; nil: the kernel chooses.
     package var nodeSources: NodeSources?
     /// Gives WebSockets to nodes of this host, where neither clients nor nodes speak TLS.

@@ -33,7 +33,10 @@ final class RouterCore: Sendable {
     init(configuration: RouterConfiguration, logger: Logger) {
         self.configuration = configuration
         self.logger = logger
-        kept = KeptOfLoops(limits: configuration.limits)
+        // A header of the PROXY protocol says whose a connection is.
+        var limits = configuration.limits
+        if configuration.writesProxyProtocol { limits.nodeKeptConnections = 0 }
+        kept = KeptOfLoops(limits: limits)
         upgrades = UpgradeLimit(perSecond: configuration.limits.upgradesPerSecond)
         gate = ConnectionGate(limits: configuration.gate, trustedProxies: configuration.trustedProxies) {
             address, cause, seconds in

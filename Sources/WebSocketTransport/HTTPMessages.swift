@@ -20,7 +20,8 @@ package struct HTTPRequest: Sendable {
     package let isFromTrustedProxy: Bool
     /// What the server's gate wants answered; the application may answer all the same, as to a question for its health.
     package let refusal: HTTPResponse?
-    /// A trusted proxy's `X-Request-Id` where it is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`, otherwise 15 random hex digits.
+    /// What a trusted proxy calls the request (`X-Request-Id`), or else a load balancer the connection (PROXY protocol), where it
+    /// is 1–128 bytes of `[A-Za-z0-9._:/+=@-]`; otherwise 15 random hex digits.
     package let requestID: String
 
     /// The first value of `name` in the query.
@@ -49,7 +50,8 @@ package struct HTTPRequest: Sendable {
         clientAddress: IPAddress = .unspecified,
         isSecure: Bool = false,
         isFromTrustedProxy: Bool = false,
-        refusal: HTTPResponse? = nil
+        refusal: HTTPResponse? = nil,
+        connectionID: String? = nil
     ) {
         self.method = method
         self.uri = uri
@@ -62,7 +64,7 @@ package struct HTTPRequest: Sendable {
         let target = RequestTarget(uri)
         self.path = target?.path ?? "/"
         self.queryItems = target?.queryItems ?? []
-        let given = isFromTrustedProxy ? headers.first(name: "x-request-id") : nil
+        let given = isFromTrustedProxy ? headers.first(name: "x-request-id") ?? connectionID : connectionID
         self.requestID = given.flatMap { Self.isRequestID($0) ? $0 : nil } ?? Self.newRequestID()
     }
 

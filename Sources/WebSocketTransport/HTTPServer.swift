@@ -66,6 +66,7 @@ package struct HTTPServer: Sendable {
     /// `webSocketPath` is the path where a request without `Upgrade` is told 426; handshakes on any path reach
     /// `onUpgrade`, which refuses those that it does not know. `trustedProxies` are those whose `X-Forwarded-For` says who
     /// the client is, and `X-Forwarded-Proto` whether it came through TLS. With `tls` the port speaks nothing but TLS.
+    /// With `readsProxyProtocol` connections of trusted proxies begin with a header of the PROXY protocol.
     /// `onUnreadable` is told of each connection that ended because what came is not the protocol of the port, with the reason.
     /// `gate` decides which connections and handshakes are taken, and hears of those that are bad; of plain
     /// requests whose connection it refused the answer stands in the request.
@@ -76,6 +77,7 @@ package struct HTTPServer: Sendable {
         limits: WebSocketLimits = WebSocketLimits(),
         webSocketPath: String = "/ws",
         trustedProxies: TrustedProxies = TrustedProxies([]),
+        readsProxyProtocol: Bool = false,
         gate: ConnectionGate? = nil,
         tls: TLSCredentials? = nil,
         onUnreadable: @escaping UnreadableHandler = { _, _ in },
@@ -86,6 +88,7 @@ package struct HTTPServer: Sendable {
             limits: SharedLimits(limits),
             webSocketPath: webSocketPath,
             trustedProxies: trustedProxies,
+            readsProxyProtocol: readsProxyProtocol,
             gate: gate,
             tls: tls,
             onUnreadable: onUnreadable,
@@ -130,7 +133,7 @@ package struct HTTPServer: Sendable {
         }
         let loop = group.next()
         ClientBootstrap(group: loop).channelInitializer { [core] channel in
-            loop.makeCompletedFuture { try core.serve(channel, from: .loopback, as: admission) }
+            loop.makeCompletedFuture { try core.serve(channel, from: .loopback, as: admission, isHandedOver: true) }
         }.withConnectedSocket(connection).whenSuccess { channel in
             // On the loop, before it can have read anything.
             channel.pipeline.fireChannelRead(bytes)

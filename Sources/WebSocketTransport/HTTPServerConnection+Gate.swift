@@ -12,7 +12,7 @@ extension HTTPServerConnection {
     func leaveGate() {
         guard let admission else { return }
         self.admission = nil
-        server.settings.gate?.ended(peer, as: admission)
+        server.settings.gate?.ended(accepted, as: admission)
     }
 }
 

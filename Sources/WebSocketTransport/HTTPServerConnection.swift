@@ -40,7 +40,11 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     private var awaitsHandshake: Bool
     /// Bytes of a head came that is not complete.
     private var hasPartOfHead = false
-    let peer: IPAddress
+    /// The other end of the connection.
+    let accepted: IPAddress
+    /// Where that is a load balancer which says so: whom it took the connection from.
+    private var proxied = ProxyProtocol.Header.local
+    var peer: IPAddress { if case .client(let address, _, _) = proxied { address } else { accepted } }
     /// Until a `WebSocketConnection` has it.
     var admission: ConnectionGate.Admission?
     private var context: ChannelHandlerContext?
@@ -57,12 +61,13 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         self.loop = loop
         self.decoder = decoder
         awaitsHandshake = server.settings.tls != nil
-        self.peer = peer
+        accepted = peer
         self.admission = admission
     }
 
     static func install(
-        on channel: any Channel, server: ServerLoop, peer: IPAddress, admission: ConnectionGate.Admission
+        on channel: any Channel, server: ServerLoop, peer: IPAddress, admission: ConnectionGate.Admission,
+        readsProxyProtocol: Bool
     ) throws {
         let limits = server.settings.limits.values
         var decoding = NIOHTTPDecoderLimitConfiguration()
@@ -80,6 +85,9 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             try channel.syncOptions?.setOption(.recvAllocator, value: SharedReadAllocator.forHTTP)
             try channel.pipeline.syncOperations.addHandlers([decoder, connection])
             try server.settings.tls?.value.secure(channel)
+            if readsProxyProtocol {
+                try channel.pipeline.syncOperations.addHandler(ProxyProtocolReader(), position: .first)
+            }
         } catch {
             connection.leaveGate()
             throw error
@@ -152,7 +160,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             clientAddress: client(of: head),
             isSecure: isSecure(head),
             isFromTrustedProxy: server.settings.trustedProxies.contains(peer),
-            refusal: gateRefusal?.response
+            refusal: gateRefusal?.response,
+            connectionID: connectionID
         )
         let asksForUpgrade = WebSocketHandshake.asksForUpgrade(head.headers)
         guard asksForUpgrade || target.path == server.settings.webSocketPath else {
@@ -163,24 +172,24 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             let message = "This server is stopping; connect again."
             return write(.error(.serviceUnavailable, reason: "stopping", message: message), head, context)
         }
-        if let refusal = server.settings.gate?.handshake(of: request.clientAddress, through: peer) {
+        if let refusal = server.settings.gate?.handshake(of: request.clientAddress, through: accepted) {
             return write(refusal.response, head, context)
         }
         if let refusal = WebSocketHandshake.refusal(for: head) {
-            server.settings.gate?.left(request.clientAddress, through: peer)
+            server.settings.gate?.left(request.clientAddress, through: accepted)
             note(.badHandshake, of: request.clientAddress)
             return write(refusal, head, context)
         }
         switch server.settings.onUpgrade(request, context.eventLoop) {
         case .refuse(let response):
-            server.settings.gate?.left(request.clientAddress, through: peer)
+            server.settings.gate?.left(request.clientAddress, through: accepted)
             if let cause = AnomalyCause(refusedUpgrade: Int(response.status.code)) {
                 note(cause, of: request.clientAddress)
             }
             write(response, head, context)
         case .accept(let subprotocol, let extraHeaders, let delegate):
             guard let accept = head.headers.first(name: "sec-websocket-key").flatMap(WebSocketHandshake.accept) else {
-                server.settings.gate?.left(request.clientAddress, through: peer)
+                server.settings.gate?.left(request.clientAddress, through: accepted)
                 return write(.error(.internalServerError, reason: "internal", message: "SHA-1 failed."), head, context)
             }
             let deflate =
@@ -191,8 +200,11 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         }
     }
 
+    private var connectionID: String? { if case .client(_, _, let id) = proxied { id } else { nil } }
+
     private func isSecure(_ head: HTTPRequestHead) -> Bool {
         if server.settings.tls != nil { return true }
+        if case .client(_, isSecure: true, _) = proxied { return true }
         guard let said = head.headers.first(name: "x-forwarded-proto") else { return false }
         return said.lowercased() == "https" && server.settings.trustedProxies.contains(peer)
     }
@@ -379,6 +391,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             context.fireUserInboundEventTriggered(event)
         case .idle, .receiving, .answering, .closed:
             if event is ChannelShouldQuiesceEvent { serverIsClosing() }
+            if let header = event as? ProxyProtocol.Header { proxied = header }
+            if let malformed = event as? ProxyProtocol.Malformed { unreadable(malformed.reason, context) }
             if awaitsHandshake, TLSRecords.isHandshakeCompleted(event) { awaitsHandshake = false }
         }
     }

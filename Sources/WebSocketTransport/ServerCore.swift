@@ -6,6 +6,7 @@ struct ServerSettings: Sendable {
     let limits: SharedLimits
     let webSocketPath: String
     let trustedProxies: TrustedProxies
+    let readsProxyProtocol: Bool
     let gate: ConnectionGate?
     let tls: TLSCredentials?
     let onUnreadable: HTTPServer.UnreadableHandler
@@ -31,11 +32,19 @@ final class ServerCore: Sendable {
     }
 
     /// Sets up an accepted channel; on its loop.
-    func serve(_ channel: any Channel, from peer: IPAddress, as admission: ConnectionGate.Admission) throws {
+    ///
+    /// - Parameter isHandedOver: what it begins with has been read.
+    func serve(
+        _ channel: any Channel, from peer: IPAddress, as admission: ConnectionGate.Admission,
+        isHandedOver: Bool = false
+    ) throws {
         guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else {
             throw ChannelError.inappropriateOperationForState
         }
-        try HTTPServerConnection.install(on: channel, server: loop, peer: peer, admission: admission)
+        let settings = loop.settings
+        try HTTPServerConnection.install(
+            on: channel, server: loop, peer: peer, admission: admission,
+            readsProxyProtocol: settings.readsProxyProtocol && !isHandedOver && settings.trustedProxies.contains(peer))
     }
 
     func stopKeepingAlive() {

@@ -50,6 +50,7 @@ struct RouterCommand: AsyncParsableCommand {
         configuration.handsOver = settings.handover == .on
         configuration.tls = try settings.serverTLS()
         configuration.nodeTLS = try settings.nodeTLS()
+        configuration.writesProxyProtocol = settings.nodeProxyProtocol == .on
         configuration.nodeSources = try settings.nodeSourceAddresses()
         configuration.gate.address = settings.limits.address
         Descriptors.raiseLimit()

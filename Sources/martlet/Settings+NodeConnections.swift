@@ -23,6 +23,10 @@ extension Settings {
                 settings.nodeSources = sources
                 return true
             }),
+        .choice(
+            "MARTLET_NODE_PROXY_PROTOCOL", flag: nil, \.nodeProxyProtocol, [.router],
+            "Whether the router begins each connection to a node with a header of the PROXY protocol, version 2: for nodes that"
+                + " have MARTLET_PROXY_PROTOCOL on."),
     ]
 
     /// From where the router dials nodes; nil: the kernel chooses.

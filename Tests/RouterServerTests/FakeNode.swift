@@ -144,6 +144,7 @@ func withRouter(
     log: LogRecorder? = nil,
     keepsNodes: Bool = false,
     sources: [String]? = nil,
+    writesProxyProtocol: Bool = false,
     group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
     _ body: (Router, Int, FixedDirectory) async throws -> Void
 ) async throws {
@@ -157,6 +158,7 @@ func withRouter(
     configuration.limits = limits
     if !keepsNodes { configuration.limits.nodeKeptConnections = 0 }
     configuration.nodeSources = try sources.map { try NodeSources($0.compactMap { IPAddress($0) }) }
+    configuration.writesProxyProtocol = writesProxyProtocol
     configuration.readsProxyProtocol = readsProxyProtocol
     configuration.tls = tls
     configuration.bound = bound

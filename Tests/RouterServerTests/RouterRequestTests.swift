@@ -269,4 +269,49 @@ struct RouterRequestTests {
         #expect(line.metadata["client"].map { "\($0)" } == "203.0.113.9")
         try await node.stop()
     }
+
+    @Test("a balancer's header also says that the client speaks TLS, and what the connection is called")
+    func proxyProtocolFields() async throws {
+        let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" }
+        let client = try #require(IPAddress("203.0.113.9"))
+        try await withRouter(over: [node.node], trusted: ["127.0.0.0/8"], readsProxyProtocol: true) { _, port, _ in
+            for id in ["lb-7", "lb 8\r\nX-Evil: 1"] {
+                let header = ProxyProtocol.header(
+                    from: (client, 4711), to: (.loopback, 443), isSecure: true, id: id)
+                let wire = try await Wire.connect(port: port)
+                try await wire.send(Array(header.readableBytesView) + Array("GET / HTTP/1.1\r\nHost: a\r\n\r\n".utf8))
+                #expect(try await wire.receiveHead().contains("; Secure\r\n"))
+                wire.close()
+            }
+        }
+        #expect(node.heads[0].contains("\r\nX-Request-ID: lb-7\r\n"))
+        for head in node.heads { #expect(head.contains("\r\nX-Forwarded-Proto: https\r\n") && !head.contains("Evil")) }
+        try await node.stop()
+    }
+
+    @Test("a router that writes the PROXY protocol names client and request at the start of each connection to a node")
+    func writesProxyProtocol() async throws {
+        let node = try await FakeNode.start("node-1")
+        try await withRouter(
+            over: [node.node], trusted: ["127.0.0.0/8"], keepsNodes: true, writesProxyProtocol: true
+        ) { _, port, _ in
+            let client = try await Wire.connect(port: port)
+            let own = try #require(client.channel?.localAddress?.port)
+            let chained = try #require(IPAddress("203.0.113.9"))
+            for (line, address, from) in [
+                ("X-A: 1", IPAddress.loopback, own), ("X-Forwarded-For: 203.0.113.9", chained, 0),
+            ] {
+                try await client.send("GET /?key=k HTTP/1.1\r\nHost: a\r\nX-Request-ID: r-1\r\n\(line)\r\n\r\n")
+                let expected = ProxyProtocol.header(from: (address, from), to: (.loopback, port), id: "r-1")
+                let wire = try await node.connection()
+                #expect(try await wire.receive(expected.readableBytes) == Array(expected.readableBytesView))
+                let head = try await wire.receiveHead()
+                #expect(head.hasPrefix("GET /?key=k HTTP/1.1\r\n") && head.contains("\r\nConnection: close\r\n"))
+                try await wire.send("HTTP/1.1 204 No Content\r\n\r\n")
+                _ = try await client.receiveHead()
+                await wire.end()
+            }
+        }
+        try await node.stop()
+    }
 }

@@ -103,6 +103,7 @@ struct TestServer {
     init(
         limits: WebSocketLimits = TestServer.limits,
         group: any EventLoopGroup = TestServer.group,
+        readsProxyProtocol: Bool = false,
         tls: TLSCredentials? = nil,
         onUpgrade: @escaping HTTPServer.UpgradeHandler = { _, _ in .accept { _ in Echo() } },
         onUnreadable: @escaping HTTPServer.UnreadableHandler = { _, _ in }
@@ -113,12 +114,18 @@ struct TestServer {
             group: group,
             limits: limits,
             trustedProxies: .loopback,
+            readsProxyProtocol: readsProxyProtocol,
             tls: tls,
             onUnreadable: onUnreadable,
             onRequest: { request, loop in
                 switch (request.method, request.path) {
                 case (.GET, "/hello"), (.HEAD, "/hello"):
                     loop.makeSucceededFuture(HTTPResponse(status: .ok, contentType: "text/plain", body: "hello"))
+                case (.GET, "/who"):
+                    loop.makeSucceededFuture(
+                        HTTPResponse(
+                            status: .ok, contentType: "text/plain",
+                            body: "\(request.clientAddress) \(request.isSecure) \(request.requestID)"))
                 case (.GET, "/secure"):
                     loop.makeSucceededFuture(
                         HTTPResponse(

@@ -71,6 +71,28 @@ struct ProxyProtocolTests {
         }
     }
 
+    @Test("with it go whether the client speaks TLS and the connection's name; a field that is cut is an error")
+    func fields() throws {
+        let client = try #require(IPAddress("203.0.113.7"))
+        for isSecure in [false, true] {
+            for id in [nil, "a-1", String(repeating: "x", count: 128)] {
+                var header = ProxyProtocol.header(
+                    from: (client, 40000), to: (.loopback, 443), isSecure: isSecure, id: id)
+                #expect(try ProxyProtocol.read(&header) == .client(client, isSecure: isSecure, id: id))
+                #expect(header.readableBytes == 0)
+            }
+        }
+        var long = ProxyProtocol.header(
+            from: (client, 40000), to: (.loopback, 443), id: String(repeating: "x", count: 129))
+        #expect(try ProxyProtocol.read(&long) == .client(client))
+        // As HAProxy writes it: TLS by the client, with the version as a field within the field.
+        let tls: [UInt8] = [0x20, 0x00, 0x0F, 0x01, 0, 0, 0, 1, 0x21, 0x00, 0x07] + Array("TLSv1.3".utf8)
+        #expect(try read(bytes(0x21, 0x11, four + tls)).header == .client(client, isSecure: true))
+        for cut in [[0x20], [0x20, 0x00], [0x05, 0x00, 0x02, 0x41]] as [[UInt8]] {
+            #expect(throws: ProxyProtocol.Malformed.self) { try read(bytes(0x21, 0x11, four + cut)) }
+        }
+    }
+
     @Test("in a pipeline it comes off in pieces, tells, passes the rest on and goes")
     func pipeline() throws {
         final class Events: ChannelInboundHandler {
