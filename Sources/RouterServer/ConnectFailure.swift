@@ -29,4 +29,10 @@ enum ConnectFailure {
         default: false
         }
     }
+
+    /// Its machine says that nobody listens there.
+    static func isRefusal(_ error: any Error) -> Bool {
+        if let error = error as? NIOConnectionError { return error.connectionErrors.contains { isRefusal($0.error) } }
+        return (error as? IOError)?.errnoCode == ECONNREFUSED
+    }
 }

@@ -13,6 +13,8 @@ package struct KeyRoute: Sendable {
         case reserve
         /// Left out by this router for so long after a failure.
         case ejected(TimeAmount)
+        /// Left out by this router until its checks go well again.
+        case down(CheckFailure)
         case draining
         case dead
         case late
@@ -24,6 +26,7 @@ package struct KeyRoute: Sendable {
             case .atBound: "at_bound"
             case .reserve: "reserve"
             case .ejected: "ejected"
+            case .down: "down"
             case .draining: "draining"
             case .dead: "dead"
             case .late: "late"
@@ -61,6 +64,7 @@ package struct KeyRoute: Sendable {
         case .atBound: return "passed by: at its bound, \(figures)"
         case .reserve: return "in reserve: \(figures)"
         case .ejected(let time): return "left out for \(time.nanoseconds / 1_000_000) ms: it failed"
+        case .down(let failure): return "left out: its checks fail, GET /readyz \(failure.reason)"
         case .draining: return "drains: takes no clients"
         case .dead: return "dead"
         case .late: return "its lease is late, that of others is not: takes no clients"

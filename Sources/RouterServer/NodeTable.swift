@@ -48,9 +48,9 @@ package struct RoutedNode: Sendable, Equatable {
 
     package var address: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 
-    fileprivate var start: Start { Start(name: name, incarnation: incarnation) }
+    var start: Start { Start(name: name, incarnation: incarnation) }
 
-    fileprivate struct Start: Hashable, Sendable {
+    struct Start: Hashable, Sendable {
         let name: String
         let incarnation: Int64
     }
@@ -61,9 +61,11 @@ package struct RoutedNode: Sendable, Equatable {
 /// 1. The order is that of the hash over all nodes that take clients; it does not depend on what this router met.
 /// 2. A node that failed is left out of it for a while that doubles from 1 s to 30 s with each failure, until it
 ///    answers or starts anew; one that had a request and said nothing at once for 16 s, as each try costs a client long.
-/// 3. When all have failed, none is left out: it is then rather the network or this router that fails, and a node that
-///    is back serves at once.
-/// 4. A pick passes by nodes that have as many sessions as `LoadBound` allows them: those that their figures count, and
+/// 3. A node whose checks fail (`NodeHealth`) is left out until they go well again.
+/// 4. When no node is well, those take clients that still answer checks, if only to say that they are not ready: Redis may be
+///    away from all of them. Where none answers, none is left out: it is then rather the network or this router that fails,
+///    and a node that is back serves at once.
+/// 5. A pick passes by nodes that have as many sessions as `LoadBound` allows them: those that their figures count, and
 ///    what this table picked since and was not given back. Where nobody is at the bound all routers pick alike; what
 ///    another router picked since the figures is not known here, so several together may go beyond it by that.
 package struct NodeTable: Sendable {
@@ -75,6 +77,9 @@ package struct NodeTable: Sendable {
     /// By name, of all nodes.
     private var books: [String: Book] = [:]
     private var ejections: [RoutedNode.Start: Ejection] = [:]
+    /// Of all nodes that were checked.
+    private var checks: [RoutedNode.Start: NodeHealth] = [:]
+    private var checksFail = false
 
     /// Where keys belong; only a new list changes it.
     package struct Home: Sendable {
@@ -137,6 +142,8 @@ package struct NodeTable: Sendable {
         home.candidates = takers.map { [hash = home.hash] in hash.candidate($0.name, weight: $0.weight) }
         let known = Set(all.map(\.start))
         ejections = ejections.filter { known.contains($0.key) }
+        checks = checks.filter { known.contains($0.key) }
+        checksFail = checks.values.contains { $0.cause != nil }
         balance(latest, now: now)
     }
 
@@ -154,15 +161,35 @@ package struct NodeTable: Sendable {
         loads = home.takers.map { $0.sessions + (books[$0.name]?.recent.count ?? 0) }
     }
 
-    /// The nodes to try for the key, first choice first, without the ejected; with all of them when all are.
+    /// The nodes to try for the key, first choice first, without those that are left out.
     package func order(for key: String, now: NIODeadline) -> [RoutedNode] {
         admitted(home.order(of: key), now: now).map { home.takers[$0] }
     }
 
     private func admitted(_ order: [Int], now: NIODeadline) -> [Int] {
-        guard !ejections.isEmpty else { return order }
-        let admitted = order.filter { ejected(home.takers[$0], now: now) == nil }
-        return admitted.isEmpty ? order : admitted
+        guard checksFail || !ejections.isEmpty else { return order }
+        let conditions = order.map { condition(home.takers[$0], now: now) }
+        guard let best = conditions.min(), best < .absent else { return order }
+        return zip(order, conditions).filter { $0.1 == best }.map(\.0)
+    }
+
+    private enum Condition: Int, Comparable {
+        case well
+        /// Answers, and says that it is not ready.
+        case unready
+        /// Did not serve a client, or its checks get no answer.
+        case absent
+
+        static func < (one: Condition, other: Condition) -> Bool { one.rawValue < other.rawValue }
+    }
+
+    private func condition(_ node: RoutedNode, now: NIODeadline) -> Condition {
+        guard ejected(node, now: now) == nil else { return .absent }
+        switch checks[node.start]?.cause {
+        case nil: return .well
+        case .notReady: return .unready
+        case .refused, .unreachable, .silent, .broken: return .absent
+        }
     }
 
     /// The first choice for the key, ejected or not; nil without nodes.
@@ -253,7 +280,9 @@ package struct NodeTable: Sendable {
             let node = home.takers[index]
             let isLeftOut = !admitted.contains(index)
             let verdict: KeyRoute.Verdict =
-                if isLeftOut { .ejected(ejected(node, now: now) ?? .zero) } else if index == picked {
+                if isLeftOut {
+                    failingCheck(node).map { .down($0) } ?? .ejected(ejected(node, now: now) ?? .zero)
+                } else if index == picked {
                     .picked
                 } else if !isBelow(limits, index) { .atBound } else { .reserve }
             return KeyRoute.Entry(
@@ -300,6 +329,23 @@ package struct NodeTable: Sendable {
         guard let end = ejections[node.start]?.end, end > now else { return nil }
         return end - now
     }
+
+    /// What a check of the node came to; nil: it went well. Who rises is no longer left out for anything.
+    package mutating func checked(_ node: RoutedNode, _ failure: CheckFailure?, now: NIODeadline) -> NodeHealth.Change?
+    {
+        guard all.contains(where: { $0.start == node.start }) else { return nil }
+        var health = checks[node.start] ?? NodeHealth()
+        let change = failure.map { health.failed($0, now: now) } ?? health.passed(now: now)
+        checks[node.start] = health
+        if case .rose = change { ejections[node.start] = nil }
+        if change != nil { checksFail = checks.values.contains { $0.cause != nil } }
+        return change
+    }
+
+    package func health(of node: RoutedNode) -> NodeHealth { checks[node.start] ?? NodeHealth() }
+
+    /// Why the checks of the node leave it out; nil when they do not.
+    package func failingCheck(_ node: RoutedNode) -> CheckFailure? { checks[node.start]?.cause }
 
     /// When there may be a node again that has none now, in whole seconds; at least 1.
     package func retryAfter(now: NIODeadline) -> Int {

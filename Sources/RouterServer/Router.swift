@@ -8,11 +8,13 @@ import WebSocketTransport
 ///
 /// 1. Listens, and gives every connection a `ClientConnection` on its loop.
 /// 2. Follows the `NodeDirectory`, and goes on with the last list it told.
-/// 3. Drains: takes nothing new, ends what is idle, and lets tunnels go on for as long as it is told.
+/// 3. Checks the nodes' health.
+/// 4. Drains: takes nothing new, ends what is idle, and lets tunnels go on for as long as it is told.
 package final class Router: Sendable {
     let core: RouterCore
     private let directory: any NodeDirectory
     private let acceptor: Acceptor
+    private let checker: HealthChecker?
 
     /// Listens at once, or throws the `IOError` of bind(2).
     package static func start(
@@ -30,12 +32,19 @@ package final class Router: Sendable {
                 return admission
             },
             serve: { try core.serve($0, from: $1, as: $2) })
-        directory.start { core.update($0) }
-        return Router(core: core, directory: directory, acceptor: acceptor)
+        let checker = configuration.checks.map { times in
+            HealthChecker(on: group.next(), times: times, tls: configuration.nodeTLS) { core.checked($0, $1) }
+        }
+        directory.start { nodes in
+            core.update(nodes)
+            checker?.follow(nodes)
+        }
+        return Router(core: core, directory: directory, acceptor: acceptor, checker: checker)
     }
 
-    private init(core: RouterCore, directory: any NodeDirectory, acceptor: Acceptor) {
+    private init(core: RouterCore, directory: any NodeDirectory, acceptor: Acceptor, checker: HealthChecker?) {
         self.core = core
+        self.checker = checker
         self.directory = directory
         self.acceptor = acceptor
     }
@@ -50,7 +59,7 @@ package final class Router: Sendable {
     /// Ends the router: succeeds when the last connection has ended by itself, or was closed after `time`.
     package func drain(within time: TimeAmount) -> EventLoopFuture<Void> {
         let core = core
-        let directory = directory
+        let (directory, checker) = (directory, checker)
         let closed = acceptor.stop()
         let loop = closed.eventLoop
         return closed.flatMap {
@@ -58,6 +67,7 @@ package final class Router: Sendable {
             let deadline = loop.scheduleTask(in: time) { core.closeAll() }
             return ended.flatMap {
                 deadline.cancel()
+                checker?.stop()
                 return directory.stop()
             }
         }

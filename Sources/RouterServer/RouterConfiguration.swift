@@ -20,6 +20,8 @@ package struct RouterConfiguration: Sendable {
     /// Connections of trusted proxies begin with a header of the PROXY protocol.
     package var readsProxyProtocol = false
     package var limits = RouterLimits()
+    /// How often nodes are asked whether they are ready; nil: never.
+    package var checks: HealthChecker.Times? = HealthChecker.Times()
     /// What clients speak TLS with; nil: they speak HTTP as it is.
     package var tls: TLSCredentials?
     /// What it speaks TLS with to nodes; nil: it speaks HTTP as it is.

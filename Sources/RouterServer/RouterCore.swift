@@ -125,6 +125,25 @@ final class RouterCore: Sendable {
 
     func reused() { reuses.add(1, ordering: .relaxed) }
 
+    /// What a check of the node came to, nil where it went well. Returns whether it is settled.
+    func checked(_ node: RoutedNode, _ failure: CheckFailure?) -> Bool {
+        let (change, isSettled) = table.withLock { table in
+            (table.checked(node, failure, now: .now()), table.health(of: node).isSettled)
+        }
+        var metadata: Logger.Metadata = ["node": "\(node.name)", "address": "\(node.address)"]
+        switch change {
+        case .fell(let failure):
+            metadata["cause"] = "\(failure.word)"
+            metadata["reason"] = "GET /readyz \(failure.reason)"
+            logger.warning("a node fails its checks and gets no new clients", metadata: metadata)
+        case .rose(let time):
+            metadata["down_ms"] = .stringConvertible(time.nanoseconds / 1_000_000)
+            logger.notice("a node passes its checks again", metadata: metadata)
+        case nil: break
+        }
+        return isSettled
+    }
+
     func answered(_ node: RoutedNode) {
         table.withLock { $0.answered(node) }
     }

@@ -57,6 +57,16 @@ extension Router {
                 "martlet_router_nodes", help: "Nodes that it knows, by what Redis says of them.",
                 Double(table.nodes.count { $0.state == state }), labels: ["state": state.rawValue])
         }
+        for node in table.nodes {
+            let causes = [
+                ("check", table.failingCheck(node) != nil), ("failure", table.ejected(node, now: .now()) != nil),
+            ]
+            for (cause, isLeftOut) in causes {
+                text.gauge(
+                    "martlet_router_left_out", help: "1 while the node gets no new clients, by what it failed.",
+                    isLeftOut ? 1 : 0, labels: ["node": node.name, "cause": cause])
+            }
+        }
         for (node, counts) in table.pickCounts {
             text.counter(
                 "martlet_router_picks_total", help: "Clients for whom the node was picked, also where it failed them.",
@@ -112,7 +122,8 @@ final class AnswerCounts: Sendable {
 }
 
 enum NodeTableReport {
-    /// `{"nodes":[{"node","address","state","late","sessions","weight","url","ejected_ms"}]}` by name; with a key also
+    /// `{"nodes":[{"node","address","state","late","sessions","weight","url","ejected_ms","down"}]}` by name, `down` null
+    /// or why its checks leave it out; with a key also
     /// `"key"`, `"order"`, the names from its first choice on, the ejected left out, and `"route"`, as `KeyRoute` writes it.
     static func bytes(_ table: NodeTable, key: String?, now: NIODeadline) -> [UInt8] {
         var out = JSONWriter()
@@ -130,6 +141,8 @@ enum NodeTableReport {
             out.key("url")
             if let url = node.url { out.value(url) } else { out.null() }
             out.member("ejected_ms", (table.ejected(node, now: now)?.nanoseconds ?? 0) / 1_000_000)
+            out.key("down")
+            if let failure = table.failingCheck(node) { out.value(failure.word) } else { out.null() }
             out.endObject()
         }
         out.endArray()

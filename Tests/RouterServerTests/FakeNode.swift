@@ -146,6 +146,7 @@ func withRouter(
     sources: [String]? = nil,
     writesProxyProtocol: Bool = false,
     group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton,
+    checks: HealthChecker.Times? = nil,
     _ body: (Router, Int, FixedDirectory) async throws -> Void
 ) async throws {
     var configuration = RouterConfiguration(
@@ -163,6 +164,7 @@ func withRouter(
     configuration.tls = tls
     configuration.bound = bound
     configuration.affinity = affinity
+    configuration.checks = checks
     let directory = FixedDirectory(nodes)
     var logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     if let log { logger = Logger(label: "test", factory: { _ in log }) }

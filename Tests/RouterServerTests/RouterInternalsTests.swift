@@ -23,7 +23,7 @@ struct RouterInternalsTests {
             }
             #expect(
                 try await ask("GET /nodes?key=x%22y").body
-                    == #"{"nodes":[{"node":"node-1","address":"127.0.0.1:\#(node.port)","state":"ready","late":false,"sessions":0,"weight":100,"url":null,"ejected_ms":0}],"key":"x\"y","order":["node-1"],"route":[{"node":"node-1","place":1,"verdict":"picked","why":"picked: the first choice, 0 of 250 sessions","weight":100,"sessions":0,"picks":0,"bound":250}]}"#
+                    == #"{"nodes":[{"node":"node-1","address":"127.0.0.1:\#(node.port)","state":"ready","late":false,"sessions":0,"weight":100,"url":null,"ejected_ms":0,"down":null}],"key":"x\"y","order":["node-1"],"route":[{"node":"node-1","place":1,"verdict":"picked","why":"picked: the first choice, 0 of 250 sessions","weight":100,"sessions":0,"picks":0,"bound":250}]}"#
                     + "\n"
             )
             #expect(try await ask("GET /healthz").body == "ok\n")

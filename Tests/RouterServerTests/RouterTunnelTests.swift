@@ -233,6 +233,7 @@ struct RouterTunnelTests {
         // A loopback address of its own: on 127.0.0.1 another test's listener may get the port as soon as it is free.
         let host = "127.63.0.1"
         var configuration = RouterConfiguration(host: host, port: 0, affinityKey: (1, 2), subject: { _ in nil })
+        configuration.checks = nil
         configuration.limits = .patient
         let router = try Router.start(
             configuration,

@@ -86,7 +86,7 @@ struct AdminRoute: AsyncParsableCommand {
     private static func hue(_ verdict: KeyRoute.Verdict) -> Style.Hue? {
         switch verdict {
         case .picked: .green
-        case .atBound, .ejected, .draining, .late: .yellow
+        case .atBound, .ejected, .down, .draining, .late: .yellow
         case .dead: .red
         case .reserve: nil
         }

@@ -1,0 +1,102 @@
+package import NIOCore
+import TLSClient
+
+/// Asks every node of the list for `/readyz` again and again, each by itself.
+///
+/// 1. One question a node at a time; the next one `interval` after the last, sooner while its answer may change something.
+/// 2. Each time is off by up to a tenth, so that routers which start together do not ask together.
+/// 3. Dead nodes are not asked.
+///
+/// `@unchecked Sendable`: all state is touched on its event loop alone.
+package final class HealthChecker: @unchecked Sendable {
+    package struct Times: Sendable {
+        package var interval: TimeAmount = .seconds(2)
+        /// Where the last answer was another than those before.
+        package var fastInterval: TimeAmount = .milliseconds(500)
+        /// For the connection, the handshake of TLS and the answer together.
+        package var deadline: TimeAmount = .seconds(1)
+
+        package init() {}
+    }
+
+    private final class Watch {
+        var node: RoutedNode
+        var timer: Scheduled<Void>?
+
+        init(_ node: RoutedNode) { self.node = node }
+    }
+
+    private let eventLoop: any EventLoop
+    private let times: Times
+    private let tls: FollowedFiles<TLSClient, TLSFailure>?
+    private let tell: @Sendable (RoutedNode, CheckFailure?) -> Bool
+    private var watches: [RoutedNode.Start: Watch] = [:]
+    private var hasStopped = false
+
+    /// - Parameter tell: what a check came to, nil where it was 200; returns whether the node is settled (`NodeHealth`).
+    ///   Called on the event loop.
+    init(
+        on eventLoop: any EventLoop, times: Times, tls: FollowedFiles<TLSClient, TLSFailure>?,
+        tell: @escaping @Sendable (RoutedNode, CheckFailure?) -> Bool
+    ) {
+        (self.eventLoop, self.times, self.tls, self.tell) = (eventLoop, times, tls, tell)
+    }
+
+    /// From now on asks these nodes.
+    func follow(_ nodes: [RoutedNode]) {
+        eventLoop.execute {
+            guard !self.hasStopped else { return }
+            let asked = Dictionary(
+                nodes.filter { $0.state != .dead }.map { ($0.start, $0) }, uniquingKeysWith: { $1 })
+            for (start, watch) in self.watches where asked[start] == nil {
+                watch.timer?.cancel()
+                self.watches[start] = nil
+            }
+            for (start, node) in asked {
+                if let watch = self.watches[start] {
+                    watch.node = node
+                } else {
+                    let watch = Watch(node)
+                    self.watches[start] = watch
+                    self.schedule(watch, in: self.times.interval * .random(in: 0...1))
+                }
+            }
+        }
+    }
+
+    func stop() {
+        eventLoop.execute {
+            self.hasStopped = true
+            for watch in self.watches.values { watch.timer?.cancel() }
+            self.watches = [:]
+        }
+    }
+
+    private func schedule(_ watch: Watch, in time: TimeAmount) {
+        watch.timer = eventLoop.assumeIsolated().scheduleTask(in: time) { [weak self, weak watch] in
+            if let self, let watch { self.check(watch) }
+        }
+    }
+
+    private func check(_ watch: Watch) {
+        let (node, began) = (watch.node, NIODeadline.now())
+        HealthCheck.ask(node, on: eventLoop, tls: tls?.value, within: times.deadline)
+            .assumeIsolated().whenSuccess { outcome in
+                guard self.watches[node.start] === watch else { return }
+                let isSettled =
+                    switch outcome {
+                    case .passed: self.tell(node, nil)
+                    case .failed(let failure): self.tell(node, failure)
+                    case .unknown: true
+                    }
+                let interval = (isSettled ? self.times.interval : self.times.fastInterval) * .random(in: 0.9...1.1)
+                self.schedule(watch, in: max(began + interval - .now(), .nanoseconds(0)))
+            }
+    }
+}
+
+extension TimeAmount {
+    fileprivate static func * (time: TimeAmount, factor: Double) -> TimeAmount {
+        .nanoseconds(Int64(Double(time.nanoseconds) * factor))
+    }
+}
