@@ -57,6 +57,13 @@ package struct RendezvousHash: Sendable {
         return draws.map(\.index)
     }
 
+    /// A number below 1000 of a candidate and a key, evenly spread and independent of the order: who takes a part of its keys
+    /// takes those below a bound.
+    package func ticket(of candidate: Candidate, for key: some Collection<UInt8>) -> Int {
+        let draw = mix(mix(candidate.hash ^ keys.hash(key)) &+ 0x9e37_79b9_7f4a_7c15)
+        return Int(((draw >> 32) * 1000) >> 32)
+    }
+
     /// The index of the first choice, in O(n) and without a sort; nil without candidates.
     package func first(of candidates: [Candidate], for key: some Collection<UInt8>) -> Int? {
         let hash = keys.hash(key)

@@ -60,15 +60,19 @@ package struct NodeRecord: Sendable, Hashable {
     package let leaseMs: Int64
     /// How old the figures are, in milliseconds by the clock of Redis; 0 where the node does not say when it told them.
     package let figuresAgeMs: Int64
+    /// Since it registered, in milliseconds by the clock of Redis; nil where the node did not write that down.
+    package let ageMs: Int64?
 
     package init(
-        incarnation: Incarnation, figures: NodeFigures, state: State, leaseMs: Int64, figuresAgeMs: Int64 = 0
+        incarnation: Incarnation, figures: NodeFigures, state: State, leaseMs: Int64, figuresAgeMs: Int64 = 0,
+        ageMs: Int64? = nil
     ) {
         self.incarnation = incarnation
         self.figures = figures
         self.state = state
         self.leaseMs = leaseMs
         self.figuresAgeMs = figuresAgeMs
+        self.ageMs = ageMs
     }
 }
 

@@ -254,7 +254,7 @@ package struct NodeStore: Sendable {
 extension NodeRecord {
     /// Reads the reply of `node_read.lua`; `nil` when the incarnation is unknown.
     init?(incarnation: Incarnation, reply: RESPValue) {
-        guard let fields = reply.array, fields.count == 12, let leaseMs = fields[1].int else { return nil }
+        guard let fields = reply.array, fields.count == 13, let leaseMs = fields[1].int else { return nil }
         let draining = fields[6].int == 1
         let weight = Int(fields[9].int ?? 0)
         let url = fields[10].string ?? ""
@@ -266,7 +266,7 @@ extension NodeRecord {
                 weight: NodeFigures.weights.contains(weight) ? weight : NodeFigures.defaultWeight,
                 url: url.isEmpty ? nil : url),
             state: fields[0].string != "live" ? .dead : draining || fields[7].int == 1 ? .draining : .ready,
-            leaseMs: leaseMs, figuresAgeMs: fields[11].int ?? 0)
+            leaseMs: leaseMs, figuresAgeMs: fields[11].int ?? 0, ageMs: fields[12].int)
     }
 }
 

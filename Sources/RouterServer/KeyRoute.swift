@@ -11,6 +11,8 @@ package struct KeyRoute: Sendable {
         case atBound
         /// May be picked, but another is.
         case reserve
+        /// Passed by, as it is new and takes so many thousandths of its keys by now, and not this one yet.
+        case slowStart(Int)
         /// Left out by this router for so long after a failure.
         case ejected(TimeAmount)
         /// Left out by this router until its checks go well again.
@@ -25,6 +27,7 @@ package struct KeyRoute: Sendable {
             case .picked: "picked"
             case .atBound: "at_bound"
             case .reserve: "reserve"
+            case .slowStart: "slow_start"
             case .ejected: "ejected"
             case .down: "down"
             case .draining: "draining"
@@ -63,6 +66,7 @@ package struct KeyRoute: Sendable {
         case .picked: return "picked: the first that may have more, \(figures)"
         case .atBound: return "passed by: at its bound, \(figures)"
         case .reserve: return "in reserve: \(figures)"
+        case .slowStart(let share): return "passed by: it is new and takes \(share / 10) % of its keys, \(figures)"
         case .ejected(let time): return "left out for \(time.nanoseconds / 1_000_000) ms: it failed"
         case .down(let failure): return "left out: its checks fail, GET /readyz \(failure.reason)"
         case .draining: return "drains: takes no clients"

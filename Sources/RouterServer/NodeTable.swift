@@ -21,6 +21,8 @@ package struct RoutedNode: Sendable, Equatable {
     package let weight: Int
     /// Where clients may reach it without a router; nil where they may not.
     package let url: String?
+    /// Since it registered, when the list was read; nil where it is not known.
+    package let age: TimeAmount?
 
     package init(
         name: String,
@@ -32,7 +34,8 @@ package struct RoutedNode: Sendable, Equatable {
         sessions: Int = 0,
         figuresAge: TimeAmount = .zero,
         weight: Int = 100,
-        url: String? = nil
+        url: String? = nil,
+        age: TimeAmount? = nil
     ) {
         self.name = name
         self.incarnation = incarnation
@@ -44,6 +47,7 @@ package struct RoutedNode: Sendable, Equatable {
         self.figuresAge = figuresAge
         self.weight = weight
         self.url = url
+        self.age = age
     }
 
     package var address: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
@@ -65,7 +69,8 @@ package struct RoutedNode: Sendable, Equatable {
 /// 4. When no node is well, those take clients that still answer checks, if only to say that they are not ready: Redis may be
 ///    away from all of them. Where none answers, none is left out: it is then rather the network or this router that fails,
 ///    and a node that is back serves at once.
-/// 5. A pick passes by nodes that have as many sessions as `LoadBound` allows them: those that their figures count, and
+/// 5. A node that is new among others (`SlowStart`) is passed by for a part of its keys.
+/// 6. A pick passes by nodes that have as many sessions as `LoadBound` allows them: those that their figures count, and
 ///    what this table picked since and was not given back. Where nobody is at the bound all routers pick alike; what
 ///    another router picked since the figures is not known here, so several together may go beyond it by that.
 package struct NodeTable: Sendable {
@@ -80,6 +85,7 @@ package struct NodeTable: Sendable {
     /// Of all nodes that were checked.
     private var checks: [RoutedNode.Start: NodeHealth] = [:]
     private var checksFail = false
+    private var slowStart: SlowStart
 
     /// Where keys belong; only a new list changes it.
     package struct Home: Sendable {
@@ -93,6 +99,11 @@ package struct NodeTable: Sendable {
         }
 
         fileprivate func order(of key: String) -> [Int] { hash.order(of: candidates, for: key.utf8) }
+
+        /// - Parameter share: of its keys, in thousandths.
+        fileprivate func takes(_ key: String, _ index: Int, _ share: Int) -> Bool {
+            hash.ticket(of: candidates[index], for: key.utf8) < share
+        }
     }
 
     private struct Ejection {
@@ -119,10 +130,13 @@ package struct NodeTable: Sendable {
         fileprivate let slot: RecentPicks.Slot
     }
 
-    /// - Parameter bound: nil bounds nothing.
-    package init(hash: RendezvousHash, bound: LoadBound? = nil) {
+    /// - Parameters:
+    ///   - bound: nil bounds nothing.
+    ///   - slowStart: for so long a node is new.
+    package init(hash: RendezvousHash, bound: LoadBound? = nil, slowStart: TimeAmount = .zero) {
         home = Home(hash: hash)
         self.bound = bound
+        self.slowStart = SlowStart(window: slowStart)
     }
 
     package var nodes: [RoutedNode] { all }
@@ -144,8 +158,11 @@ package struct NodeTable: Sendable {
         ejections = ejections.filter { known.contains($0.key) }
         checks = checks.filter { known.contains($0.key) }
         checksFail = checks.values.contains { $0.cause != nil }
+        slowStart.listed(all, well: well, now: now)
         balance(latest, now: now)
     }
+
+    private var well: [RoutedNode] { home.takers.filter { checks[$0.start]?.cause == nil } }
 
     private mutating func balance(_ latest: [String: RoutedNode], now: NIODeadline) {
         books = books.filter { latest[$0.key] != nil }
@@ -163,7 +180,8 @@ package struct NodeTable: Sendable {
 
     /// The nodes to try for the key, first choice first, without those that are left out.
     package func order(for key: String, now: NIODeadline) -> [RoutedNode] {
-        admitted(home.order(of: key), now: now).map { home.takers[$0] }
+        let order = home.order(of: key)
+        return newLast(admitted(order, now: now), held: held(order, key, now: now)).map { home.takers[$0] }
     }
 
     private func admitted(_ order: [Int], now: NIODeadline) -> [Int] {
@@ -171,6 +189,23 @@ package struct NodeTable: Sendable {
         let conditions = order.map { condition(home.takers[$0], now: now) }
         guard let best = conditions.min(), best < .absent else { return order }
         return zip(order, conditions).filter { $0.1 == best }.map(\.0)
+    }
+
+    /// The nodes that do not take the key yet, and of how much of their keys they take in thousandths.
+    private func held(_ order: [Int], _ key: String, now: NIODeadline) -> [Int: Int] {
+        guard slowStart.isUnderWay else { return [:] }
+        var held: [Int: Int] = [:]
+        for index in order {
+            if let share = slowStart.share(of: home.takers[index], now: now), !home.takes(key, index, share) {
+                held[index] = share
+            }
+        }
+        return held
+    }
+
+    private func newLast(_ order: [Int], held: [Int: Int]) -> [Int] {
+        guard !held.isEmpty else { return order }
+        return order.filter { held[$0] == nil } + order.filter { held[$0] != nil }
     }
 
     private enum Condition: Int, Comparable {
@@ -200,9 +235,10 @@ package struct NodeTable: Sendable {
     /// As `order`, but those below their bounds first, and the first of all counted. Who goes on to another after a failure
     /// counts there, whatever its bound.
     package mutating func pick(for key: String, now: NIODeadline) -> (nodes: [RoutedNode], pick: Pick?) {
-        var order = admitted(home.order(of: key), now: now)
+        var order = home.order(of: key)
+        order = newLast(admitted(order, now: now), held: held(order, key, now: now))
         guard let first = order.first else { return ([], nil) }
-        let limits = limits(of: order)
+        let limits = limits(of: order, now: now)
         if choice(of: order, limits) > 0 {
             books[home.takers[first].name]?.counts.spills += 1
             order = order.filter { isBelow(limits, $0) } + order.filter { !isBelow(limits, $0) }
@@ -244,20 +280,35 @@ package struct NodeTable: Sendable {
         let bound: LoadBound
         var sessions = 0
         var weight = 0
+        /// Weights of all takers while one of them is new: as much less as it takes less keys.
+        var slowed: [Int]?
     }
 
-    private func limits(of order: [Int]) -> Limits? {
+    private func limits(of order: [Int], now: NIODeadline) -> Limits? {
         guard let bound else { return nil }
-        var limits = Limits(bound: bound)
+        var limits = Limits(bound: bound, slowed: slowStart.isUnderWay ? slowedWeights(now: now) : nil)
         for index in order {
             limits.sessions += loads[index]
-            limits.weight += home.candidates[index].weight
+            limits.weight += weight(index, limits)
         }
         return limits
     }
 
+    /// As fine as `LoadBound` takes them.
+    private func slowedWeights(now: NIODeadline) -> [Int] {
+        let scale = RendezvousHash.weights.upperBound / (home.candidates.lazy.map(\.weight).max() ?? 1)
+        return home.candidates.indices.map { index in
+            let share = slowStart.share(of: home.takers[index], now: now) ?? SlowStart.whole
+            return max(1, home.candidates[index].weight * scale * share / SlowStart.whole)
+        }
+    }
+
+    private func weight(_ index: Int, _ limits: Limits) -> Int {
+        limits.slowed?[index] ?? home.candidates[index].weight
+    }
+
     private func limit(_ limits: Limits, _ index: Int) -> Int {
-        limits.bound.limit(sessions: limits.sessions, weight: home.candidates[index].weight, of: limits.weight)
+        limits.bound.limit(sessions: limits.sessions, weight: weight(index, limits), of: limits.weight)
     }
 
     private func isBelow(_ limits: Limits?, _ index: Int) -> Bool {
@@ -272,8 +323,9 @@ package struct NodeTable: Sendable {
     /// Who would get a client of the key now, and why.
     package func route(for key: String, now: NIODeadline) -> KeyRoute {
         let order = home.order(of: key)
-        let admitted = admitted(order, now: now)
-        let limits = limits(of: admitted)
+        let held = held(order, key, now: now)
+        let admitted = newLast(admitted(order, now: now), held: held)
+        let limits = limits(of: admitted, now: now)
         let choice = choice(of: admitted, limits)
         let picked = admitted.isEmpty ? nil : admitted[choice]
         var entries = order.map { index in
@@ -284,6 +336,8 @@ package struct NodeTable: Sendable {
                     failingCheck(node).map { .down($0) } ?? .ejected(ejected(node, now: now) ?? .zero)
                 } else if index == picked {
                     .picked
+                } else if let share = held[index] {
+                    .slowStart(share)
                 } else if !isBelow(limits, index) { .atBound } else { .reserve }
             return KeyRoute.Entry(
                 node: node, recentPicks: loads[index] - node.sessions,
@@ -337,8 +391,13 @@ package struct NodeTable: Sendable {
         var health = checks[node.start] ?? NodeHealth()
         let change = failure.map { health.failed($0, now: now) } ?? health.passed(now: now)
         checks[node.start] = health
-        if case .rose = change { ejections[node.start] = nil }
-        if change != nil { checksFail = checks.values.contains { $0.cause != nil } }
+        guard let change else { return nil }
+        checksFail = checks.values.contains { $0.cause != nil }
+        if case .rose = change {
+            ejections[node.start] = nil
+            slowStart.rose(node, now: now)
+        }
+        slowStart.choose(among: well, now: now)
         return change
     }
 

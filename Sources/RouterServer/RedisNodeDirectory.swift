@@ -148,7 +148,8 @@ extension RoutedNode {
             sessions: min(max(record.figures.sessions, 0), 1_000_000_000),
             figuresAge: .milliseconds(min(max(record.figuresAgeMs, 0), 60_000)),
             weight: record.figures.weight,
-            url: record.figures.url
+            url: record.figures.url,
+            age: record.ageMs.map { .milliseconds(min(max($0, 0), 1_000_000_000_000)) }
         )
     }
 

@@ -14,6 +14,8 @@ package struct RouterConfiguration: Sendable {
     package var affinity = AffinityRule.standard
     /// From how many sessions on a node gets no more; nil: it gets all whose keys lead to it.
     package var bound: LoadBound? = LoadBound()
+    /// How long a node that is new among others takes but a part of its keys.
+    package var slowStart = SlowStart.standard
     /// Pages of which origins are told where a node is (`/locate`).
     package var origins = OriginPolicy(allowsMissing: true)
     package var trustedProxies: TrustedProxies

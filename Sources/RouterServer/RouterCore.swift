@@ -47,7 +47,10 @@ final class RouterCore: Sendable {
         let isPlain = configuration.tls == nil && configuration.nodeTLS == nil
         handover =
             configuration.handsOver && isPlain ? HandoverSender(patience: configuration.limits.answerTime) : nil
-        table = Mutex(NodeTable(hash: RendezvousHash(key: configuration.affinityKey), bound: configuration.bound))
+        table = Mutex(
+            NodeTable(
+                hash: RendezvousHash(key: configuration.affinityKey), bound: configuration.bound,
+                slowStart: configuration.slowStart))
     }
 
     // MARK: Nodes

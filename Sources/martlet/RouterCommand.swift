@@ -44,6 +44,7 @@ struct RouterCommand: AsyncParsableCommand {
         )
         configuration.affinity = settings.balance.affinity
         configuration.bound = settings.balance.bound
+        configuration.slowStart = settings.balance.slowStart
         configuration.origins.rules = settings.limits.origins
         configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
         configuration.readsProxyProtocol = settings.proxyProtocol == .on

@@ -1,5 +1,6 @@
 import Affinity
 import ClusterState
+import NIOCore
 import RouterServer
 import WebSocketTransport
 
@@ -7,6 +8,7 @@ import WebSocketTransport
 struct BalanceSettings: Sendable, Equatable {
     var factor = LoadBound().percent
     var floor = LoadBound().floor
+    var slowStart = SlowStart.standard
     var affinity = AffinityRule.standard
     var nodeWeight = NodeFigures.defaultWeight
     var nodeURL: String?
@@ -30,6 +32,10 @@ struct BalanceSettings: Sendable, Equatable {
         .integer(
             "MARTLET_BALANCE_FLOOR", \.balance.floor, LoadBound.floors, picking,
             "Sessions that a node may have in any case, whatever the average. The same for every router."),
+        .seconds(
+            "MARTLET_SLOW_START_SECONDS", \.balance.slowStart, 0...3600, picking,
+            "How long a node that is new among others, or whose checks go well again, takes a growing part of its keys, from a"
+                + " tenth on; 0: all at once. The same for every router."),
         SettingRow(
             key: "MARTLET_AFFINITY",
             allowed: "a comma-separated list of key, user, room, cookie, header:NAME and, as the last, address",

@@ -84,4 +84,50 @@ struct HealthTests {
             #expect(try await cluster.connect(users[2], to: router).node.hasPrefix(home.name))
         }
     }
+
+    @Test("a node that is new to another takes a tenth of its keys, the same at each router, and admin says so")
+    func slowStart() async throws {
+        let environment = ["MARTLET_SLOW_START_SECONDS": "3600"]
+        try await Machine.with(Cluster.Options(nodes: 2, routers: 2, environment: environment)) { cluster in
+            let (old, new) = (cluster.nodes[0].name, cluster.nodes[1].name)
+            func verdicts(_ user: String, at router: ClusterProcess) async throws -> [String: String] {
+                let route = try await router.internals("/nodes?key=\(user)").json()["route"]?.array ?? []
+                return Dictionary(
+                    uniqueKeysWithValues: route.map { ($0["node"]?.string ?? "", $0["verdict"]?.string ?? "") })
+            }
+            let users = (0..<60).map { _ in newUser() }
+            for user in users {
+                #expect(try await verdicts(user, at: cluster.routers[0]).values.sorted() == ["picked", "reserve"])
+            }
+            let incarnations = try await cluster.redis.command("HKEYS", cluster.key("nodes")).strings
+            let first = try #require(incarnations.first { $0.hasPrefix("\(old).") })
+            _ = try await cluster.redis.command(
+                "HINCRBY", cluster.key("{i:\(first)}"), "registered", "-7200000")
+            for router in cluster.routers {
+                await router.kill()
+                try await router.start()
+                try await router.waitUntilReady()
+                _ = try await poll(within: .seconds(20), "the router to know both nodes") {
+                    try await verdicts(users[0], at: router).count == 2 ? true : nil
+                }
+            }
+            var held = 0
+            for user in users {
+                let one = try await verdicts(user, at: cluster.routers[0])
+                #expect(try await verdicts(user, at: cluster.routers[1]) == one)
+                if one[new] == "slow_start" {
+                    held += 1
+                    #expect(one[old] == "picked")
+                }
+            }
+            // Nine tenths of them; by chance a few less or more.
+            #expect((40...60).contains(held))
+            let user = try await users.asyncMap { ($0, try await verdicts($0, at: cluster.routers[0])) }
+                .first { $0.1[new] == "slow_start" }?.0
+            let told = try await cluster.admin("route", try #require(user))
+            #expect(told["node"]?.string == old)
+            #expect(
+                told["order"]?.array?.first { $0["node"]?.string == new }?["verdict"]?.string == "slow_start")
+        }
+    }
 }

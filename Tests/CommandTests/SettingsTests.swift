@@ -147,6 +147,7 @@ struct SettingsTests {
         #expect(settings.balance.bound == LoadBound(percent: 150, floor: 0))
         #expect(settings.balance.affinity.description == "room,header:x-tenant,address")
         #expect(settings.balance.nodeWeight == 1000)
+        #expect(Settings().balance.slowStart == .seconds(30))
         #expect(settings.balance.nodeURL == "wss://node-a.example.com:8443/ws")
         #expect(Settings().balance.bound == LoadBound(percent: 125, floor: 250))
         #expect(try Settings(environment: ["MARTLET_BALANCE_FACTOR": "0"]).balance.bound == nil)

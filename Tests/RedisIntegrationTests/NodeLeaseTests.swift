@@ -71,13 +71,15 @@ struct NodeLeaseTests {
             let told = try #require(try await cluster.nodes.list().get().first)
             #expect(told.figures == figures)
             #expect((0...30_000).contains(told.figuresAgeMs))
+            #expect(told.ageMs.map { (0...30_000).contains($0) } == true)
             // Half a minute ago, and then as a node that says none of it.
             try await cluster.command("HINCRBY", cluster.keys.node(node), "told", "-30000")
             let old = try #require(try await cluster.nodes.list().get().first)
             #expect((30_000...60_000).contains(old.figuresAgeMs))
-            try await cluster.command("HDEL", cluster.keys.node(node), "told", "weight", "url")
+            try await cluster.command("HDEL", cluster.keys.node(node), "told", "weight", "url", "registered")
             let older = try #require(try await cluster.nodes.list().get().first)
             #expect(older.figures.weight == 100 && older.figures.url == nil && older.figuresAgeMs == 0)
+            #expect(older.ageMs == nil)
             for nonsense in ["0", "1001", "x", "-5"] {
                 try await cluster.command("HSET", cluster.keys.node(node), "weight", nonsense, "told", nonsense)
                 #expect(try await cluster.nodes.list().get().first?.figures.weight == 100)

@@ -73,6 +73,8 @@ package final class Cluster: Sendable {
             // Who goes away leaves at once, except in the tests of coming back.
             "MARTLET_RESUME_GRACE_SECONDS": "0", "MARTLET_AUTH": "none",
             "MARTLET_SECRET": "a secret of the tests, long enough for all", "MARTLET_INTERNAL_PORT": "0",
+            // Who comes back serves its keys at once.
+            "MARTLET_SLOW_START_SECONDS": "0",
             // All clients of the tests have one address, and send no Origin.
             "MARTLET_LIMIT_ADDRESS_CONNECTIONS": "0", "MARTLET_LIMIT_ADDRESS_HANDSHAKES_PER_SECOND": "0",
             "MARTLET_LIMIT_ADDRESS_FAILURES": "0", "MARTLET_ORIGIN_MISSING": "allow",

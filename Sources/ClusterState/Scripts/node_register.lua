@@ -11,5 +11,6 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], 'state', 'live', 'lease', string.format('%.0f', now + tonumber(ARGV[1])),
     'started', ARGV[2], 'address', ARGV[3], 'version', ARGV[4], 'sessions', ARGV[5], 'rooms', ARGV[6],
-    'draining', ARGV[7], 'drain', '0', 'weight', ARGV[8], 'url', ARGV[9], 'told', string.format('%.0f', now))
+    'draining', ARGV[7], 'drain', '0', 'weight', ARGV[8], 'url', ARGV[9], 'told', string.format('%.0f', now),
+    'registered', string.format('%.0f', now))
 return 1

@@ -12,7 +12,7 @@ struct AdminRoute: AsyncParsableCommand {
         abstract: "The nodes for an affinity key, from its first choice on, and which gets its next client, and why.",
         discussion: """
             A key is a user's name, or whatever MARTLET_AFFINITY says. The answer is that of a router with the same \
-            MARTLET_SECRET, MARTLET_BALANCE_FACTOR and MARTLET_BALANCE_FLOOR which has picked nobody since the nodes last \
+            MARTLET_SECRET, MARTLET_BALANCE_FACTOR, MARTLET_BALANCE_FLOOR and MARTLET_SLOW_START_SECONDS which has picked nobody since the nodes last \
             told how many sessions they have; what one router knows beyond that stands at /nodes?key=KEY on its internal \
             port.
             """)
@@ -36,7 +36,7 @@ struct AdminRoute: AsyncParsableCommand {
             let settings = session.settings
             var table = NodeTable(
                 hash: RendezvousHash(key: RouterConfiguration.affinityKey(secret: settings.secret ?? "")),
-                bound: settings.balance.bound)
+                bound: settings.balance.bound, slowStart: settings.balance.slowStart)
             try await session.show {
                 let records = try await session.admin.nodeRecords()
                 table.update(records.compactMap { RoutedNode($0) }, now: .now())
@@ -86,7 +86,7 @@ struct AdminRoute: AsyncParsableCommand {
     private static func hue(_ verdict: KeyRoute.Verdict) -> Style.Hue? {
         switch verdict {
         case .picked: .green
-        case .atBound, .ejected, .down, .draining, .late: .yellow
+        case .atBound, .slowStart, .ejected, .down, .draining, .late: .yellow
         case .dead: .red
         case .reserve: nil
         }

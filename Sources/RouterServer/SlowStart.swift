@@ -1,0 +1,62 @@
+package import NIOCore
+
+/// Which nodes are new among others, and how much of their keys they take: `slowstart` of HAProxy, `slow_start_config` of
+/// Envoy, but by keys instead of weights.
+///
+/// 1. A node is new for `window` from its registration, or from when its checks went well again, if another that is well was
+///    there a whole window before it. So nobody is held back where all came together, as at the start of a cluster.
+/// 2. It then takes the part of its keys that `share` tells, from a tenth on, in a straight line. Which keys those are says
+///    `RendezvousHash.ticket`: who has come to it stays, and each key moves to it once.
+/// 3. Ages are the registry's, so routers agree; where it does not tell them, a node is as old as this router has known it,
+///    and those of the first list are old.
+package struct SlowStart: Sendable {
+    package static let standard: TimeAmount = .seconds(30)
+    /// Of `share`: all keys.
+    package static let whole = 1000
+    package static let least = 100
+
+    /// Nanoseconds; 0: nobody is held back.
+    private let window: Int64
+    /// Nanoseconds since this machine started, less than 0 before.
+    private var births: [RoutedNode.Start: Int64] = [:]
+    /// The births of those that are new.
+    private var ramps: [RoutedNode.Start: Int64] = [:]
+
+    package init(window: TimeAmount) { self.window = max(window.nanoseconds, 0) }
+
+    /// False while every node takes all its keys.
+    package var isUnderWay: Bool { !ramps.isEmpty }
+
+    /// - Parameters:
+    ///   - nodes: all that are listed.
+    ///   - well: those of them that take clients and whose checks go well.
+    package mutating func listed(_ nodes: [RoutedNode], well: [RoutedNode], now: NIODeadline) {
+        let time = Self.nanoseconds(now)
+        let isFirst = births.isEmpty
+        births = Dictionary(
+            nodes.map { node in
+                let told = node.age.map { time - max($0.nanoseconds, 0) }
+                return (node.start, births[node.start] ?? told ?? (isFirst ? .min / 2 : time))
+            }, uniquingKeysWith: { $1 })
+        choose(among: well, now: now)
+    }
+
+    /// The node's checks go well again.
+    package mutating func rose(_ node: RoutedNode, now: NIODeadline) { births[node.start] = Self.nanoseconds(now) }
+
+    package mutating func choose(among well: [RoutedNode], now: NIODeadline) {
+        let time = Self.nanoseconds(now)
+        guard window > 0, let oldest = well.compactMap({ births[$0.start] }).min() else { return ramps = [:] }
+        ramps = births.filter { $0.value - oldest >= window && time - $0.value < window }
+    }
+
+    /// Of its keys, in thousandths; nil: all.
+    package func share(of node: RoutedNode, now: NIODeadline) -> Int? {
+        guard let birth = ramps[node.start] else { return nil }
+        // Up to an hour: below 2^42.
+        let share = (Self.nanoseconds(now) - birth) * Int64(Self.whole) / window
+        return share < Self.whole ? max(Int(share), Self.least) : nil
+    }
+
+    private static func nanoseconds(_ time: NIODeadline) -> Int64 { Int64(clamping: time.uptimeNanoseconds) }
+}
