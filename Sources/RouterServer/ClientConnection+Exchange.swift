@@ -77,6 +77,7 @@ extension ClientConnection {
 
     private func dial(_ node: RoutedNode, _ exchange: Exchange, from source: NodeSources.Turn?) {
         guard let context else { return }
+        let began = NIODeadline.now()
         let headLimit = limits.headBytes
         let tls = core.configuration.nodeTLS
         let header = core.configuration.writesProxyProtocol ? proxyHeader(exchange.request, context) : nil
@@ -108,8 +109,8 @@ extension ClientConnection {
                 guard isCurrent,
                     let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
                 else { return channel.close(promise: nil) }
-                guard tls != nil else { return self.send(exchange, to: node, over: connection) }
-                self.secure(connection, exchange, node)
+                guard tls != nil else { return self.send(exchange, to: node, over: connection, began) }
+                self.secure(connection, exchange, node, began)
             case .failure(let error):
                 if isCurrent, ConnectFailure.isOutOfPorts(error), let next = source?.after {
                     return self.dial(node, exchange, from: next)
@@ -132,11 +133,13 @@ extension ClientConnection {
     }
 
     /// A request is sent once the node has shown who it is: until then another may have it, whatever it is.
-    private func secure(_ connection: NodeConnection, _ exchange: Exchange, _ node: RoutedNode) {
+    private func secure(
+        _ connection: NodeConnection, _ exchange: Exchange, _ node: RoutedNode, _ began: NIODeadline
+    ) {
         connection.whenSecure(within: limits.connectTime) { [weak self] result in
             guard let self, self.isUnderWay(exchange) else { return connection.abandon() }
             switch result {
-            case .success: self.send(exchange, to: node, over: connection)
+            case .success: self.send(exchange, to: node, over: connection, began)
             case .failure(let error):
                 connection.abandon()
                 self.connectFailed(error, exchange, node)
@@ -153,7 +156,13 @@ extension ClientConnection {
         if case .exchange(let current) = state { current === exchange } else { false }
     }
 
-    private func send(_ exchange: Exchange, to node: RoutedNode, over connection: NodeConnection) {
+    private func send(
+        _ exchange: Exchange, to node: RoutedNode, over connection: NodeConnection, _ began: NIODeadline? = nil
+    ) {
+        let meter = core.meters.meter(of: node.name)
+        if let began { meter.connected(in: Double((NIODeadline.now() - began).nanoseconds) / 1e9) }
+        let traffic = NodeTraffic(meter)
+        exchange.traffic = traffic
         exchange.node = connection
         exchange.lastProgress = .now()
         connection.clientIsWritable = isWritable
@@ -163,7 +172,8 @@ extension ClientConnection {
                 address: node.address, peer: peer, isSecure: isSecure, keepsAlive: keepsAlive),
             method: exchange.request.head.method,
             keepsAlive: keepsAlive,
-            delegate: self
+            delegate: self,
+            traffic: traffic
         )
         process()
         resumeReading()
@@ -344,17 +354,21 @@ extension ClientConnection: NodeConnectionDelegate {
         inbound = ByteBuffer()
         exchange.node = nil
         state = .ended
+        let traffic = exchange.traffic
+        traffic?.sent(toNode.readableBytes)
         let client = TunnelEnd(
-            on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle, isSecure: core.configuration.tls != nil)
+            on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle, isSecure: core.configuration.tls != nil,
+            counting: traffic, as: .client)
         let server = TunnelEnd(
             on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle,
-            isSecure: core.configuration.nodeTLS != nil)
+            isSecure: core.configuration.nodeTLS != nil, counting: traffic, as: .node)
         do {
             try context.pipeline.syncOperations.addHandler(client, position: .after(self))
             try nodeContext.pipeline.syncOperations.addHandler(server, position: .after(node))
         } catch {
             context.close(promise: nil)
             nodeContext.close(promise: nil)
+            traffic?.closed()
             return
         }
         context.pipeline.syncOperations.removeHandler(context: context, promise: nil)

@@ -52,7 +52,7 @@ final class HealthCheck: NodeConnectionDelegate {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try tls?.secure(channel, host: node.host)
-                    try channel.pipeline.syncOperations.addHandler(NodeConnection(headLimit: Self.headLimit))
+                    try channel.pipeline.syncOperations.addHandler(NodeConnection(headLimit: Self.headLimit, address: node.address))
                 }
             }
         let address = try? SocketAddress(ipAddress: node.host, port: node.port)

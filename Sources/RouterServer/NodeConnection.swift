@@ -50,6 +50,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private(set) var isReused = false
     /// A byte of the answer has come.
     private(set) var hasHeard = false
+    private var traffic: NodeTraffic?
     private(set) var isWritable = true
     private(set) var inputEnded = false
     private var readIsHeld = false
@@ -75,7 +76,10 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
-    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+        traffic?.closed()
+    }
 
     /// Calls `tell` once, when the handshake has ended or `time` is over.
     func whenSecure(within time: TimeAmount, _ tell: @escaping (Result<Void, any Error>) -> Void) {
@@ -96,22 +100,35 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     /// Sends a request's head; from now on the delegate is told of the answer.
     ///
-    /// - Parameter keepsAlive: the head asks for it.
-    func begin(_ head: ByteBuffer, method: String, keepsAlive: Bool, delegate: any NodeConnectionDelegate) {
+    /// - Parameters:
+    ///   - keepsAlive: the head asks for it.
+    ///   - traffic: what passes counts there, until `takeOver`.
+    func begin(
+        _ head: ByteBuffer, method: String, keepsAlive: Bool = false, delegate: any NodeConnectionDelegate,
+        traffic: NodeTraffic? = nil
+    ) {
         self.delegate = delegate
         self.method = method
         self.keepsAlive = keepsAlive
+        self.traffic = traffic
         hasHeard = false
         if case .idle = state {
             isReused = true
             state = .head(HeadScanner(limit: headLimit))
         }
-        guard let context else { return finish { $0.nodeBroke(self) } }
+        guard let context else {
+            traffic?.closed()
+            return finish { $0.nodeBroke(self) }
+        }
+        traffic?.sent(head.readableBytes)
         isWritable = context.channel.isWritable
         context.writeAndFlush(wrapOutboundOut(head), promise: nil)
     }
 
-    func write(_ buffer: ByteBuffer) { context?.write(wrapOutboundOut(buffer), promise: nil) }
+    func write(_ buffer: ByteBuffer) {
+        traffic?.sent(buffer.readableBytes)
+        context?.write(wrapOutboundOut(buffer), promise: nil)
+    }
 
     func flush() { context?.flush() }
 
@@ -133,10 +150,11 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         context?.close(promise: nil)
     }
 
-    /// The bytes behind the head of a `101`.
+    /// The bytes behind the head of a `101`; the traffic is the caller's from now on.
     func takeOver() -> ByteBuffer {
         state = .ended
         delegate = nil
+        traffic = nil
         let rest = inbound
         inbound = ByteBuffer()
         return rest
@@ -146,6 +164,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         if case .ended = state { return }
         hasHeard = true
         var buffer = unwrapInboundIn(data)
+        traffic?.received(buffer.readableBytes)
         if inbound.readableBytes == 0 { inbound = buffer } else { inbound.writeBuffer(&buffer) }
         process()
     }
@@ -206,6 +225,8 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         state = .idle
         inbound = ByteBuffer()
         self.delegate = nil
+        traffic?.closed()
+        traffic = nil
         delegate.node(self, sent: .end)
     }
 

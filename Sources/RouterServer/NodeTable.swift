@@ -122,6 +122,10 @@ package struct NodeTable: Sendable {
         package var picks = 0
         /// Clients whose first choice it was, and who went elsewhere because it was at its bound.
         package var spills = 0
+        /// Times that it was left out as it did not serve a client.
+        package var ejections = 0
+        package var checks = 0
+        package var failedChecks = 0
     }
 
     /// A client that a node has, or is about to.
@@ -372,6 +376,7 @@ package struct NodeTable: Sendable {
         let failures = min(max((ejections[node.start]?.failures ?? 0) + 1, least), 6)
         let seconds = min(Int64(1) << Int64(failures - 1), 30)
         ejections[node.start] = Ejection(failures: failures, end: now + .seconds(seconds))
+        books[node.name]?.counts.ejections += 1
     }
 
     package mutating func answered(_ node: RoutedNode) {
@@ -391,6 +396,8 @@ package struct NodeTable: Sendable {
         var health = checks[node.start] ?? NodeHealth()
         let change = failure.map { health.failed($0, now: now) } ?? health.passed(now: now)
         checks[node.start] = health
+        books[node.name]?.counts.checks += 1
+        if failure != nil { books[node.name]?.counts.failedChecks += 1 }
         guard let change else { return nil }
         checksFail = checks.values.contains { $0.cause != nil }
         if case .rose = change {

@@ -18,6 +18,7 @@ final class RouterCore: Sendable {
     let kept: KeptOfLoops
     /// Requests that went over a connection which was kept.
     let reuses = Atomic(0)
+    let meters = NodeMeters()
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -60,6 +61,7 @@ final class RouterCore: Sendable {
     func update(_ list: [RoutedNode]) {
         table.withLock { $0.update(list, now: .now()) }
         handover?.keep(only: Set(list.map(\.address)))
+        meters.keep(only: Set(list.map(\.name)))
     }
 
     func order(for key: String) -> [RoutedNode] {

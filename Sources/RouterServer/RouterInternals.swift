@@ -57,25 +57,7 @@ extension Router {
                 "martlet_router_nodes", help: "Nodes that it knows, by what Redis says of them.",
                 Double(table.nodes.count { $0.state == state }), labels: ["state": state.rawValue])
         }
-        for node in table.nodes {
-            let causes = [
-                ("check", table.failingCheck(node) != nil), ("failure", table.ejected(node, now: .now()) != nil),
-            ]
-            for (cause, isLeftOut) in causes {
-                text.gauge(
-                    "martlet_router_left_out", help: "1 while the node gets no new clients, by what it failed.",
-                    isLeftOut ? 1 : 0, labels: ["node": node.name, "cause": cause])
-            }
-        }
-        for (node, counts) in table.pickCounts {
-            text.counter(
-                "martlet_router_picks_total", help: "Clients for whom the node was picked, also where it failed them.",
-                counts.picks, labels: ["node": node])
-            text.counter(
-                "martlet_router_spills_total",
-                help: "Clients whose first choice the node was, and who went elsewhere as it was at its bound.",
-                counts.spills, labels: ["node": node])
-        }
+        NodeMetrics.write(table, core.meters, to: &text, now: .now())
         let (anomalies, refusals) = (core.gate.addresses.anomalies, core.gate.refusals)
         for cause in AnomalyCause.allCases {
             text.counter(

@@ -38,6 +38,8 @@ final class TunnelEnd: ChannelDuplexHandler {
     private let halfCloseIdle: TimeAmount
 
     private let isSecure: Bool
+    private let traffic: NodeTraffic?
+    private let side: Side
     private var socket: CInt = -1
     private var queued = 0
     /// Under TLS, behind what is queued.
@@ -51,12 +53,20 @@ final class TunnelEnd: ChannelDuplexHandler {
 
     /// Has to be added to a pipeline of the loop, then started with another.
     ///
-    /// - Parameter isSecure: TLS stands in that pipeline.
-    init(on eventLoop: any EventLoop, halfCloseIdle: TimeAmount, isSecure: Bool) {
+    /// - Parameters:
+    ///   - isSecure: TLS stands in that pipeline.
+    ///   - traffic: of the connection to the node; both ends count what they read, and the node's tells its end.
+    init(
+        on eventLoop: any EventLoop, halfCloseIdle: TimeAmount, isSecure: Bool, counting traffic: NodeTraffic? = nil,
+        as side: Side = .client
+    ) {
         buffers = TunnelBuffers.current(on: eventLoop)
         self.halfCloseIdle = halfCloseIdle
         self.isSecure = isSecure
+        (self.traffic, self.side) = (traffic, side)
     }
+
+    enum Side { case client, node }
 
     /// What an end finds when it takes over.
     struct Beginning {
@@ -96,8 +106,16 @@ final class TunnelEnd: ChannelDuplexHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let buffer = unwrapInboundIn(data)
         reads &+= 1
+        count(buffer.readableBytes)
         other?.send(buffer)
         if !isSecure { buffers.put(buffer) }
+    }
+
+    private func count(_ bytes: Int) {
+        switch side {
+        case .client: traffic?.sent(bytes)
+        case .node: traffic?.received(bytes)
+        }
     }
 
     func read(context: ChannelHandlerContext) {
@@ -238,6 +256,7 @@ final class TunnelEnd: ChannelDuplexHandler {
 
     private func lost() {
         socket = -1
+        if side == .node { traffic?.closed() }
         context = nil
         waiting = ByteBuffer()
         guard let other else { return }

@@ -31,6 +31,23 @@ package struct MetricsText: Sendable {
         counter(name, help: help, Double(value), labels: labels)
     }
 
+    /// - Parameters:
+    ///   - bounds: rising, of all buckets but the last, which has none.
+    ///   - counts: of each bucket by itself, one more than bounds.
+    package mutating func histogram(
+        _ name: String, help: String, bounds: [Double], counts: [Int], sum: Double, labels: Labels = [:]
+    ) {
+        var total = 0
+        for (bound, count) in zip(bounds + [.infinity], counts) {
+            total += count
+            sample(
+                name, type: "histogram", help: help, suffix: "_bucket", value: Double(total), labels: labels,
+                bound: MetricsText.number(bound))
+        }
+        sample(name, type: "histogram", help: help, suffix: "_sum", value: sum, labels: labels)
+        sample(name, type: "histogram", help: help, suffix: "_count", value: Double(total), labels: labels)
+    }
+
     /// How long a certificate of this process is still good.
     ///
     /// - Parameter notAfter: seconds since 1970.
@@ -53,15 +70,17 @@ package struct MetricsText: Sendable {
     package var text: String { String(decoding: bytes, as: UTF8.self) }
 
     private mutating func sample(
-        _ name: String, type: String, help: String, value: Double, labels: Labels
+        _ name: String, type: String, help: String, suffix: String = "", value: Double, labels: Labels,
+        bound: String? = nil
     ) {
         if families[name] == nil {
             order.append(name)
             let escaped = MetricsText.escape(help, quote: false)
             families[name] = Family(head: Array("# HELP \(name) \(escaped)\n# TYPE \(name) \(type)\n".utf8))
         }
-        var line = name
-        let pairs = labels.map { "\($0.key)=\"\(MetricsText.escape($0.value, quote: true))\"" }
+        var line = name + suffix
+        var pairs = labels.map { "\($0.key)=\"\(MetricsText.escape($0.value, quote: true))\"" }
+        if let bound { pairs.append("le=\"\(bound)\"") }
         if !pairs.isEmpty { line += "{" + pairs.joined(separator: ",") + "}" }
         line += " " + MetricsText.number(value) + "\n"
         families[name]?.samples += line.utf8

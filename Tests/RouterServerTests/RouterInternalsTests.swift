@@ -42,6 +42,8 @@ struct RouterInternalsTests {
             #expect(metrics.contains("\nmartlet_router_picks_total{node=\"node-1\"} 0\n"))
             #expect(metrics.contains("\nmartlet_router_spills_total{node=\"node-1\"} 0\n"))
             #expect(metrics.contains("\nmartlet_router_requests_total{status=\"200\"} 1\n"))
+            #expect(metrics.contains("\nmartlet_router_left_out{node=\"node-1\",cause=\"check\"} 0\n"))
+            #expect(metrics.contains("\nmartlet_router_left_out{node=\"node-1\",cause=\"failure\"} 0\n"))
             client.close()
 
             directory.set([])

@@ -22,6 +22,24 @@ struct MetricsTextTests {
                 """)
     }
 
+    @Test("a histogram's buckets add up, and all its samples stand under one name")
+    func histogram() {
+        var page = MetricsText()
+        page.histogram(
+            "martlet_seconds", help: "Times.", bounds: [0.005, 1], counts: [2, 0, 3], sum: 7.5, labels: ["node": "a"])
+        #expect(
+            page.text == """
+                # HELP martlet_seconds Times.
+                # TYPE martlet_seconds histogram
+                martlet_seconds_bucket{node="a",le="0.005"} 2
+                martlet_seconds_bucket{node="a",le="1"} 2
+                martlet_seconds_bucket{node="a",le="+Inf"} 5
+                martlet_seconds_sum{node="a"} 7.5
+                martlet_seconds_count{node="a"} 5
+
+                """)
+    }
+
     @Test("a certificate that has ended counts below nothing")
     func certificate() throws {
         var page = MetricsText()
