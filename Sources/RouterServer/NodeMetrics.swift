@@ -1,4 +1,5 @@
 import NIOCore
+import Synchronization
 import Telemetry
 
 /// What a router tells of each node, by its name.
@@ -42,7 +43,9 @@ enum NodeMetrics {
         text.gauge(
             "martlet_router_node_connections", help: "Open connections to the node, tunnels included.",
             meter.connections.load(ordering: .relaxed), labels: ["node": node])
-        for (way, bytes) in [("to_node", meter.toNode.load(ordering: .relaxed)), ("from_node", meter.fromNode.load(ordering: .relaxed))] {
+        for (way, bytes) in [
+            ("to_node", meter.toNode.load(ordering: .relaxed)), ("from_node", meter.fromNode.load(ordering: .relaxed)),
+        ] {
             text.counter(
                 "martlet_router_bytes_total", help: "Bytes that were proxied, inside TLS.", bytes,
                 labels: ["node": node, "way": way])

@@ -90,7 +90,7 @@ struct HealthTests {
         let environment = ["MARTLET_SLOW_START_SECONDS": "3600"]
         try await Machine.with(Cluster.Options(nodes: 2, routers: 2, environment: environment)) { cluster in
             let (old, new) = (cluster.nodes[0].name, cluster.nodes[1].name)
-            func verdicts(_ user: String, at router: ClusterProcess) async throws -> [String: String] {
+            @Sendable func verdicts(_ user: String, at router: ClusterProcess) async throws -> [String: String] {
                 let route = try await router.internals("/nodes?key=\(user)").json()["route"]?.array ?? []
                 return Dictionary(
                     uniqueKeysWithValues: route.map { ($0["node"]?.string ?? "", $0["verdict"]?.string ?? "") })

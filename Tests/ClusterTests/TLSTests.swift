@@ -209,6 +209,14 @@ struct TLSTests {
             let metrics = try await router.internals("/metrics").text
             #expect(metrics.contains("\nmartlet_tls_certificate_expiry_seconds{file=\"\(routerPair.certificate)\"} "))
 
+            _ = try await poll(within: .seconds(30), "checks, which speak TLS, too") {
+                let lines = try await router.internals("/metrics").text.split(separator: "\n")
+                return lines.contains { $0.hasPrefix("martlet_router_checks_total{") && !$0.hasSuffix(" 0") }
+                    ? true : nil
+            }
+            let checked = try await router.internals("/metrics").text
+            #expect(checked.contains("\nmartlet_router_check_failures_total{node=\"node\"} 0\n"))
+
             let nameless = own.merging(known.filter { $0.key != "MARTLET_NODE_TLS_NAME" }) { $1 }
             let stranger = own.merging(trusts) { $1 }
             let foreignCA = try await Certificates().authority

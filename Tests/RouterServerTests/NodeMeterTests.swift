@@ -1,5 +1,6 @@
 import Affinity
 import NIOCore
+import Synchronization
 import TestSupport
 import Testing
 
