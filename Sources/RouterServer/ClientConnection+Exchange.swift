@@ -14,6 +14,7 @@ extension ClientConnection {
         switch action {
         case .dial(let node):
             count(exchange, at: node)
+            exchange.traffic = nil
             if mayHandOver(exchange, to: node) {
                 handOver(exchange, to: node)
             } else if let connection = kept(for: exchange, to: node) {
@@ -45,7 +46,7 @@ extension ClientConnection {
 
     private func fail(_ exchange: Exchange, _ response: RouterResponse) {
         giveBack(exchange)
-        core.log(exchange.request, status: response.status, node: exchange.attempt.current, started: exchange.started)
+        log(exchange, status: response.status)
         // What follows an upgrade is no HTTP, and the rest of a body that nobody took no request.
         answer(
             response,
@@ -304,7 +305,7 @@ extension ClientConnection: NodeConnectionDelegate {
         guard piece == .end else { return }
         exchange.node = nil
         keep(node, after: exchange)
-        core.log(exchange.request, status: exchange.status, node: exchange.attempt.current, started: exchange.started)
+        log(exchange, status: exchange.status)
         context?.flush()
         // The node did not wait for the whole request; what is left of it is no request.
         if exchange.closes || !exchange.requestBody.hasEnded {
@@ -342,7 +343,9 @@ extension ClientConnection: NodeConnectionDelegate {
         guard let context, let nodeContext = node.context else { return close() }
         clearTimer()
         exchange.pick = nil
-        core.log(exchange.request, status: 101, node: exchange.attempt.current, started: exchange.started)
+        log(exchange, status: 101)
+        exchange.traffic?.whenClosed = core.logsEnd(
+            of: exchange.request, node: exchange.attempt.current, started: exchange.started)
         var toClient = head.headForClient(
             framing: .none,
             keepsLength: false,

@@ -34,12 +34,15 @@ extension ClientConnection {
         case .taken:
             exchange.pick = nil
             core.answered(node)
-            core.logHandover(exchange.request, to: node, started: exchange.started)
+            exchange.isLogged = true
+            core.logHandover(
+                exchange.request, to: node, started: exchange.started, tries: exchange.attempt.tries)
             close()
         case .notTaken:
             dial(node, exchange)
         case .unanswered:
             core.hung(node)
+            log(exchange, status: RouterResponse.gatewayTimeout.status)
             if let connection = descriptor { shutdown(connection, Int32(SHUT_RDWR)) }
             close()
         }

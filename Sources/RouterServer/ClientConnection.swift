@@ -290,6 +290,11 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         guard case .exchange(let exchange) = state else { return }
         state = .ended
         giveBack(exchange)
+        if exchange.answerHasBegun {
+            log(exchange, status: exchange.status, isCut: true)
+        } else {
+            log(exchange, status: RouterCore.clientWent, isCut: true)
+        }
         let node = exchange.node
         exchange.node = nil
         node?.abandon()

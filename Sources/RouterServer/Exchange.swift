@@ -15,6 +15,7 @@ final class Exchange {
     /// How the answer's body is framed for the client; nil before its head was written.
     var framing: BodyLength?
     var status = 0
+    var isLogged = false
     /// The connection to the client ends after this answer.
     var closes: Bool
     /// When a byte last moved.

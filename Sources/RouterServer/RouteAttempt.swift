@@ -35,6 +35,9 @@ package struct RouteAttempt: Sendable {
     /// The node that has the request, or had it last.
     package var current: RoutedNode? { next > 0 ? nodes[next - 1] : nil }
 
+    /// How many have had it, or were to.
+    package var tries: Int { next }
+
     package mutating func start() -> Action { advance() ?? .fail(.noNode) }
 
     package mutating func connectFailed() -> Action { advance() ?? .fail(.noNode) }

@@ -223,34 +223,4 @@ final class RouterCore: Sendable {
     func closeAll() {
         for channel in connections.withLock({ Array($0.channels.values) }) { channel.close(promise: nil) }
     }
-
-    // MARK: Access log
-
-    func logHandover(_ request: ProxiedRequest, to node: RoutedNode, started: NIODeadline) {
-        handedOver.add(1, ordering: .relaxed)
-        logger.info(
-            "handed over",
-            metadata: [
-                "path": "\(request.path)", "node": "\(node.name)", "key": "\(request.affinity.kind.rawValue)",
-                "client": "\(request.client)", "ms": Self.milliseconds(since: started), "request_id": "\(request.id)",
-            ])
-    }
-
-    private static func milliseconds(since started: NIODeadline) -> Logger.MetadataValue {
-        .stringConvertible(Double((NIODeadline.now() - started).nanoseconds / 10_000) / 100)
-    }
-
-    /// One line a request; for an upgrade when it is accepted or refused.
-    func log(_ request: ProxiedRequest, status: Int, node: RoutedNode?, started: NIODeadline) {
-        answers.add(isUpgrade: request.isUpgrade, status: status)
-        logger.info(
-            request.isUpgrade ? "upgrade" : "request",
-            metadata: [
-                "method": "\(request.head.method)", "path": "\(request.path)", "status": .stringConvertible(status),
-                "node": "\(node?.name ?? "-")", "key": "\(request.affinity.kind.rawValue)",
-                "client": "\(request.client)",
-                "ms": Self.milliseconds(since: started), "request_id": "\(request.id)",
-            ]
-        )
-    }
 }

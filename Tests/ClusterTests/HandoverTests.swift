@@ -71,6 +71,7 @@ struct HandoverTests {
             let handed = try await cluster.routers[0].logged("the handover") { $0["msg"]?.string == "handed over" }
             #expect(handed["client"]?.string == "127.0.0.9" && handed["node"]?.string == cluster.nodes[0].name)
             #expect(handed["request_id"] == connect["request_id"])
+            #expect(handed["handed_over"]?.bool == true && handed["tries"]?.int == 1)
         }
     }
 

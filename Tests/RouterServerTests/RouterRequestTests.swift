@@ -235,7 +235,8 @@ struct RouterRequestTests {
         #expect(
             metadata == [
                 "method": "GET", "path": "/rooms", "status": "200", "node": "node-1", "key": "token",
-                "client": "203.0.113.9", "request_id": "r-1",
+                "client": "203.0.113.9", "request_id": "r-1", "tries": "1",
+                "bytes_in": "\(node.heads[0].utf8.count)", "bytes_out": "38",
             ]
         )
         try await node.stop()
