@@ -79,30 +79,10 @@ extension ClientConnection {
     private func dial(_ node: RoutedNode, _ exchange: Exchange, from source: NodeSources.Turn?) {
         guard let context else { return }
         let began = NIODeadline.now()
-        let headLimit = limits.headBytes
-        let tls = core.configuration.nodeTLS
-        let header = core.configuration.writesProxyProtocol ? proxyHeader(exchange.request, context) : nil
-        let bootstrap = ClientBootstrap(group: context.eventLoop)
-            .connectTimeout(limits.connectTime)
-            .channelOption(.allowRemoteHalfClosure, value: true)
-            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .channelOption(.maxMessagesPerRead, value: 1)
-            .channelOption(.recvAllocator, value: FirstReadAllocator())
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    let pipeline = channel.pipeline.syncOperations
-                    try pipeline.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
-                        try TCPKeepAlive.ofTunnels.set(on: $0)
-                        try source?.bind($0)
-                    }
-                    try tls?.value.secure(channel, host: node.host)
-                    try pipeline.addHandler(NodeConnection(headLimit: headLimit, address: node.address))
-                    if let header { try pipeline.addHandler(ProxyProtocolWriter(header), position: .first) }
-                }
-            }
-        let address = try? SocketAddress(ipAddress: node.host, port: node.port)
-        let connecting =
-            address.map { bootstrap.connect(to: $0) } ?? bootstrap.connect(host: node.host, port: node.port)
+        let dialer = core.configuration.dialer
+        let header = dialer.writesProxyProtocol ? proxyHeader(exchange.request, context) : nil
+        let connecting = dialer.dial(
+            node, on: context.eventLoop, from: source, saying: header, within: limits.connectTime)
         connecting.assumeIsolated().whenComplete { result in
             let isCurrent = self.isUnderWay(exchange)
             switch result {
@@ -110,7 +90,7 @@ extension ClientConnection {
                 guard isCurrent,
                     let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
                 else { return channel.close(promise: nil) }
-                guard tls != nil else { return self.send(exchange, to: node, over: connection, began) }
+                guard dialer.tls != nil else { return self.send(exchange, to: node, over: connection, began) }
                 self.secure(connection, exchange, node, began)
             case .failure(let error):
                 if isCurrent, ConnectFailure.isOutOfPorts(error), let next = source?.after {

@@ -16,7 +16,6 @@ final class HealthCheck: NodeConnectionDelegate {
         case unknown
     }
 
-    private static let headLimit = 16 * 1024
     /// A deadline that comes so much too late says nothing of the node.
     private static let lateness: TimeAmount = .milliseconds(250)
 
@@ -27,11 +26,11 @@ final class HealthCheck: NodeConnectionDelegate {
     private var hasEnded = false
 
     static func ask(
-        _ node: RoutedNode, on eventLoop: any EventLoop, tls: TLSClient?, within time: TimeAmount
+        _ node: RoutedNode, on eventLoop: any EventLoop, by dialer: NodeDialer, within time: TimeAmount
     ) -> EventLoopFuture<Outcome> {
         eventLoop.assertInEventLoop()
         let check = HealthCheck(host: node.address, outcome: eventLoop.makePromise())
-        check.connect(node, on: eventLoop, tls, within: time)
+        check.connect(node, on: eventLoop, by: dialer, within: time)
         return check.outcome.futureResult
     }
 
@@ -39,25 +38,17 @@ final class HealthCheck: NodeConnectionDelegate {
         (self.host, self.outcome) = (host, outcome)
     }
 
-    private func connect(_ node: RoutedNode, on eventLoop: any EventLoop, _ tls: TLSClient?, within time: TimeAmount) {
+    private func connect(
+        _ node: RoutedNode, on eventLoop: any EventLoop, by dialer: NodeDialer, within time: TimeAmount
+    ) {
         let deadline = NIODeadline.now() + time
         // Holds on to this check until it has ended.
         timer = eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
             self.end(NIODeadline.now() - deadline > Self.lateness ? .unknown : .failed(.silent))
         }
-        let bootstrap = ClientBootstrap(group: eventLoop)
-            .connectTimeout(time + .seconds(1))
-            .channelOption(.recvAllocator, value: FirstReadAllocator())
-            .channelOption(.maxMessagesPerRead, value: 1)
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try tls?.secure(channel, host: node.host)
-                    try channel.pipeline.syncOperations.addHandler(NodeConnection(headLimit: Self.headLimit, address: node.address))
-                }
-            }
-        let address = try? SocketAddress(ipAddress: node.host, port: node.port)
-        let connecting =
-            address.map { bootstrap.connect(to: $0) } ?? bootstrap.connect(host: node.host, port: node.port)
+        let connecting = dialer.dial(
+            node, on: eventLoop, from: dialer.sources?.next(),
+            saying: dialer.writesProxyProtocol ? ProxyProtocol.localHeader : nil, within: time + .seconds(1))
         connecting.assumeIsolated().whenComplete { result in
             switch result {
             case .success(let channel):
@@ -65,7 +56,7 @@ final class HealthCheck: NodeConnectionDelegate {
                     let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
                 else { return channel.close(promise: nil) }
                 self.connection = connection
-                guard tls != nil else { return self.ask() }
+                guard dialer.tls != nil else { return self.ask() }
                 connection.whenSecure(within: time) { result in
                     if case .failure = result { self.end(.failed(.broken)) } else { self.ask() }
                 }

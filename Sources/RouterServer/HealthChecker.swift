@@ -1,5 +1,4 @@
 package import NIOCore
-import TLSClient
 
 /// Asks every node of the list for `/readyz` again and again, each by itself.
 ///
@@ -28,7 +27,7 @@ package final class HealthChecker: @unchecked Sendable {
 
     private let eventLoop: any EventLoop
     private let times: Times
-    private let tls: FollowedFiles<TLSClient, TLSFailure>?
+    private let dialer: NodeDialer
     private let tell: @Sendable (RoutedNode, CheckFailure?) -> Bool
     private var watches: [RoutedNode.Start: Watch] = [:]
     private var hasStopped = false
@@ -36,10 +35,10 @@ package final class HealthChecker: @unchecked Sendable {
     /// - Parameter tell: what a check came to, nil where it was 200; returns whether the node is settled (`NodeHealth`).
     ///   Called on the event loop.
     init(
-        on eventLoop: any EventLoop, times: Times, tls: FollowedFiles<TLSClient, TLSFailure>?,
+        on eventLoop: any EventLoop, times: Times, dialer: NodeDialer,
         tell: @escaping @Sendable (RoutedNode, CheckFailure?) -> Bool
     ) {
-        (self.eventLoop, self.times, self.tls, self.tell) = (eventLoop, times, tls, tell)
+        (self.eventLoop, self.times, self.dialer, self.tell) = (eventLoop, times, dialer, tell)
     }
 
     /// From now on asks these nodes.
@@ -80,7 +79,7 @@ package final class HealthChecker: @unchecked Sendable {
 
     private func check(_ watch: Watch) {
         let (node, began) = (watch.node, NIODeadline.now())
-        HealthCheck.ask(node, on: eventLoop, tls: tls?.value, within: times.deadline)
+        HealthCheck.ask(node, on: eventLoop, by: dialer, within: times.deadline)
             .assumeIsolated().whenSuccess { outcome in
                 guard self.watches[node.start] === watch else { return }
                 let isSettled =

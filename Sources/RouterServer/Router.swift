@@ -33,7 +33,7 @@ package final class Router: Sendable {
             },
             serve: { try core.serve($0, from: $1, as: $2) })
         let checker = configuration.checks.map { times in
-            HealthChecker(on: group.next(), times: times, tls: configuration.nodeTLS) { core.checked($0, $1) }
+            HealthChecker(on: group.next(), times: times, dialer: configuration.dialer) { core.checked($0, $1) }
         }
         directory.start { nodes in
             core.update(nodes)

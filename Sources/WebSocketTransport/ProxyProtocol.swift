@@ -75,6 +75,9 @@ package enum ProxyProtocol {
         return (isSecure, id)
     }
 
+    /// The header of a connection that a proxy makes for itself (command LOCAL), as for its health checks.
+    package static var localHeader: ByteBuffer { ByteBuffer(bytes: signature + [0x20, 0x00, 0x00, 0x00]) }
+
     /// A header of a TCP connection; where one address is IPv4 and the other is not, both are written as IPv6.
     ///
     /// - Parameters:

@@ -48,6 +48,13 @@ struct BalancedNodeTests {
             #expect(upgrade["request_id"] == connect["request_id"])
             for _ in 0..<3 { #expect(try await router.get("/healthz").status == 200) }
 
+            let metrics = try await poll(within: .seconds(30), "checks, which have the header, too") {
+                let text = try await router.internals("/metrics").text
+                let checks = text.split(separator: "\n").first { $0.hasPrefix("martlet_router_checks_total{") }
+                return checks.map { !$0.hasSuffix(" 0") } ?? false ? text : nil
+            }
+            #expect(metrics.contains("\nmartlet_router_check_failures_total{node=\"node\"} 0\n"))
+
             // A router that writes none is closed, and so says that it has no node.
             let bare = try await start(
                 .router, "bare", in: cluster, routerTLS.merging(["MARTLET_HANDOVER": "off"]) { $1 })

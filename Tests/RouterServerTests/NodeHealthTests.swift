@@ -128,7 +128,9 @@ struct NodeHealthTests {
 struct HealthCheckTests {
     private func ask(_ node: RoutedNode, within time: TimeAmount = .minutes(2)) async throws -> HealthCheck.Outcome {
         let loop = MultiThreadedEventLoopGroup.singleton.any()
-        return try await loop.flatSubmit { HealthCheck.ask(node, on: loop, tls: nil, within: time) }.get()
+        return try await loop.flatSubmit {
+            HealthCheck.ask(node, on: loop, by: NodeDialer(headLimit: 16 * 1024), within: time)
+        }.get()
     }
 
     @Test("200 is ready; another status, no HTTP, an end without an answer, nobody there are told apart")
