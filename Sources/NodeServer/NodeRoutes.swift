@@ -181,9 +181,10 @@ final class NodeRoutes: Sendable {
     }
 
     private var certificateMetrics: [UInt8] {
-        guard let certificate = configuration.tls?.value.certificate else { return [] }
         var text = MetricsText()
-        text.certificate(certificate.file, notAfter: certificate.notAfter)
+        for certificate in configuration.tls?.value.certificates ?? [] {
+            text.certificate(certificate.file, notAfter: certificate.notAfter)
+        }
         return text.bytes
     }
 

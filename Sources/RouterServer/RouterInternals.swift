@@ -49,8 +49,10 @@ extension Router {
         text.counter(
             "martlet_router_reuses_total", help: "Requests for which a connection to their node was there already.",
             core.reuses.load(ordering: .relaxed))
-        let own = [core.configuration.tls?.value.certificate, core.configuration.nodeTLS?.value.certificate]
-        for case let certificate? in own { text.certificate(certificate.file, notAfter: certificate.notAfter) }
+        let shown = [core.configuration.nodeTLS?.value.certificate].compactMap(\.self)
+        for certificate in (core.configuration.tls?.value.certificates ?? []) + shown {
+            text.certificate(certificate.file, notAfter: certificate.notAfter)
+        }
         let table = core.nodes
         for state in RoutedNode.State.allCases {
             text.gauge(

@@ -7,6 +7,8 @@ package struct OwnCertificate: Sendable {
     private let keyFile: String
     /// When the first of them ends, in seconds since 1970.
     package let notAfter: Int64
+    /// The DNS names that it is for.
+    package let names: [String]
     package let chain: [NIOSSLCertificateSource]
     package let privateKey: NIOSSLPrivateKeySource
 
@@ -15,8 +17,16 @@ package struct OwnCertificate: Sendable {
         (self.file, self.keyFile) = (file, keyFile)
         let certificates = try PEMFile.certificates(in: file)
         notAfter = certificates.map { Int64($0.notValidAfter) }.min() ?? .min
+        names = certificates.first.map(Self.names) ?? []
         chain = certificates.map { .certificate($0) }
         privateKey = .privateKey(try PEMFile.privateKey(in: keyFile))
+    }
+
+    /// The dNSName entries among the alternative names (RFC 5280 section 4.2.1.6).
+    private static func names(of certificate: NIOSSLCertificate) -> [String] {
+        certificate._subjectAlternativeNames().compactMap { name in
+            name.nameType == .dnsName ? String(decoding: name.contents, as: UTF8.self) : nil
+        }
     }
 
     /// - Parameter own: what `configuration` shows.

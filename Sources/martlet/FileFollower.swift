@@ -43,47 +43,47 @@ final class FileFollower: Sendable {
     }
 }
 
-/// One side of TLS; warns before its certificate ends, and then each day.
+/// One side of TLS; warns before one of its certificates ends, and then each day.
 final class FollowedTLS<Side: Sendable>: Followed {
     private static var warnsBefore: Int64 { 14 }
 
     private let files: FollowedFiles<Side, TLSFailure>
-    private let certificate: @Sendable (Side) -> OwnCertificate?
-    /// The days that were left at the last look.
-    private let daysLeft = Mutex<Int64?>(nil)
+    private let certificates: @Sendable (Side) -> [OwnCertificate]
+    /// The days that were left at the last look, by file.
+    private let daysLeft = Mutex<[String: Int64]>([:])
 
-    init?(_ files: FollowedFiles<Side, TLSFailure>?, _ certificate: @escaping @Sendable (Side) -> OwnCertificate?) {
+    init?(_ files: FollowedFiles<Side, TLSFailure>?, _ certificates: @escaping @Sendable (Side) -> [OwnCertificate]) {
         guard let files else { return nil }
         self.files = files
-        self.certificate = certificate
+        self.certificates = certificates
     }
 
     func look(isForced: Bool, _ logger: Logger) {
         switch files.look(isForced: isForced) {
         case .unchanged: break
         case .loaded(let side):
-            logger.notice("TLS files loaded; they hold for new connections", metadata: metadata(certificate(side)))
+            let own = certificates(side)
+            if own.isEmpty { logger.notice(Self.loaded) }
+            for certificate in own { logger.notice(Self.loaded, metadata: metadata(certificate)) }
         case .failed(let failure):
             logger.error(
                 "TLS files cannot be used; what was loaded before stays in force", metadata: ["error": "\(failure)"])
         }
-        warn(logger)
+        for certificate in certificates(files.value) { warn(certificate, logger) }
     }
 
-    private func warn(_ logger: Logger) {
-        guard let own = certificate(files.value) else { return }
+    private static var loaded: Logger.Message { "TLS files loaded; they hold for new connections" }
+
+    private func warn(_ own: OwnCertificate, _ logger: Logger) {
         let left = own.daysLeft
-        let isNew = daysLeft.withLock { last in
-            defer { last = left }
-            return last != left
-        }
+        let isNew = daysLeft.withLock { $0.updateValue(left, forKey: own.file) != left }
         guard isNew, left <= Self.warnsBefore else { return }
         logger.warning(
             left < 0 ? "a TLS certificate has expired" : "a TLS certificate expires soon", metadata: metadata(own))
     }
 
-    private func metadata(_ own: OwnCertificate?) -> Logger.Metadata {
-        own.map { ["certificate": "\($0.file)", "days_left": .stringConvertible($0.daysLeft)] } ?? [:]
+    private func metadata(_ own: OwnCertificate) -> Logger.Metadata {
+        ["certificate": "\(own.file)", "days_left": .stringConvertible(own.daysLeft)]
     }
 }
 

@@ -61,7 +61,7 @@ struct NodeCommand: AsyncParsableCommand {
                 "internal": "\(settings.internalHost):\(node.internalPort)",
             ])
         let follower = FileFollower.start(
-            [FollowedTLS(configuration.tls) { $0.certificate }, tokens?.files], logger: logger)
+            [FollowedTLS(configuration.tls) { $0.certificates }, tokens?.files], logger: logger)
         let failure = await Self.untilTold(node, follower)
         await node.drain()
         if let failure { throw failure }

@@ -87,8 +87,8 @@ struct RouterCommand: AsyncParsableCommand {
         )
         let follower = FileFollower.start(
             [
-                FollowedTLS(configuration.tls) { $0.certificate },
-                FollowedTLS(configuration.nodeTLS) { $0.certificate },
+                FollowedTLS(configuration.tls) { $0.certificates },
+                FollowedTLS(configuration.nodeTLS) { [$0.certificate].compactMap(\.self) },
             ], logger: logger)
         await Self.untilTold(follower)
         logger.notice(

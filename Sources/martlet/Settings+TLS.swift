@@ -14,14 +14,16 @@ struct TLSSettings: Sendable, Equatable {
 
 extension Settings {
     static let tlsRows: [SettingRow] = [
-        .optionalText(
-            "MARTLET_TLS_CERT", flag: nil, \.tls.certificate, SettingSyntax.path, .servers,
-            "The PEM file of the server's certificate, behind it those that lead to the authority. With it the port speaks"
+        .optionalPaths(
+            "MARTLET_TLS_CERT", \.tls.certificate, .servers,
+            "The PEM file of the server's certificate, behind it those that lead to the authority; or several, of which each"
+                + " client is shown the one for the name that it asks for, else the first. With it the port speaks"
                 + " https:// and wss:// alone. Read again when it changes, and on SIGHUP; at dev the router's.",
             unset: "http:// and ws://"),
-        .optionalText(
-            "MARTLET_TLS_KEY", flag: nil, \.tls.key, SettingSyntax.path, .servers,
-            "The PEM file of the key of MARTLET_TLS_CERT, not encrypted.", unset: "MARTLET_TLS_CERT is not set either"),
+        .optionalPaths(
+            "MARTLET_TLS_KEY", \.tls.key, .servers,
+            "The PEM file of the key of MARTLET_TLS_CERT, not encrypted; of several those of their keys, in the same order.",
+            unset: "MARTLET_TLS_CERT is not set either"),
         .optionalText(
             "MARTLET_TLS_CLIENT_CA", flag: nil, \.tls.clientAuthorities, SettingSyntax.path, [.node],
             "A PEM file of authorities, one of which must have signed the certificate that whoever connects to the node has"
@@ -52,9 +54,17 @@ extension Settings {
             }
             return nil
         }
+        let (certificates, keys) = (SettingSyntax.list(pair.certificate), SettingSyntax.list(pair.key))
+        guard certificates.count == keys.count else {
+            throw Failure(
+                .usage,
+                "MARTLET_TLS_CERT names \(certificates.count) and MARTLET_TLS_KEY \(keys.count): each certificate has a key"
+            )
+        }
         return try Self.loaded("MARTLET_TLS_CERT and MARTLET_TLS_KEY") { () throws(TLSFailure) in
             try TLSCredentials(
-                certificate: pair.certificate, key: pair.key, clientAuthorities: tls.clientAuthorities)
+                Array(zip(certificates, keys)).map { (certificate: $0, key: $1) },
+                clientAuthorities: tls.clientAuthorities)
         }
     }
 
@@ -94,5 +104,25 @@ extension Settings {
         } catch {
             throw Failure(.usage, "\(names) cannot be used: \(Printable.text(error.description))")
         }
+    }
+}
+
+extension SettingSyntax {
+    /// The members of a comma-separated list.
+    static func list(_ text: String) -> [String] { text.split(separator: ",").map(trim) }
+
+    static let paths = SettingSyntax(allowed: "a comma-separated list of paths of files") { text in
+        let parts = text.split(separator: ",", omittingEmptySubsequences: false).map(trim)
+        return parts.allSatisfy { path.accepts($0) }
+    }
+}
+
+extension SettingRow {
+    fileprivate static func optionalPaths(
+        _ key: String, _ path: Path<String?>, _ readers: Set<Reader>, _ doc: String, unset: String
+    ) -> SettingRow {
+        var row = optionalText(key, flag: nil, path, SettingSyntax.paths, readers, doc, unset: unset)
+        row.form = .list
+        return row
     }
 }

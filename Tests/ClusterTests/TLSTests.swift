@@ -300,6 +300,11 @@ struct TLSTests {
                 "router", ["MARTLET_TLS_CERT": good.certificate, "MARTLET_TLS_KEY": other.key],
                 ["the key in \(other.key) is not that of the certificate in \(good.certificate)"]
             ),
+            (
+                "router",
+                ["MARTLET_TLS_CERT": "\(good.certificate), \(other.certificate)", "MARTLET_TLS_KEY": good.key],
+                ["MARTLET_TLS_CERT names 2 and MARTLET_TLS_KEY 1: each certificate has a key"]
+            ),
             ("node", pair(good).merging(["MARTLET_TLS_CLIENT_CA": good.key]) { $1 }, ["holds no certificate in PEM"]),
         ]
         for (command, settings, parts) in cases {

@@ -22,6 +22,8 @@ package final class TLSSocket: @unchecked Sendable {
         package var authority: String?
         /// Whose certificate the server must have.
         package var host = "localhost"
+        /// What it asks for in its hello (SNI).
+        package var serverName: String?
         package var pair: Certificates.Pair?
         /// This one alone.
         package var version: Version?
@@ -81,6 +83,10 @@ package final class TLSSocket: @unchecked Sendable {
         if !protocols.isEmpty { SSL_CTX_set_alpn_protos(context, protocols, UInt32(protocols.count)) }
         guard let ssl = SSL_new(context) else { return nil }
         if options.authority != nil { SSL_set1_host(ssl, options.host) }
+        if var name = options.serverName.map({ Array($0.utf8CString) }) {
+            // SSL_set_tlsext_host_name(3) is a macro.
+            SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, Int(TLSEXT_NAMETYPE_host_name), &name)
+        }
         return ssl
     }
 

@@ -109,13 +109,13 @@ struct TLSCredentialsTests {
     func end() async throws {
         let expired = try await authority.issue("expired", isExpired: true)
         let credentials = try TLSCredentials(certificate: expired.certificate, key: expired.key)
-        #expect(credentials.value.certificate.notAfter == 1_577_923_200)
+        #expect(credentials.value.certificates[0].notAfter == 1_577_923_200)
         // Behind one that lasts longer: the first to end counts.
         let chain = try [pair, expired].map { try String(contentsOfFile: $0.certificate, encoding: .utf8) }
         let both = try TemporaryDirectory.make("tls") + "/both.pem"
         try write(chain.joined(), to: both)
         let chained = try TLSCredentials(certificate: both, key: pair.key)
-        #expect(chained.value.certificate.notAfter == 1_577_923_200)
+        #expect(chained.value.certificates[0].notAfter == 1_577_923_200)
     }
 
     @Test("the local authority vouches for this machine's names, and could for no others")
@@ -126,7 +126,7 @@ struct TLSCredentialsTests {
             try Data(bytes).write(to: URL(fileURLWithPath: "\(folder)/\(name)"))
         }
         let credentials = try TLSCredentials(certificate: "\(folder)/cert.pem", key: "\(folder)/key.pem")
-        let days = (credentials.value.certificate.notAfter - Int64(Date().timeIntervalSince1970)) / 86400
+        let days = (credentials.value.certificates[0].notAfter - Int64(Date().timeIntervalSince1970)) / 86400
         #expect((818...820).contains(days))
         let environment = ["PATH": "/usr/bin:/bin"]
         for name in ["localhost", "127.0.0.1", "::1"] {

@@ -46,7 +46,7 @@ enum DevCertificates {
         guard access(files.authority, R_OK) == 0,
             let credentials = try? TLSCredentials(certificate: files.certificate, key: files.key)
         else { return false }
-        return credentials.value.certificate.notAfter - Int64(time(nil)) > renewsBefore
+        return credentials.value.certificates[0].notAfter - Int64(time(nil)) > renewsBefore
     }
 
     private static func write(_ bytes: [UInt8], to path: String) throws(Failure) {
