@@ -14,6 +14,7 @@ package struct ClusterAdmin: Sendable {
     let nodeStore: NodeStore
     let roomStore: RoomStore
     let moderationStore: ModerationStore
+    let routerStore: RouterStore
 
     package init(redis: RedisClient, keys: ClusterKeys) {
         self.redis = redis
@@ -21,6 +22,7 @@ package struct ClusterAdmin: Sendable {
         nodeStore = NodeStore(redis: redis, keys: keys)
         roomStore = RoomStore(redis: redis, keys: keys)
         moderationStore = ModerationStore(redis: redis, keys: keys)
+        routerStore = RouterStore(redis: redis, keys: keys)
     }
 
     // MARK: nodes and sessions

@@ -27,6 +27,9 @@ package struct ClusterKeys: Sendable, Hashable {
     /// Hash: session to user.
     package func nodeSessions(_ incarnation: Incarnation) -> String { "\(prefix):{i:\(incarnation)}:sessions" }
 
+    /// Hash: a router's id to the end of its lease and what it says of itself; for people alone.
+    package var routers: String { "\(prefix):routers" }
+
     // MARK: moderation
 
     /// Hash: what was ordered to its terms, and `version`.

@@ -10,6 +10,7 @@ package enum ClusterScripts {
         nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory, roomPresence,
         roomTurn, sessionOwn, sessionSet, sessionDetach, sessionResume, sessionConfirm, sessionAdopt, sessionRelease,
         userOwn, userRelease, userDirect, userDirects, userRate, ordersPut, ordersLift, ordersHead, ordersExpire,
+        routerTell, routersRead,
     ]
 
     static let incarnationNext = script("incarnation_next", PackageResources.incarnation_next_lua)
@@ -46,6 +47,8 @@ package enum ClusterScripts {
     static let ordersLift = script("orders_lift", PackageResources.orders_lift_lua)
     static let ordersHead = script("orders_head", PackageResources.orders_head_lua)
     static let ordersExpire = script("orders_expire", PackageResources.orders_expire_lua)
+    static let routerTell = script("router_tell", PackageResources.router_tell_lua)
+    static let routersRead = script("routers_read", PackageResources.routers_read_lua)
 
     private static let fragments = [
         "presence": PackageResources.fragment_presence_lua, "session": PackageResources.fragment_session_lua,

@@ -35,6 +35,14 @@ package struct NodeFigures: Sendable, Hashable {
     }
 }
 
+extension Double {
+    /// As Redis is given it: so many decimals are enough for people.
+    func rounded(toPlaces places: Int) -> Double {
+        let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
+        return (self * scale).rounded() / scale
+    }
+}
+
 package enum HeartbeatResult: Sendable, Hashable {
     /// `leaseEnd`: milliseconds of Redis's clock.
     case held(drainRequested: Bool, leaseEnd: Int64)

@@ -101,6 +101,8 @@ final class AnswerCounts: Sendable {
         table.withLock { $0[Answer(isUpgrade: isUpgrade, status: status), default: 0] += 1 }
     }
 
+    var total: Int { table.withLock { $0.values.reduce(0, +) } }
+
     /// By status.
     var counts: [(key: Answer, value: Int)] { table.withLock { $0 }.sorted { $0.key.status < $1.key.status } }
 }

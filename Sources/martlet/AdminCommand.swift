@@ -11,7 +11,8 @@ struct AdminCommand: ParsableCommand {
             not answer.
             """,
         subcommands: [
-            AdminNodes.self, AdminRooms.self, AdminRoom.self, AdminPresence.self, AdminUser.self, AdminSessions.self,
+            AdminNodes.self, AdminRouters.self, AdminRooms.self, AdminRoom.self, AdminPresence.self, AdminUser.self,
+            AdminSessions.self,
             AdminHistory.self, AdminPublish.self, AdminTail.self, AdminKick.self, AdminBan.self, AdminUnban.self,
             AdminMute.self, AdminUnmute.self, AdminRevoke.self, AdminUnrevoke.self, AdminBans.self, AdminAudit.self,
             AdminDrain.self, AdminRoute.self, AdminStats.self,

@@ -91,7 +91,7 @@ extension NodeConfiguration {
     init(_ settings: Settings, _ tokens: Settings.TokenChecks?) {
         let port = settings.port ?? 8081
         self.init(
-            name: settings.nodeName ?? Self.defaultName(port: port), version: Version.current,
+            name: settings.nodeName ?? HostName.name(port: port) ?? "node-\(port)", version: Version.current,
             authentication: tokens.map { .token($0.verifier) } ?? .none)
         keySource = tokens?.source
         host = settings.host
@@ -128,11 +128,13 @@ extension NodeConfiguration {
         compression = settings.compression == .on
         takesHandovers = settings.handover == .on
     }
+}
 
-    /// Host name and port, with what a node name may not have replaced.
-    private static func defaultName(port: Int) -> String {
+enum HostName {
+    /// Host name and port, with what a node name may not have replaced; nil where the host has no name.
+    static func name(port: Int) -> String? {
         var buffer = [CChar](repeating: 0, count: 256)
-        guard gethostname(&buffer, buffer.count - 1) == 0 else { return "node-\(port)" }
+        guard gethostname(&buffer, buffer.count - 1) == 0 else { return nil }
         let host = buffer.prefix { $0 != 0 }.map { byte -> Character in
             let character = Character(Unicode.Scalar(UInt8(bitPattern: byte)))
             return character.isASCII && (character.isLetter || character.isNumber || character == "-") ? character : "-"

@@ -7,6 +7,7 @@ import NIOPosix
 import RedisClient
 import RouterServer
 import TLSClient
+import Telemetry
 import WebSocketTransport
 
 /// `martlet router`: what clients connect to; any number of them give the same answers.
@@ -63,6 +64,7 @@ struct RouterCommand: AsyncParsableCommand {
             keys: ClusterKeys(prefix: settings.redisPrefix),
             logger: logger
         )
+        let startedAt = WallClock.milliseconds()
         let router: Router
         do {
             router = try Router.start(configuration, directory: directory, group: group, logger: logger)
@@ -78,13 +80,17 @@ struct RouterCommand: AsyncParsableCommand {
         } catch {
             throw Listening.failure(error, internalPort: internalPort)
         }
-        logger.notice(
-            "listening",
-            metadata: [
-                "address": "\(settings.host):\(router.localAddress?.port ?? port)",
-                "internal": "\(settings.internalHost):\(internalServer.localAddress?.port ?? internalPort)",
-            ]
-        )
+        let openPort = router.localAddress?.port ?? port
+        let address = "\(settings.host):\(openPort)"
+        let internalAddress = "\(settings.internalHost):\(internalServer.localAddress?.port ?? internalPort)"
+        logger.notice("listening", metadata: ["address": "\(address)", "internal": "\(internalAddress)"])
+        let registration = RouterRegistration(
+            of: router,
+            as: RouterFigures(
+                name: HostName.name(port: openPort) ?? "router-\(openPort)", address: address,
+                internalAddress: internalAddress, version: Version.current, startedAt: startedAt),
+            client: client, keys: ClusterKeys(prefix: settings.redisPrefix), logger: logger)
+        registration.start()
         let follower = FileFollower.start(
             [
                 FollowedTLS(configuration.tls) { $0.certificates },
@@ -98,7 +104,9 @@ struct RouterCommand: AsyncParsableCommand {
                 "seconds": .stringConvertible(settings.drain.nanoseconds / 1_000_000_000),
             ]
         )
+        registration.beginDraining()
         try await router.drain(within: settings.drain).get()
+        try await registration.end().get()
         _ = try? await internalServer.close().get()
         try? await client.close().get()
     }

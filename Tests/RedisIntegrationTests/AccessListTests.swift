@@ -19,8 +19,8 @@ struct AccessListTests {
             "Admin/ClusterAdmin+Orders", "NodeServer/ReplicaWait",
         ]
         let files = try (client + (user == .node ? stores : [])).map { try RedisAccess.text("Sources/\($0).swift") }
-        let scripts = user == .node ? ClusterScripts.all : [ClusterScripts.nodeRead]
-        // Routers list nodes, and do nothing else of what the stores can.
+        let scripts = user == .node ? ClusterScripts.all : [ClusterScripts.nodeRead, ClusterScripts.routerTell]
+        // Routers list nodes and say that they are there, and do nothing else of what the stores can.
         return (files + scripts.map(\.source)).joined(separator: "\n") + (user == .router ? "\"HKEYS\"" : "")
     }
 
@@ -44,7 +44,7 @@ struct AccessListTests {
         try await ClusterFixture.run(on: RedisServerProcess()) { cluster in
             let sent = try await Self.sent(by: user, cluster.redis)
             #expect(sent.count > (user == .node ? 40 : 10))
-            // In parentheses stands what has channels of its own.
+            // In parentheses stands what has channels or keys of its own.
             let rights = words.map { $0.drop { $0 == "(" } }.filter { $0.hasPrefix("+") }.map {
                 $0.dropFirst().uppercased()
             }
@@ -62,9 +62,11 @@ struct AccessListTests {
             for command in sent {
                 let usage = try await cluster.redis.command(["COMMAND", "INFO", .string(command)]).get()
                 let arity = usage.array?.first?.array?.dropFirst().first?.int ?? 2
-                var arguments = Array(repeating: "martlet:control", count: max(0, Int(abs(arity)) - 1))
+                // Where routers write, and nodes may, too.
+                var arguments = Array(repeating: "martlet:routers", count: max(0, Int(abs(arity)) - 1))
                 switch command {
                 case "CLIENT": arguments = ["SETNAME", "martlet"]
+                case "SUBSCRIBE", "UNSUBSCRIBE": arguments = ["martlet:control"]
                 case "PUBLISH": arguments = ["martlet:control:probe:x", "x"]
                 case "SCRIPT": arguments = ["LOAD", "return 1"]
                 case "EVALSHA": arguments = ["sha", "1", "martlet:key"]
@@ -83,6 +85,11 @@ struct AccessListTests {
             }
             for channel in ["martlet:control", "martlet:{r:x}"] {
                 #expect(try await may("PUBLISH", [channel, "x"]) == (user == .node))
+            }
+            for key in ["martlet:nodes", "martlet:{i:node-a.1}", "martlet:{orders}"] {
+                #expect(try await may("HSET", [key, "state", "dead"]) == (user == .node))
+                #expect(try await may("HDEL", [key, "state"]) == (user == .node))
+                #expect(try await may("PEXPIRE", [key, "1"]) == (user == .node))
             }
         }
     }

@@ -278,7 +278,11 @@ struct AdminCommandTests {
             try await fixture.session("alice", on: a, in: ["general"])
             var printed: [String: JSON] = [:]
             printed["publish"] = try await fixture.json("publish", "general", "hi")
-            for command in ["nodes", "rooms", "sessions", "stats"] {
+            let router = RouterFigures(
+                name: "r", address: "h:1", internalAddress: "h:2", version: "1", startedAt: 1, readyNodes: 1)
+            try await RouterStore(redis: fixture.client, keys: fixture.keys)
+                .tell(router, id: "1", lease: .seconds(60)).get()
+            for command in ["nodes", "routers", "rooms", "sessions", "stats"] {
                 printed[command] = try await fixture.json(command)
             }
             for command in ["presence", "history"] { printed[command] = try await fixture.json(command, "general") }

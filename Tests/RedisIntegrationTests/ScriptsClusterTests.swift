@@ -107,12 +107,13 @@ struct ScriptsClusterTests {
 
     // MARK: the calls
 
-    /// A prefix whose two keys without a hash tag are on the master.
+    /// A prefix whose three keys without a hash tag that scripts touch are on the master.
     private func fixture(_ redis: RedisClusterProcess, master: Int) async throws -> ClusterFixture {
         for index in 0..<500 {
             let cluster = ClusterFixture(redis: redis.clients[master], prefix: "p\(index)")
             if try await redis.owner(of: cluster.keys.nodes) == master,
-                try await redis.owner(of: cluster.keys.incarnationCounter) == master
+                try await redis.owner(of: cluster.keys.incarnationCounter) == master,
+                try await redis.owner(of: cluster.keys.routers) == master
             {
                 return cluster
             }
@@ -195,6 +196,11 @@ struct ScriptsClusterTests {
             #expect(try await orders.lift(ban, by: "op", reason: "").get())
             #expect(try await orders.audit(last: 5).get().count == 2)
         }
+        let routers = RouterStore(redis: cluster.redis, keys: keys)
+        let router = RouterFigures(name: "r", address: "h:1", internalAddress: "h:2", version: "1", startedAt: 1)
+        try await routers.tell(router, id: "1", lease: .seconds(9)).get()
+        #expect(try await routers.list().get().map(\.figures) == [router])
+        try await routers.end(id: "1").get()
         _ = try await nodes.list().get()
         try await cluster.lapse(b)
         let reports = try await cluster.sweep(by: a)

@@ -31,6 +31,22 @@ enum Amounts {
         return "\(milliseconds < 0 ? "-" : "")\(tenths / 10).\(tenths % 10)s"
     }
 
+    /// A second: `0`, `0.4`, `12.3`, `940`, `12.3k`, `4.1M`.
+    static func rate(_ value: Double) -> String {
+        switch value {
+        case ..<0.05: return "0"
+        case ..<99.95: return tenths(value)
+        case ..<9999.5: return String(Int64(value.rounded()))
+        case ..<999_950: return tenths(value / 1000) + "k"
+        default: return tenths(min(value, 1e15) / 1_000_000) + "M"
+        }
+    }
+
+    private static func tenths(_ value: Double) -> String {
+        let tenths = Int64((value * 10).rounded())
+        return "\(tenths / 10).\(tenths % 10)"
+    }
+
     static func bytes(_ count: Int64) -> String {
         var value = Double(count)
         for unit in ["B", "KiB", "MiB", "GiB"] {
