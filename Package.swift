@@ -80,7 +80,7 @@ let package = Package(
         ),
         .target(
             name: "LoadGenerator",
-            dependencies: ["CLinux", "COpenSSL", "WireProtocol"],
+            dependencies: ["CLinux", "COpenSSL", "Telemetry", "WireProtocol"],
             swiftSettings: strict
         ),
         .target(

@@ -19,7 +19,7 @@ ALLOWED = {
     "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TLSClient TokenAuth Telemetry "
     f"Logging {HTTP}",
     "Admin": f"ChatCore ClusterState RedisClient WireProtocol Affinity {NIO}",
-    "LoadGenerator": "WireProtocol Affinity CLinux COpenSSL",
+    "LoadGenerator": "WireProtocol Affinity Telemetry CLinux COpenSSL",
     "MartletClient": f"TLSClient WebSocketTransport WireProtocol {HTTP}",
     "WebSocketTransport": f"CLinux COpenSSL CZlib TLSClient NIOSSL NIOTLS {HTTP}",
     "TLSClient": "NIOCore NIOSSL",

@@ -1,4 +1,5 @@
 import Synchronization
+import Telemetry
 import WireProtocol
 
 /// Users that join rooms and leave them again, before observers that keep each room's list of members by its presence events

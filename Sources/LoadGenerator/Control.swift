@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import Synchronization
+import Telemetry
 
 /// What was counted on all threads between two moments.
 struct Page: Sendable {

@@ -1,4 +1,5 @@
 import Synchronization
+import Telemetry
 import WireProtocol
 
 /// What the threads of a run know of one room.

@@ -1,4 +1,5 @@
 import Synchronization
+import Telemetry
 
 /// Connections that are opened, welcomed and closed again, as often as possible or at a rate.
 package struct Handshakes: Sendable {

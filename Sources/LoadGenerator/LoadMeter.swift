@@ -1,4 +1,5 @@
 import Glibc
+import Telemetry
 
 /// Where a run tells how it goes.
 package struct LoadListener {

@@ -1,3 +1,4 @@
+import Telemetry
 import WireProtocol
 
 /// What a run measured. A run that saw a message lost, doubled or out of order throws instead.

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import LoadGenerator
+@testable import Telemetry
 
 @Suite("Histogram")
 struct HistogramTests {
@@ -14,6 +14,15 @@ struct HistogramTests {
             #expect(seen >= value && seen - value <= value / 64, "\(value) came back as \(seen)")
             #expect(histogram.maximum == value * 2 + 1_000_000)
         }
+    }
+
+    @Test("a value may stand for several")
+    func several() {
+        var histogram = Histogram()
+        histogram.record(10, times: 99)
+        histogram.record(20)
+        #expect(histogram.count == 100)
+        #expect(histogram.quantile(0.99) == 10 && histogram.quantile(1) == 20)
     }
 
     @Test("quantiles of 1…1000 are where they belong, also after two histograms were added")

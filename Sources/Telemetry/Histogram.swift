@@ -8,9 +8,10 @@ package struct Histogram: Sendable {
 
     package init() {}
 
-    package mutating func record(_ nanoseconds: UInt64) {
-        counts[Self.slot(min(nanoseconds, 1 << 45 - 1))] += 1
-        count += 1
+    /// - Parameter times: how many values it stands for.
+    package mutating func record(_ nanoseconds: UInt64, times: UInt64 = 1) {
+        counts[Self.slot(min(nanoseconds, 1 << 45 - 1))] += times
+        count += times
         maximum = max(maximum, nanoseconds)
     }
 
