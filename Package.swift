@@ -235,8 +235,8 @@ let package = Package(
         .testTarget(
             name: "NodeServerTests",
             dependencies: [
-                "NodeServer", "ChatCore", "ClusterState", "RedisClient", "WebSocketTransport", "WireProtocol", logging,
-                nioCore, nioEmbedded, nioHTTP1, nioPosix,
+                "NodeServer", "ChatCore", "ClusterState", "RedisClient", "Telemetry", "WebSocketTransport",
+                "WireProtocol", logging, nioCore, nioEmbedded, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -15,6 +15,8 @@ package struct NodeFigures: Sendable, Hashable {
     package var weight: Int
     /// Where clients reach it without a router, `wss://host/ws`; nil where they do not.
     package var url: String?
+    /// nil of a node that does not say.
+    package var traffic: NodeTraffic?
 
     package static let weights = 1...1000
     /// Of nodes that say none.
@@ -22,7 +24,7 @@ package struct NodeFigures: Sendable, Hashable {
 
     package init(
         address: String, version: String, sessions: Int, rooms: Int, draining: Bool, startedAt: Int64,
-        weight: Int = defaultWeight, url: String? = nil
+        weight: Int = defaultWeight, url: String? = nil, traffic: NodeTraffic? = nil
     ) {
         self.address = address
         self.version = version
@@ -32,6 +34,38 @@ package struct NodeFigures: Sendable, Hashable {
         self.startedAt = startedAt
         self.weight = weight
         self.url = url
+        self.traffic = traffic
+    }
+}
+
+/// What a node carries, over the last few seconds.
+package struct NodeTraffic: Sendable, Hashable {
+    /// Publishes taken from clients, a second.
+    package var messagesIn: Double
+    /// Room events given to sessions, a second.
+    package var messagesOut: Double
+    /// From the moment that a publish was read from its sender's connection to the one at which its message was handed to the
+    /// socket of the last member on one event loop of the same node; nil when there was none.
+    package var p99Milliseconds: Double?
+
+    package init(messagesIn: Double, messagesOut: Double, p99Milliseconds: Double?) {
+        self.messagesIn = messagesIn
+        self.messagesOut = messagesOut
+        self.p99Milliseconds = p99Milliseconds
+    }
+
+    /// `IN OUT P99`, `-` for none.
+    var text: String {
+        let p99 = p99Milliseconds.map { "\($0.rounded(toPlaces: 2))" } ?? "-"
+        return "\(messagesIn.rounded(toPlaces: 1)) \(messagesOut.rounded(toPlaces: 1)) \(p99)"
+    }
+
+    /// nil for what makes no sense.
+    init?(text: String) {
+        let words = text.split(separator: " ")
+        let numbers = words.map { Double($0).flatMap { $0.isFinite && $0 >= 0 ? $0 : nil } }
+        guard words.count == 3, let messagesIn = numbers[0], let messagesOut = numbers[1] else { return nil }
+        self.init(messagesIn: messagesIn, messagesOut: messagesOut, p99Milliseconds: numbers[2])
     }
 }
 

@@ -80,7 +80,7 @@ package struct NodeStore: Sendable {
                 .integer(lease.milliseconds), .integer(figures.startedAt), .integer(Int64(figures.sessions)),
                 .integer(Int64(figures.rooms)), figures.draining ? "1" : "0", .string(keys.controlChannel),
                 .string(incarnation.description), .string(figures.address), .integer(Int64(figures.weight)),
-                .string(figures.url ?? ""),
+                .string(figures.url ?? ""), .string(figures.traffic?.text ?? ""),
             ]
         ).flatMapThrowing { reply in
             guard let fields = reply.array, fields.count == 3, let held = fields[0].int, let drain = fields[1].int,
@@ -254,7 +254,7 @@ package struct NodeStore: Sendable {
 extension NodeRecord {
     /// Reads the reply of `node_read.lua`; `nil` when the incarnation is unknown.
     init?(incarnation: Incarnation, reply: RESPValue) {
-        guard let fields = reply.array, fields.count == 13, let leaseMs = fields[1].int else { return nil }
+        guard let fields = reply.array, fields.count == 14, let leaseMs = fields[1].int else { return nil }
         let draining = fields[6].int == 1
         let weight = Int(fields[9].int ?? 0)
         let url = fields[10].string ?? ""
@@ -264,7 +264,7 @@ extension NodeRecord {
                 address: fields[2].string ?? "", version: fields[3].string ?? "", sessions: Int(fields[4].int ?? 0),
                 rooms: Int(fields[5].int ?? 0), draining: draining, startedAt: fields[8].int ?? 0,
                 weight: NodeFigures.weights.contains(weight) ? weight : NodeFigures.defaultWeight,
-                url: url.isEmpty ? nil : url),
+                url: url.isEmpty ? nil : url, traffic: fields[13].string.flatMap { NodeTraffic(text: $0) }),
             state: fields[0].string != "live" ? .dead : draining || fields[7].int == 1 ? .draining : .ready,
             leaseMs: leaseMs, figuresAgeMs: fields[11].int ?? 0, ageMs: fields[12].int)
     }

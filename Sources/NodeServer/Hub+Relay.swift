@@ -173,17 +173,32 @@ extension Hub: RedisSubscriberDelegate {
         // One that comes back gets it in its place among what it missed.
         var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.lane }
         if replicaWait != nil, !Self.isOwed(tag, seq, owed) { local = nil }
+        let mark = local == nil ? nil : mark(of: tag, owed, in: room)
         if local != nil, let origin, !room.queue.isEmpty { noteRelayed(tag, by: origin, in: room) }
         var framing = framing(text)
         for shard in batches.indices {
             guard let local, local.shard == shard else {
-                append(&framing, to: room, shard, as: .message, except: nil)
+                append(&framing, to: room, shard, as: .message, except: nil, mark: mark)
                 continue
             }
             let ack = ServerMessage.ack(
                 room: room.name, rawID: id, seq: seq, ts: ts, tag: tag, epoch: room.sequencer.position?.epoch ?? "")
-            append(&framing, to: room, shard, as: .message, except: origin, (frame(ack, local), local.format))
+            append(
+                &framing, to: room, shard, as: .message, except: origin, (frame(ack, local), local.format), mark: mark)
         }
+    }
+
+    /// Of a message that this node published, if it is measured.
+    private func mark(
+        of tag: String, _ owed: [(seq: Int64, publish: HubRoom.OwedAck)], in room: HubRoom
+    ) -> DeliveryMark? {
+        guard let standsFor = deliverySampling.next() else { return nil }
+        let deadline =
+            owed.last { $0.publish.tag == tag }?.publish.deadline
+            ?? room.queue.sent { $0.publication.tag == tag }?.deadline
+        let patience = UInt64(NodeConfiguration.publishDeadline.nanoseconds)
+        guard let deadline, deadline > patience else { return nil }
+        return DeliveryMark(cameAt: deadline - patience, standsFor: standsFor)
     }
 
     /// One text for everybody in the room.
@@ -201,7 +216,7 @@ extension Hub: RedisSubscriberDelegate {
     /// - Parameter own: what `origin` gets instead, also when it has left the room.
     private func append(
         _ framing: inout Framing, to room: HubRoom, _ shard: Int, as kind: FrameKind, except origin: SessionID?,
-        _ own: (range: Range<Int>, format: FrameFormat)? = nil
+        _ own: (range: Range<Int>, format: FrameFormat)? = nil, mark: DeliveryMark? = nil
     ) {
         var frames = InlineArray<4, Range<Int>>(repeating: 0..<0)
         var isWanted = false
@@ -212,7 +227,7 @@ extension Hub: RedisSubscriberDelegate {
         }
         guard isWanted else { return }
         batches[shard].entries.append(
-            .init(room: room.handle, frames: frames, origin: origin, own: own?.range ?? 0..<0, kind: kind))
+            .init(room: room.handle, frames: frames, origin: origin, own: own?.range ?? 0..<0, kind: kind, mark: mark))
     }
 
     func framing(_ text: UnsafeRawBufferPointer) -> Framing {

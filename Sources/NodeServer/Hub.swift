@@ -91,6 +91,7 @@ final class Hub: @unchecked Sendable {
     /// Publish scripts that the store has not answered.
     var publishesInFlight = 0
     var pace = PublishPace()
+    var deliverySampling = DeliverySampling()
     var isPublishScheduled = false
     /// For the text of one message at a time; empty in between.
     var textBuffer: [UInt8] = []
@@ -271,6 +272,7 @@ final class Hub: @unchecked Sendable {
     private func tick() {
         let now = NIODeadline.now()
         repairCommands = 0
+        deliverySampling.tick()
         moderationFeed.tick()
         expirePublishes(now)
         replicaWait?.countIfDue()

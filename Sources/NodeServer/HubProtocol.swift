@@ -181,6 +181,7 @@ struct DeliveryBatch: Sendable {
         /// What the origin gets instead: its ack, or nothing.
         let own: Range<Int>
         let kind: FrameKind
+        var mark: DeliveryMark?
     }
 
     /// A frame for sessions one by one: what was meant for a user.

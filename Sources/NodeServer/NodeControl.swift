@@ -18,6 +18,7 @@ final class NodeControl {
     private(set) var isDraining = false
     private var lease: LeaseKeeper?
     private var wasDrainRequested = false
+    private var traffic = TrafficMeter()
 
     init(configuration: NodeConfiguration, hub: Hub, guards: NodeGuards, address: String, logger: Logger) {
         self.configuration = configuration
@@ -57,6 +58,7 @@ final class NodeControl {
             [guards, unowned hub] _ in
             guards.watchMemory()
             hub.exchangeUserRates(guards)
+            loopBound.value.measure()
         }
     }
 
@@ -100,9 +102,17 @@ final class NodeControl {
         if let reason { drainRequested.fail(reason) } else { drainRequested.succeed(()) }
     }
 
+    private func measure() {
+        EventLoopFuture.whenAllSucceed(hub.shards.map { $0.traffic() }, on: hub.eventLoop).assumeIsolated()
+            .whenSuccess { shards in
+                self.traffic.read(publishes: self.hub.metrics.publishes, shards, now: .now())
+            }
+    }
+
     private func figures() -> NodeFigures {
         NodeFigures(
             address: address, version: configuration.version, sessions: hub.sessions.count, rooms: hub.rooms.count,
-            draining: isDraining, startedAt: startedAt, weight: configuration.weight, url: configuration.url)
+            draining: isDraining, startedAt: startedAt, weight: configuration.weight, url: configuration.url,
+            traffic: traffic.figures)
     }
 }

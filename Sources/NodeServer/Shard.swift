@@ -17,8 +17,8 @@ private struct Audience: Hashable {
 /// 2. Fans a burst out: what a room got since its last tick is one buffer and one send a member.
 /// 3. Keeps the heartbeat of all its connections on one wheel with one timer.
 ///
-/// `@unchecked Sendable`: every stored property is touched on `eventLoop` only; ``submit(_:)`` and ``figures()`` hop
-/// first, everything else asserts it.
+/// `@unchecked Sendable`: every stored property is touched on `eventLoop` only; ``submit(_:)``, ``traffic()`` and ``figures()``
+/// hop first, everything else asserts it.
 final class Shard: @unchecked Sendable {
     let index: Int
     let eventLoop: any EventLoop
@@ -42,6 +42,8 @@ final class Shard: @unchecked Sendable {
     /// Rooms of which a tick is on its way in chunks.
     private var sending = 0
     private let ticks = TickPool()
+    /// From a publish to the last member here; nil when nothing was measured since ``traffic()``.
+    private var delays: Histogram?
     private var commands: [HubCommand] = []
     private var isFlushScheduled = false
     private var wheel: HeartbeatWheel<Session>
@@ -349,15 +351,25 @@ final class Shard: @unchecked Sendable {
     private func sendTick(of room: ShardRoom<Session>) {
         let start = NIODeadline.now().uptimeNanoseconds
         if room.isSending { room.sendChunk() } else { room.flush() }
-        room.noteSent(from: start, to: NIODeadline.now().uptimeNanoseconds)
+        let end = NIODeadline.now().uptimeNanoseconds
+        room.noteSent(from: start, to: end)
         metrics.deliveries += room.deliveries
         room.deliveries = 0
+        if !room.delivered.isEmpty { note(&room.delivered, at: end) }
         if room.isSending {
             goOn(room)
         } else if room.hasGathered {
             dirty.insert(room)
             flushRooms()
         }
+    }
+
+    private func note(_ delivered: inout [DeliveryMark], at now: UInt64) {
+        var measured = delays ?? Histogram()
+        delays = nil
+        for mark in delivered { measured.record(now - min(mark.cameAt, now), times: UInt64(mark.standsFor)) }
+        delays = measured
+        delivered.removeAll()
     }
 
     private func goOn(_ room: ShardRoom<Session>) {
@@ -376,6 +388,14 @@ final class Shard: @unchecked Sendable {
         guard !dirty.isEmpty || sending > 0 else { return }
         for handle in session.handles.values {
             rooms[Audience(room: handle, format: session.lane.format)]?.catchUp(session)
+        }
+    }
+
+    /// From any loop.
+    func traffic() -> EventLoopFuture<ShardTraffic> {
+        eventLoop.submit {
+            defer { self.delays = nil }
+            return ShardTraffic(deliveries: self.metrics.deliveries, delays: self.delays)
         }
     }
 

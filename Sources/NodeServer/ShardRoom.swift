@@ -35,6 +35,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
     private(set) var rest = FanOutRest()
     /// Frames given to members; the shard takes them from here into its figures.
     var deliveries = 0
+    /// Of messages that every member has been sent; the shard takes them from here.
+    var delivered: [DeliveryMark] = []
     private let chunk: Int
     private let maximumTick: Int
     private let pool: TickPool
@@ -43,9 +45,11 @@ final class ShardRoom<Receiver: FrameReceiver> {
     /// What gathers, `nil` while that is nothing, and where in the stream it begins.
     private var tick: TickBuffer?
     private var tickStart = 0
+    private var tickMarks: [DeliveryMark] = []
     /// What is being sent, to the members below `unsent`.
     private var sending: TickBuffer?
     private var sendingStart = 0
+    private var sendingMarks: [DeliveryMark] = []
     private var unsent = 0
     /// The last tick had one frame.
     private var wasAlone = false
@@ -103,6 +107,7 @@ final class ShardRoom<Receiver: FrameReceiver> {
     /// - Parameter frame: that of the entry in this room's format.
     func append(_ entry: DeliveryBatch.Entry, frame: Range<Int>, in bytes: UnsafeRawBufferPointer) {
         if tick == nil { tick = pool.take() }
+        if let mark = entry.mark { tickMarks.append(mark) }
         let text = UnsafeRawBufferPointer(rebasing: bytes[frame])
         if let origin = entry.origin, indices[origin] != nil {
             let own = UnsafeRawBufferPointer(rebasing: bytes[entry.own])
@@ -123,6 +128,7 @@ final class ShardRoom<Receiver: FrameReceiver> {
         wasAlone = next.frames == 1
         sending = next
         tick = nil
+        if !tickMarks.isEmpty { swap(&tickMarks, &sendingMarks) }
         sendChunk()
     }
 
@@ -134,6 +140,9 @@ final class ShardRoom<Receiver: FrameReceiver> {
         guard unsent == 0, let sent = sending else { return }
         sending = nil
         pool.put(sent)
+        guard !sendingMarks.isEmpty else { return }
+        delivered += sendingMarks
+        sendingMarks.removeAll(keepingCapacity: true)
     }
 
     /// When the last call of ``flush()`` or ``sendChunk()`` began and ended.

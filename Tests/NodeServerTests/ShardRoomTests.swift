@@ -23,14 +23,17 @@ final class Receiver: FrameReceiver {
 
 extension ShardRoom<Receiver> {
     /// Says something in it, to all but its origin, who gets `own`.
-    func say(_ text: String, _ kind: FrameKind = .message, from origin: Receiver? = nil, own: String = "") {
+    func say(
+        _ text: String, _ kind: FrameKind = .message, from origin: Receiver? = nil, own: String = "",
+        mark: DeliveryMark? = nil
+    ) {
         let bytes = Array((text + own).utf8)
         let frame = 0..<text.utf8.count
         bytes.withUnsafeBytes {
             append(
                 .init(
                     room: handle, frames: InlineArray(repeating: frame), origin: origin?.id,
-                    own: frame.upperBound..<bytes.count, kind: kind),
+                    own: frame.upperBound..<bytes.count, kind: kind, mark: mark),
                 frame: frame, in: $0)
         }
     }
@@ -56,6 +59,23 @@ struct ShardRoomTests {
 
     private func finish() {
         while room.isSending { room.sendChunk() }
+    }
+
+    @Test("a message that is measured was delivered when the last member was sent it, not before")
+    func measured() {
+        enter(0..<7)
+        let marks = (1...3).map { DeliveryMark(cameAt: UInt64($0), standsFor: 1) }
+        room.say("1", mark: marks[0])
+        room.say("2")
+        room.flush()
+        room.say("3", mark: marks[1])
+        room.say("4", mark: marks[2])
+        #expect(room.isSending && room.delivered.isEmpty)
+        finish()
+        #expect(room.delivered == [marks[0]])
+        room.flush()
+        finish()
+        #expect(room.delivered == marks)
     }
 
     @Test("a small room is one send for each member, with the own ack in place of the own message")

@@ -73,4 +73,31 @@ struct RouterStoreTests {
                 try await cluster.strings("HKEYS", cluster.keys.routers).sorted() == ["bad", "me", "nameless", "new"])
         }
     }
+
+    @Test("what a node says of its traffic is read as it was told; nothing where it says nothing")
+    func nodeTraffic() async throws {
+        try await ClusterFixture.run { cluster in
+            let node = try await cluster.register("node-a")
+            #expect(try await cluster.nodes.list().get().first?.figures.traffic == nil)
+            for (told, read) in [
+                (
+                    NodeTraffic(messagesIn: 12.34, messagesOut: 4100.06, p99Milliseconds: 8.347),
+                    NodeTraffic(messagesIn: 12.3, messagesOut: 4100.1, p99Milliseconds: 8.35)
+                ),
+                (
+                    NodeTraffic(messagesIn: 0, messagesOut: 1e20, p99Milliseconds: nil),
+                    NodeTraffic(messagesIn: 0, messagesOut: 1e20, p99Milliseconds: nil)
+                ),
+            ] {
+                var figures = NodeFigures.of()
+                figures.traffic = told
+                _ = try await cluster.nodes.heartbeat(node, figures: figures, lease: .seconds(60)).get()
+                #expect(try await cluster.nodes.list().get().first?.figures.traffic == read)
+            }
+            for nonsense in ["", "1 2", "x 2 3", "1 -2 3", "nan 1 1"] {
+                try await cluster.command("HSET", cluster.keys.node(node), "traffic", nonsense)
+                #expect(try await cluster.nodes.list().get().first?.figures.traffic == nil, "\(nonsense)")
+            }
+        }
+    }
 }
