@@ -258,7 +258,7 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "martlet", "Affinity", "ClusterState", "MartletClient", "RouterServer", "WebSocketTransport",
+                "martlet", "Admin", "Affinity", "ClusterState", "MartletClient", "RouterServer", "WebSocketTransport",
                 "WireProtocol",
             ],
             swiftSettings: strict

@@ -29,7 +29,10 @@ package struct ClusterAdmin: Sendable {
 
     /// By name and number. Sessions and rooms are counted in the indexes, not taken from the last heartbeat.
     package func nodes() async throws -> [NodeReport] {
-        let records = try await nodeStore.list().get()
+        try await reports(of: nodeStore.list().get())
+    }
+
+    func reports(of records: [NodeRecord]) async throws -> [NodeReport] {
         let counts = try await replies(
             to: records.flatMap { record -> [[RedisArgument]] in
                 [

@@ -16,7 +16,7 @@ struct AccessListTests {
             "ClusterState/ModerationStore", "ClusterState/NodeStore", "ClusterState/NodeStore+Sweep",
             "ClusterState/RoomStore", "ClusterState/RoomStore+Messages", "ClusterState/SessionStore",
             "ClusterState/UserStore", "Admin/ClusterAdmin", "Admin/ClusterAdmin+Moderation",
-            "Admin/ClusterAdmin+Orders", "NodeServer/ReplicaWait",
+            "Admin/ClusterAdmin+Orders", "Admin/ClusterTop", "NodeServer/ReplicaWait",
         ]
         let files = try (client + (user == .node ? stores : [])).map { try RedisAccess.text("Sources/\($0).swift") }
         let scripts = user == .node ? ClusterScripts.all : [ClusterScripts.nodeRead, ClusterScripts.routerTell]

@@ -264,7 +264,8 @@ struct AdminCommandTests {
         arguments: [
             ["room", "bad room"], ["room"], ["user", ""], ["fly"], ["nodes", "--frobnicate"],
             ["history", "r", "--limit", "0"], ["nodes", "--redis", "http://x"], ["nodes", "--prefix", "{x}"],
-            ["tail", "r", "--last", "x"], ["nodes", "--watch", "--every", "0"],
+            ["tail", "r", "--last", "x"], ["nodes", "--watch", "--every", "0"], ["top", "--interval", "0"],
+            ["top", "--count", "0"],
         ])
     func usage(arguments: [String]) async throws {
         try await AdminFixture.expectUsage(arguments)
@@ -282,6 +283,7 @@ struct AdminCommandTests {
                 name: "r", address: "h:1", internalAddress: "h:2", version: "1", startedAt: 1, readyNodes: 1)
             try await RouterStore(redis: fixture.client, keys: fixture.keys)
                 .tell(router, id: "1", lease: .seconds(60)).get()
+            printed["top"] = try await fixture.json("top", "--count", "1")
             for command in ["nodes", "routers", "rooms", "sessions", "stats"] {
                 printed[command] = try await fixture.json(command)
             }

@@ -24,15 +24,10 @@ struct AdminNodes: AsyncParsableCommand {
                 ])
                 let now = Amounts.now()
                 table.rows = nodes.map { node in
-                    let dead = node.state == .dead
-                    return [
+                    [
                         Table.Cell(node.incarnation.description), Table.Cell(node.address),
-                        Table.Cell(node.state.rawValue, hue(node.state)), Table.Cell(node.sessions),
-                        Table.Cell(node.rooms),
-                        Table.Cell(
-                            dead ? "-" : Amounts.seconds(milliseconds: node.leaseMilliseconds),
-                            !dead && node.leaseMilliseconds < 0 ? .red : nil),
-                        Table.Cell(dead ? "-" : Amounts.age(milliseconds: now - node.startedAt)),
+                        Table.Cell(node.state.rawValue, Self.hue(node.state)), Table.Cell(node.sessions),
+                        Table.Cell(node.rooms), Self.lease(of: node), Self.up(node, now: now),
                         Table.Cell(node.version),
                     ]
                 }
@@ -41,7 +36,18 @@ struct AdminNodes: AsyncParsableCommand {
         }
     }
 
-    private func hue(_ state: NodeRecord.State) -> Style.Hue {
+    static func lease(of node: NodeReport) -> Table.Cell {
+        guard node.state != .dead else { return "-" }
+        return Table.Cell(
+            Amounts.seconds(milliseconds: node.leaseMilliseconds), node.leaseMilliseconds < 0 ? .red : nil)
+    }
+
+    /// - Parameter now: milliseconds since 1970.
+    static func up(_ node: NodeReport, now: Int64) -> Table.Cell {
+        node.state == .dead ? "-" : Table.Cell(Amounts.age(milliseconds: now - node.startedAt))
+    }
+
+    static func hue(_ state: NodeRecord.State) -> Style.Hue {
         switch state {
         case .ready: .green
         case .draining: .yellow

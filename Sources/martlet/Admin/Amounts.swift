@@ -42,6 +42,18 @@ enum Amounts {
         }
     }
 
+    /// `0.42ms`, `8.3ms`, `420ms`, `1.2s`.
+    static func latency(milliseconds: Double) -> String {
+        switch milliseconds {
+        case ..<0.995:
+            let hundredths = Int64((max(0, milliseconds) * 100).rounded())
+            return "0.\(hundredths < 10 ? "0" : "")\(hundredths)ms"
+        case ..<99.95: return tenths(milliseconds) + "ms"
+        case ..<999.5: return "\(Int64(milliseconds.rounded()))ms"
+        default: return tenths(min(milliseconds / 1000, 1e15)) + "s"
+        }
+    }
+
     private static func tenths(_ value: Double) -> String {
         let tenths = Int64((value * 10).rounded())
         return "\(tenths / 10).\(tenths % 10)"
