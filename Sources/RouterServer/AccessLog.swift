@@ -15,7 +15,7 @@ extension RouterCore {
     ///   - isCut: the client did not get all of the answer.
     func log(
         _ request: ProxiedRequest, status: Int, node: RoutedNode?, started: NIODeadline, tries: Int = 0,
-        traffic: NodeTraffic? = nil, isCut: Bool = false
+        traffic: ProxiedTraffic? = nil, isCut: Bool = false
     ) {
         answers.add(isUpgrade: request.isUpgrade, status: status)
         var line = line(of: request, node: node?.name ?? "-", started: started, tries: tries)
@@ -35,7 +35,7 @@ extension RouterCore {
     }
 
     /// What tells of a tunnel's end, and keeps nothing else of its request.
-    func logsEnd(of request: ProxiedRequest, node: RoutedNode?, started: NIODeadline) -> (NodeTraffic) -> Void {
+    func logsEnd(of request: ProxiedRequest, node: RoutedNode?, started: NIODeadline) -> (ProxiedTraffic) -> Void {
         let (id, client, name, logger) = (request.id, request.client, node?.name ?? "-", logger)
         return { traffic in
             var line: Logger.Metadata = [
@@ -58,7 +58,7 @@ extension RouterCore {
         ]
     }
 
-    private static func add(_ traffic: NodeTraffic, to line: inout Logger.Metadata) {
+    private static func add(_ traffic: ProxiedTraffic, to line: inout Logger.Metadata) {
         line["bytes_in"] = .stringConvertible(traffic.toNode)
         line["bytes_out"] = .stringConvertible(traffic.fromNode)
     }

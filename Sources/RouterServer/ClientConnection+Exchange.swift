@@ -142,7 +142,7 @@ extension ClientConnection {
     ) {
         let meter = core.meters.meter(of: node.name)
         if let began { meter.connected(in: Double((NIODeadline.now() - began).nanoseconds) / 1e9) }
-        let traffic = NodeTraffic(meter)
+        let traffic = ProxiedTraffic(meter)
         exchange.traffic = traffic
         exchange.node = connection
         exchange.lastProgress = .now()

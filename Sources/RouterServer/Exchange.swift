@@ -9,7 +9,7 @@ final class Exchange {
     var requestBody: BodyDecoder
     var node: NodeConnection?
     /// Of the connection to the node that had the request last.
-    var traffic: NodeTraffic?
+    var traffic: ProxiedTraffic?
     /// Of an upgrade that no node has accepted yet: counts for the node that is tried.
     var pick: NodeTable.Pick?
     /// How the answer's body is framed for the client; nil before its head was written.

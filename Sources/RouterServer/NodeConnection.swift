@@ -50,7 +50,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private(set) var isReused = false
     /// A byte of the answer has come.
     private(set) var hasHeard = false
-    private var traffic: NodeTraffic?
+    private var traffic: ProxiedTraffic?
     private(set) var isWritable = true
     private(set) var inputEnded = false
     private var readIsHeld = false
@@ -105,7 +105,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
     ///   - traffic: what passes counts there, until `takeOver`.
     func begin(
         _ head: ByteBuffer, method: String, keepsAlive: Bool = false, delegate: any NodeConnectionDelegate,
-        traffic: NodeTraffic? = nil
+        traffic: ProxiedTraffic? = nil
     ) {
         self.delegate = delegate
         self.method = method

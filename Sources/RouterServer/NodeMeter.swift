@@ -48,13 +48,13 @@ final class NodeMeters: Sendable {
 }
 
 /// What one connection to a node carried; each byte counts in the node's meter, too. Confined to the connection's loop.
-final class NodeTraffic {
+final class ProxiedTraffic {
     private let meter: NodeMeter
     private(set) var toNode = 0
     private(set) var fromNode = 0
     private var isOpen = true
     /// Called when the connection to the node has ended.
-    var whenClosed: ((NodeTraffic) -> Void)?
+    var whenClosed: ((ProxiedTraffic) -> Void)?
 
     /// The connection is open.
     init(_ meter: NodeMeter) {

@@ -38,7 +38,7 @@ final class TunnelEnd: ChannelDuplexHandler {
     private let halfCloseIdle: TimeAmount
 
     private let isSecure: Bool
-    private let traffic: NodeTraffic?
+    private let traffic: ProxiedTraffic?
     private let side: Side
     private var socket: CInt = -1
     private var queued = 0
@@ -57,7 +57,7 @@ final class TunnelEnd: ChannelDuplexHandler {
     ///   - isSecure: TLS stands in that pipeline.
     ///   - traffic: of the connection to the node; both ends count what they read, and the node's tells its end.
     init(
-        on eventLoop: any EventLoop, halfCloseIdle: TimeAmount, isSecure: Bool, counting traffic: NodeTraffic? = nil,
+        on eventLoop: any EventLoop, halfCloseIdle: TimeAmount, isSecure: Bool, counting traffic: ProxiedTraffic? = nil,
         as side: Side = .client
     ) {
         buffers = TunnelBuffers.current(on: eventLoop)
