@@ -105,21 +105,22 @@ package final class Node: Sendable {
         try await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
     }
 
-    /// Takes no more clients (the port still answers `/healthz` and `/readyz`), sends every client away with a delay of its own, removes what the node has in Redis, and ends,
+    /// Takes no more clients (the port still answers `/healthz` and `/readyz`), sends every client away in its turn, removes what the node has in Redis, and ends,
     /// all within the drain deadline.
     package func drain() async {
         let deadline = NIODeadline.now() + configuration.drainDeadline
         logger.notice(
-            "draining", metadata: ["deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)"])
+            "draining",
+            metadata: [
+                "deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)",
+                "clients_per_second": .stringConvertible(configuration.drainRate),
+            ])
         // Routers then proxy, and hear the node's 503 themselves.
         handovers?.stop()
         _ = try? await hub.eventLoop.submit { self.control.value.beginDraining() }.get()
-        let sessions = await sessionCount()
-        let drained = shards.map { shard in
-            shard.eventLoop.flatSubmit { shard.drain(spread: self.spread(for: sessions)) }
-        }
+        let left = await sendAway()
         // What has not closed by then is closed with the process; the last second belongs to Redis.
-        await wait(for: EventLoopFuture.andAllComplete(drained, on: hub.eventLoop), until: deadline - .seconds(1))
+        await wait(for: left, until: deadline - .seconds(1))
         await wait(
             for: hub.eventLoop.flatSubmit { self.control.value.end() },
             until: max(deadline, .now() + .milliseconds(500)))
@@ -131,14 +132,22 @@ package final class Node: Sendable {
         logger.notice("ended")
     }
 
-    /// So that no more than about 500 clients a second come to the other nodes, and the last one in good time.
-    private func spread(for sessions: Int) -> TimeAmount {
-        let half = configuration.drainDeadline.nanoseconds / 2
-        return .nanoseconds(min(half, max(1_000_000_000, Int64(sessions) * 2_000_000)))
-    }
-
-    private func sessionCount() async -> Int {
-        (try? await hub.eventLoop.submit { self.hub.sessions.count }.get()) ?? 0
+    /// Tells every client to go, one after the other, at the rate that is set or as much faster as the deadline asks.
+    /// Succeeds when the last connection is closed.
+    private func sendAway() async -> EventLoopFuture<Void> {
+        let counts = shards.map { shard in shard.eventLoop.submit { shard.beginDraining() } }
+        guard let counts = try? await EventLoopFuture.whenAllSucceed(counts, on: hub.eventLoop).get() else {
+            return hub.eventLoop.makeSucceededVoidFuture()
+        }
+        let now = NIODeadline.now()
+        let pace = DrainPace(
+            clients: counts.reduce(0, +), perSecond: configuration.drainRate,
+            patience: configuration.drainDeadline.nanoseconds - configuration.drainReserve.nanoseconds)
+        let left = zip(shards, DrainPace.places(of: counts)).map { shard, places in
+            let moments = places.map { now + .nanoseconds(pace.departure(of: $0)) }
+            return shard.eventLoop.flatSubmit { shard.sendAway(at: moments) }
+        }
+        return EventLoopFuture.andAllComplete(left, on: hub.eventLoop)
     }
 
     private func wait(for future: EventLoopFuture<Void>, until deadline: NIODeadline) async {

@@ -37,6 +37,8 @@ package struct NodeConfiguration: Sendable {
     /// How long a session without a connection may be resumed; nothing: it ends at once.
     package var resumeGrace: TimeAmount = .seconds(30)
     package var drainDeadline: TimeAmount = .seconds(30)
+    /// Clients a second that are sent away by a node which drains, or more where the deadline asks for it; 0: all at once.
+    package var drainRate = 500
     /// What holds for which rooms; those of a namespace that is not here there are none.
     package var namespaces = Namespaces()
     /// A publish is acknowledged when so many replicas have it.
@@ -108,6 +110,8 @@ package struct NodeConfiguration: Sendable {
     /// A sweep waits so long for the memberships of adopted sessions to move.
     static let adoptionPatience: TimeAmount = .seconds(4)
     static let retryAfterMilliseconds: Int64 = 1000
+    /// Of the drain deadline: for the last client to close its side, and for Redis.
+    var drainReserve: TimeAmount { .nanoseconds(min(drainDeadline.nanoseconds / 2, 6_000_000_000)) }
 
     /// - Returns: for a room of no namespace, which nobody may be in, that of the standard.
     func historyLimits(of room: RoomName) -> HistoryLimits {

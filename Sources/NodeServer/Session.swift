@@ -55,11 +55,10 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         /// Rooms of which it was not sent every presence event, because too much waited for it.
         var missedPresence: Set<RoomName> = []
         var end: (code: CloseCode, reason: String, rooms: Int)?
-        var drained: EventLoopPromise<Void>?
 
         var isVoid: Bool {
             claim == nil && firstJoins.isEmpty && welcomeID == nil && held.isEmpty && pages.isEmpty
-                && missedPresence.isEmpty && end == nil && drained == nil
+                && missedPresence.isEmpty && end == nil
         }
     }
 
@@ -216,8 +215,6 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         shard.remove(self)
         leaveStrangers()
         self.connection = nil
-        seldom?.drained?.succeed(())
-        seldom?.drained = nil
         let end = seldom?.end
         shard.logger.info(
             "disconnect",
@@ -321,12 +318,10 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         leaveStrangers()
     }
 
-    /// Says when to go, and closes at that moment, so that nobody is away longer than a reconnect takes.
-    func drain(after delay: TimeAmount) -> EventLoopFuture<Void> {
-        let promise = shard.eventLoop.makePromise(of: Void.self)
-        note { $0.drained = promise }
+    /// Says when the node will close the connection, so that nobody is away longer than a reconnect takes.
+    func announceEnd(in delay: TimeAmount) {
+        guard !isEnding else { return }
         send(ServerMessage.reconnect(delayMilliseconds: delay.nanoseconds / 1_000_000, reason: "draining"))
-        return promise.futureResult
     }
 
     /// Gives everything up now and closes; the peer gets its time to answer the close frame, the rooms do not wait.

@@ -32,7 +32,9 @@ final class Shard: @unchecked Sendable {
     let allowsDirects: Bool
     var random: FastRandom
     var metrics = ShardMetrics()
-    private(set) var isDraining = false
+    /// nil: clients are taken.
+    var leaving: Leaving?
+    var isDraining: Bool { leaving != nil }
 
     private(set) var sessions = PackedMap<SessionID, Session>()
     private var rooms: [Audience: ShardRoom<Session>] = [:]
@@ -49,9 +51,6 @@ final class Shard: @unchecked Sendable {
     private var wheel: HeartbeatWheel<Session>
     private var timer: RepeatedTask?
     private var tokens: TokenWatch<Session>
-    /// Who was told to go, and when; the first to go is the last.
-    private var departures: [(at: NIODeadline, session: Session)] = []
-
     /// Members that are sent to without a pause.
     private static let chunk = 1000
     /// Not nothing: the loop runs what is due at once before it looks for what can be read.
@@ -92,6 +91,7 @@ final class Shard: @unchecked Sendable {
         eventLoop.assertInEventLoop()
         timer?.cancel()
         timer = nil
+        leaving?.over.succeed()
     }
 
     // MARK: Towards the hub
@@ -118,6 +118,7 @@ final class Shard: @unchecked Sendable {
         sessions[session.id] = session
         metrics.connections += 1
         wheel.add(session, now: NIODeadline.now().uptimeNanoseconds, slot: random.next())
+        came(session)
     }
 
     /// The session that has been silent longest without saying who it is goes; false where there is none.
@@ -134,6 +135,7 @@ final class Shard: @unchecked Sendable {
         metrics.connections -= 1
         wheel.remove(session)
         tokens.remove(session)
+        connectionEnded()
     }
 
     /// Its token is another, or something was done about it.
@@ -155,29 +157,6 @@ final class Shard: @unchecked Sendable {
         for session in tokens.takeDue(now: now) { session.tokenIsDue(now: now) }
         for (session, pingedAt) in actions.check { session.checkHeartbeat(pingedAt: .uptimeNanoseconds(pingedAt)) }
         for session in actions.unauthenticated { session.authenticationTimedOut() }
-    }
-
-    /// Tells every client to go, each after a delay of its own, and closes it then.
-    func drain(spread: TimeAmount) -> EventLoopFuture<Void> {
-        eventLoop.assertInEventLoop()
-        isDraining = true
-        let now = NIODeadline.now()
-        let promises = sessions.values.map { session in
-            let delay = TimeAmount.nanoseconds(Int64.random(in: 0...max(1, spread.nanoseconds), using: &random))
-            departures.append((now + delay, session))
-            return session.drain(after: delay)
-        }
-        departures.sort { $0.at > $1.at }
-        depart()
-        return EventLoopFuture.andAllComplete(promises, on: eventLoop)
-    }
-
-    /// One timer for all who are to go.
-    private func depart() {
-        let now = NIODeadline.now()
-        while let next = departures.last, next.at <= now { departures.removeLast().session.end(.draining) }
-        guard let next = departures.last else { return }
-        eventLoop.assumeIsolated().scheduleTask(deadline: next.at) { self.depart() }
     }
 
     // MARK: From the hub

@@ -123,6 +123,7 @@ extension NodeConfiguration {
         lease = settings.lease
         resumeGrace = settings.resumeGrace
         drainDeadline = settings.drain
+        drainRate = settings.drainRate
         namespaces = settings.namespaces
         ackReplicas = settings.ackReplicas
         compression = settings.compression == .on

@@ -36,6 +36,7 @@ struct Settings: Sendable, Equatable {
     var lease: TimeAmount = .seconds(10)
     var resumeGrace: TimeAmount = .seconds(30)
     var drain: TimeAmount = .seconds(30)
+    var drainRate = 500
     var historyMessages = 1000
     var history: TimeAmount = .hours(24)
     var ackReplicas = 0
@@ -164,6 +165,10 @@ extension Settings {
         .seconds(
             "MARTLET_DRAIN_SECONDS", flag: "--drain", \.drain, 0...3600, .servers,
             "The time that SIGTERM leaves for clients to move elsewhere; dev leaves 3 unless it is told otherwise."),
+        .integer(
+            "MARTLET_DRAIN_RATE", \.drainRate, 0...1_000_000, .node,
+            "Clients a second that a node which drains sends away, evenly; it sends more where MARTLET_DRAIN_SECONDS would be"
+                + " over before. 0 sends all at once."),
         .integer(
             "MARTLET_HISTORY_MESSAGES", \.historyMessages, 0...1_000_000, .node,
             "Messages a room keeps; 0 keeps none, and then nothing can be recovered after a reconnect."),
