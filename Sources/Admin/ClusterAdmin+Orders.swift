@@ -101,11 +101,37 @@ extension ClusterAdmin {
     /// Asks the node to move its clients elsewhere and end. It is written first and published second.
     /// - Parameter text: see `node(_:)`.
     /// - Throws: `NotFound` when there is no such node, or it is dead.
-    package func drain(_ text: String) async throws -> NodeReport {
+    package func drain(_ text: String, _ signature: OrderSignature) async throws -> NodeReport {
         let node = try await node(text)
         guard node.state != .dead, try await nodeStore.requestDrain(node.incarnation).get() else {
             throw NotFound("node \(node.incarnation) is dead")
         }
+        try await note(.drain, of: node, signature)
         return node
+    }
+
+    /// Takes such an order back: the node takes clients again, and who has not left it stays. It may be said again.
+    /// - Parameter text: see `node(_:)`.
+    /// - Returns: the node as it was, and whether there was an order.
+    /// - Throws: `NotFound` as above; `OrderRefused` when the node is ending by now.
+    package func undrain(
+        _ text: String, _ signature: OrderSignature
+    ) async throws -> (node: NodeReport, wasOrdered: Bool) {
+        let node = try await node(text)
+        switch try await nodeStore.takeBackDrain(node.incarnation).get() {
+        case .takenBack:
+            try await note(.undrain, of: node, signature)
+            return (node, true)
+        case .wasNotOrdered: return (node, false)
+        case .isEnding:
+            throw OrderRefused(
+                "node \(node.incarnation) is ending, by a signal or at the end of its drain, and cannot stay; start it again"
+            )
+        case .isDead: throw NotFound("node \(node.incarnation) is dead")
+        }
+    }
+
+    private func note(_ order: NodeOrder, of node: NodeReport, _ signature: OrderSignature) async throws {
+        try await moderationStore.note(order, of: node.incarnation, by: signature.by, reason: signature.reason).get()
     }
 }

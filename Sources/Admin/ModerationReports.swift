@@ -31,14 +31,47 @@ package struct LiftReport: Report {
 
 package struct AuditReport: Report {
     package let entry: AuditEntry
-    /// `ban`, `unban` and so on.
-    package var action: String { (entry.isLifted ? "un" : "") + entry.key.kind.rawValue }
+    /// `ban`, `unban`, `drain` and so on.
+    package var action: String {
+        switch entry.subject {
+        case .people(let key, let isLifted): (isLifted ? "un" : "") + key.kind.rawValue
+        case .node(_, let order): order.rawValue
+        }
+    }
+    /// `user`, `node` and so on.
+    package var target: String {
+        switch entry.subject {
+        case .people(let key, _): key.sort
+        case .node: "node"
+        }
+    }
+    package var name: String {
+        switch entry.subject {
+        case .people(let key, _): key.name
+        case .node(let node, _): node.description
+        }
+    }
+    package var room: RoomName? {
+        switch entry.subject {
+        case .people(let key, _): key.room
+        case .node: nil
+        }
+    }
 
     package func write(to json: inout JSONWriter) {
         json.beginObject()
         json.member("at", entry.at)
         json.member("action", action)
-        json.members(of: entry.key)
+        switch entry.subject {
+        case .people(let key, _):
+            json.members(of: key)
+        case .node:
+            json.member("kind", NodeOrder.drain.rawValue)
+            json.member("target", target)
+            json.member("name", name)
+            json.key("room")
+            json.null()
+        }
         json.member("reason", entry.reason)
         json.member("by", entry.by)
         json.key("until")

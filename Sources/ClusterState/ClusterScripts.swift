@@ -6,11 +6,13 @@ package import RedisClient
 package enum ClusterScripts {
     /// Every script there is. A client that the stores use must be created with them.
     package static let all: [RedisScript] = [
-        incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeClaim,
-        nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory, roomPresence,
+        incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeUndrain,
+        nodeClaim, nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory,
+        roomPresence,
         roomTurn, sessionOwn, sessionSet, sessionDetach, sessionResume, sessionConfirm, sessionAdopt, sessionRelease,
         userOwn, userRelease, userDirect, userDirects, userRate, ordersPut, ordersLift, ordersHead, ordersExpire,
         routerTell, routersRead,
+        auditNode,
     ]
 
     static let incarnationNext = script("incarnation_next", PackageResources.incarnation_next_lua)
@@ -20,6 +22,7 @@ package enum ClusterScripts {
     static let nodeAddRoom = script("node_add_room", PackageResources.node_add_room_lua)
     static let nodeAddSession = script("node_add_session", PackageResources.node_add_session_lua)
     static let nodeDrain = script("node_drain", PackageResources.node_drain_lua)
+    static let nodeUndrain = script("node_undrain", PackageResources.node_undrain_lua)
     static let nodeClaim = script("node_claim", PackageResources.node_claim_lua)
     static let nodeSwept = script("node_swept", PackageResources.node_swept_lua)
     static let nodeRead = script("node_read", PackageResources.node_read_lua)
@@ -44,6 +47,7 @@ package enum ClusterScripts {
     static let userDirects = script("user_directs", PackageResources.user_directs_lua)
     static let userRate = script("user_rate", PackageResources.user_rate_lua)
     static let ordersPut = script("orders_put", PackageResources.orders_put_lua)
+    static let auditNode = script("audit_node", PackageResources.audit_node_lua)
     static let ordersLift = script("orders_lift", PackageResources.orders_lift_lua)
     static let ordersHead = script("orders_head", PackageResources.orders_head_lua)
     static let ordersExpire = script("orders_expire", PackageResources.orders_expire_lua)

@@ -111,11 +111,21 @@ package struct ModerationChange: Sendable, Hashable {
 
 /// A line of the audit.
 package struct AuditEntry: Sendable, Hashable {
+    package enum Subject: Sendable, Hashable {
+        case people(ModerationOrder.Key, isLifted: Bool)
+        case node(Incarnation, NodeOrder)
+    }
+
     package let at: Int64
-    package let key: ModerationOrder.Key
-    package let isLifted: Bool
+    package let subject: Subject
     package let by: String
     package let reason: String
     /// `nil`: until it is lifted.
     package let until: Int64?
+}
+
+/// What an operator may order a node.
+package enum NodeOrder: String, Sendable {
+    case drain
+    case undrain
 }

@@ -99,6 +99,17 @@ package struct ModerationStore: Sendable {
         }
     }
 
+    /// Notes an order to a node. That is no order here: it stands with the node.
+    package func note(_ order: NodeOrder, of node: Incarnation, by: String, reason: String) -> EventLoopFuture<Void> {
+        redis.evaluate(
+            ClusterScripts.auditNode, keys: [.string(keys.audit)],
+            arguments: [
+                .integer(Self.auditLines), .string(node.description), .string(order.rawValue), .string(by),
+                .string(reason),
+            ]
+        ).map { _ in }
+    }
+
     /// The last lines, oldest first.
     package func audit(last: Int) -> EventLoopFuture<[AuditEntry]> {
         redis.command(["XREVRANGE", .string(keys.audit), "+", "-", "COUNT", .integer(Int64(last))]).map { reply in
@@ -117,10 +128,19 @@ extension AuditEntry {
         for index in stride(from: 0, to: list.count - 1, by: 2) {
             fields[list[index].string ?? ""] = list[index + 1].string ?? ""
         }
-        guard let key = fields["order"].flatMap({ ModerationOrder.Key(field: $0) }) else { return nil }
+        let subject: Subject
+        if let key = fields["order"].flatMap({ ModerationOrder.Key(field: $0) }) {
+            subject = .people(key, isLifted: fields["lifted"] != nil)
+        } else if let node = fields["node"].flatMap({ Incarnation($0) }),
+            let order = fields["action"].flatMap({ NodeOrder(rawValue: $0) })
+        {
+            subject = .node(node, order)
+        } else {
+            return nil
+        }
         let until = fields["until"].flatMap { Int64($0) } ?? 0
         self.init(
-            at: at, key: key, isLifted: fields["lifted"] != nil, by: fields["by"] ?? "", reason: fields["reason"] ?? "",
+            at: at, subject: subject, by: fields["by"] ?? "", reason: fields["reason"] ?? "",
             until: until == 0 ? nil : until)
     }
 }

@@ -17,6 +17,15 @@ package struct NodeFigures: Sendable, Hashable {
     package var url: String?
     /// nil of a node that does not say.
     package var traffic: NodeTraffic?
+    package var ending: Ending
+
+    /// Whether a node that drains ends, whatever an operator says.
+    package enum Ending: Sendable, Hashable {
+        case no
+        case yes
+        /// Redis decides, and the answer says so.
+        case unlessTakenBack
+    }
 
     package static let weights = 1...1000
     /// Of nodes that say none.
@@ -24,7 +33,7 @@ package struct NodeFigures: Sendable, Hashable {
 
     package init(
         address: String, version: String, sessions: Int, rooms: Int, draining: Bool, startedAt: Int64,
-        weight: Int = defaultWeight, url: String? = nil, traffic: NodeTraffic? = nil
+        weight: Int = defaultWeight, url: String? = nil, traffic: NodeTraffic? = nil, ending: Ending = .no
     ) {
         self.address = address
         self.version = version
@@ -35,6 +44,7 @@ package struct NodeFigures: Sendable, Hashable {
         self.weight = weight
         self.url = url
         self.traffic = traffic
+        self.ending = ending
     }
 }
 
@@ -75,6 +85,17 @@ extension Double {
         let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
         return (self * scale).rounded() / scale
     }
+}
+
+/// What became of taking an order to drain back.
+package enum UndrainResult: Sendable, Hashable {
+    case takenBack
+    /// None stood.
+    case wasNotOrdered
+    /// By a signal, or after its drain: that is not taken back.
+    case isEnding
+    /// Or unknown.
+    case isDead
 }
 
 package enum HeartbeatResult: Sendable, Hashable {
@@ -131,13 +152,15 @@ package struct SweepReport: Sendable, Hashable {
     package internal(set) var failure: String?
 }
 
-/// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `draining I`; ``ModerationChange``s go
+/// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `undrain I`, `draining I`; ``ModerationChange``s go
 /// there too.
 package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
     case up(Incarnation)
     case down(Incarnation)
     /// An order to that incarnation.
     case drain(Incarnation)
+    /// The order is taken back.
+    case undrain(Incarnation)
     case draining(Incarnation)
     /// Closed for flooding again and again: for so long no node is to take this user's connections.
     case barred(UserName, seconds: Int)
@@ -156,6 +179,7 @@ package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
         case "up": .up(incarnation)
         case "down": .down(incarnation)
         case "drain": .drain(incarnation)
+        case "undrain": .undrain(incarnation)
         case "draining": .draining(incarnation)
         default: nil
         }
@@ -166,6 +190,7 @@ package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
         case .up(let incarnation): "up \(incarnation)"
         case .down(let incarnation): "down \(incarnation)"
         case .drain(let incarnation): "drain \(incarnation)"
+        case .undrain(let incarnation): "undrain \(incarnation)"
         case .draining(let incarnation): "draining \(incarnation)"
         case .barred(let user, let seconds): "barred \(seconds) \(user)"
         }

@@ -60,6 +60,7 @@ package struct NodeStore: Sendable {
                     .integer(lease.milliseconds), .integer(figures.startedAt), .string(figures.address),
                     .string(figures.version), .integer(Int64(figures.sessions)), .integer(Int64(figures.rooms)),
                     figures.draining ? "1" : "0", .integer(Int64(figures.weight)), .string(figures.url ?? ""),
+                    figures.draining && figures.ending != .yes ? "1" : "0", figures.ending == .yes ? "1" : "0",
                 ]
             ).get()
             if created.int == 1 {
@@ -80,7 +81,7 @@ package struct NodeStore: Sendable {
                 .integer(lease.milliseconds), .integer(figures.startedAt), .integer(Int64(figures.sessions)),
                 .integer(Int64(figures.rooms)), figures.draining ? "1" : "0", .string(keys.controlChannel),
                 .string(incarnation.description), .string(figures.address), .integer(Int64(figures.weight)),
-                .string(figures.url ?? ""), .string(figures.traffic?.text ?? ""),
+                .string(figures.url ?? ""), .string(figures.traffic?.text ?? ""), figures.ending.argument,
             ]
         ).flatMapThrowing { reply in
             guard let fields = reply.array, fields.count == 3, let held = fields[0].int, let drain = fields[1].int,
@@ -151,6 +152,22 @@ package struct NodeStore: Sendable {
             ClusterScripts.nodeDrain, keys: [.string(keys.node(incarnation))],
             arguments: [.string(keys.controlChannel), .string(incarnation.description)]
         ).map { $0.int == 1 }
+    }
+
+    /// Takes such an order back: written, so that its next heartbeat says so, then published.
+    package func takeBackDrain(_ incarnation: Incarnation) -> EventLoopFuture<UndrainResult> {
+        redis.evaluate(
+            ClusterScripts.nodeUndrain, keys: [.string(keys.node(incarnation))],
+            arguments: [.string(keys.controlChannel), .string(incarnation.description)]
+        ).flatMapThrowing { reply in
+            switch reply.int {
+            case 1: .takenBack
+            case 2: .wasNotOrdered
+            case 0: .isDead
+            case -1: .isEnding
+            default: throw ClusterStateError.unexpectedReply(of: "node_undrain")
+            }
+        }
     }
 
     // MARK: what an incarnation owns
@@ -272,4 +289,14 @@ extension NodeRecord {
 
 extension TimeAmount {
     var milliseconds: Int64 { nanoseconds / 1_000_000 }
+}
+
+extension NodeFigures.Ending {
+    fileprivate var argument: RedisArgument {
+        switch self {
+        case .no: "0"
+        case .yes: "1"
+        case .unlessTakenBack: "2"
+        }
+    }
 }

@@ -23,7 +23,8 @@ extension Hub: RedisSubscriberDelegate {
         } else if name == keys.controlChannel {
             if ModerationChange.isOne(payload) { return moderationFeed.heard(payload) }
             switch ControlMessage.parse(payload) {
-            case .drain(let incarnation): onDrainRequested(incarnation)
+            case .drain(let incarnation): onDrainOrder(incarnation, true)
+            case .undrain(let incarnation): onDrainOrder(incarnation, false)
             case .barred(let user, let seconds): onUserBarred(user, seconds)
             case .up, .down, .draining, nil: break
             }

@@ -42,7 +42,8 @@ final class Hub: @unchecked Sendable {
     var mayWrite: () -> Bool = { false }
     /// The node was declared dead: get a new incarnation.
     var onFenced: () -> Void = {}
-    var onDrainRequested: (Incarnation) -> Void = { _ in }
+    /// And whether it is to drain, or not any more.
+    var onDrainOrder: (Incarnation, Bool) -> Void = { _, _ in }
     /// For so many seconds, by any node.
     var onUserBarred: (UserName, Int) -> Void = { _, _ in }
 

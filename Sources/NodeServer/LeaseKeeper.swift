@@ -12,7 +12,7 @@ final class LeaseKeeper {
     private let logger: Logger
     private let figures: () -> NodeFigures
     private let onBegin: (Incarnation) -> Void
-    private let onDrainRequested: () -> Void
+    private let onAnswer: (NodeFigures, Bool) -> Void
     private let adoption: SessionAdoption?
     private let onNameTaken: (NodeNameTaken) -> Void
     private var clock: LeaseClock
@@ -29,11 +29,12 @@ final class LeaseKeeper {
     private var task: RepeatedTask?
     private let eventLoop: any EventLoop
 
+    /// - Parameter onAnswer: to a heartbeat: what that said, and whether the node is to drain.
     init(
         eventLoop: any EventLoop, nodes: NodeStore, name: String, duration: TimeAmount, logger: Logger,
         adoption: SessionAdoption?,
         figures: @escaping () -> NodeFigures, onBegin: @escaping (Incarnation) -> Void,
-        onDrainRequested: @escaping () -> Void, onNameTaken: @escaping (NodeNameTaken) -> Void
+        onAnswer: @escaping (NodeFigures, Bool) -> Void, onNameTaken: @escaping (NodeNameTaken) -> Void
     ) {
         self.eventLoop = eventLoop
         self.nodes = nodes
@@ -43,7 +44,7 @@ final class LeaseKeeper {
         self.figures = figures
         self.adoption = adoption
         self.onBegin = onBegin
-        self.onDrainRequested = onDrainRequested
+        self.onAnswer = onAnswer
         self.onNameTaken = onNameTaken
         self.clock = LeaseClock(duration: UInt64(duration.nanoseconds))
     }
@@ -81,7 +82,8 @@ final class LeaseKeeper {
         isRenewing = true
         mustBeatAgain = false
         let sentAt = NIODeadline.now().uptimeNanoseconds
-        nodes.heartbeat(incarnation, figures: figures(), lease: duration).assumeIsolated().whenComplete { result in
+        let figures = figures()
+        nodes.heartbeat(incarnation, figures: figures, lease: duration).assumeIsolated().whenComplete { result in
             self.isRenewing = false
             guard self.incarnation == incarnation, !self.isStopped else { return }
             switch result {
@@ -89,7 +91,7 @@ final class LeaseKeeper {
                 self.clock.renewed(sentAt: sentAt)
                 self.leaseEnd = leaseEnd
                 if self.mustBeatAgain { self.beat() }
-                if drainRequested { self.onDrainRequested() }
+                self.onAnswer(figures, drainRequested)
             case .success(.dead):
                 self.fenced()
             case .failure(let error):

@@ -4,21 +4,24 @@ package import Logging
 import NIOCore
 package import NIOPosix
 package import RedisClient
+import Synchronization
 import WebSocketTransport
-import WireProtocol
 
 /// One node process: sockets on every loop, one hub, one lease. Keeps nothing that must outlive it.
 package final class Node: Sendable {
-    private let configuration: NodeConfiguration
+    let configuration: NodeConfiguration
     private let group: MultiThreadedEventLoopGroup
-    private let logger: Logger
-    private let redis: RedisClient
-    private let hub: Hub
-    private let shards: [Shard]
-    private let server: HTTPServer
-    private let internalServer: HTTPServer
-    private let handovers: HandoverReceiver?
-    private let control: NIOLoopBound<NodeControl>
+    let logger: Logger
+    let redis: RedisClient
+    let hub: Hub
+    let shards: [Shard]
+    let server: HTTPServer
+    let internalServer: HTTPServer
+    let handovers: HandoverReceiver?
+    let guards: NodeGuards
+    let control: NIOLoopBound<NodeControl>
+    let events: AsyncStream<Event>
+    let tell: AsyncStream<Event>.Continuation
     /// The ports that were bound.
     package let port: Int
     package var internalPort: Int { internalServer.localAddress?.port ?? configuration.internalPort }
@@ -65,25 +68,30 @@ package final class Node: Sendable {
         let port = server.localAddress?.port ?? configuration.port
         let advertised = configuration.advertise ?? "\(configuration.host):\(port)"
         let handovers = configuration.handoverReceiver(at: advertised) { connection, bytes in
-            hub.moderation.isRead && server.adopt(connection, saying: ByteBuffer(bytes: bytes))
+            !guards.isDraining.load(ordering: .relaxed) && hub.moderation.isRead
+                && server.adopt(connection, saying: ByteBuffer(bytes: bytes))
         }
+        let (events, tell) = AsyncStream.makeStream(of: Event.self)
         let control = try await hub.eventLoop.submit {
             hub.start(shards: shards)
             let control = NodeControl(
-                configuration: configuration, hub: hub, guards: guards, address: advertised, logger: logger)
+                configuration: configuration, hub: hub, guards: guards, address: advertised, logger: logger,
+                onEvent: { tell.yield($0) })
             control.start()
             return NIOLoopBound(control, eventLoop: hub.eventLoop)
         }.get()
         routes.started(control)
         return Node(
             configuration: configuration, group: group, logger: logger, redis: redis, hub: hub, shards: shards,
-            server: server, internalServer: internalServer, handovers: handovers, control: control, port: port)
+            server: server, internalServer: internalServer, handovers: handovers, guards: guards,
+            control: control, events: events, tell: tell, port: port)
     }
 
     private init(
         configuration: NodeConfiguration, group: MultiThreadedEventLoopGroup, logger: Logger, redis: RedisClient,
         hub: Hub, shards: [Shard], server: HTTPServer, internalServer: HTTPServer, handovers: HandoverReceiver?,
-        control: NIOLoopBound<NodeControl>, port: Int
+        guards: NodeGuards, control: NIOLoopBound<NodeControl>, events: AsyncStream<Event>,
+        tell: AsyncStream<Event>.Continuation, port: Int
     ) {
         self.configuration = configuration
         self.group = group
@@ -94,70 +102,10 @@ package final class Node: Sendable {
         self.server = server
         self.internalServer = internalServer
         self.handovers = handovers
+        self.guards = guards
         self.control = control
+        (self.events, self.tell) = (events, tell)
         self.port = port
-    }
-
-    /// Returns when an operator asks this node to drain (`martlet admin drain`).
-    ///
-    /// - Throws: ``NodeNameTaken`` when the node must end because another process has its name.
-    package func drainRequested() async throws {
-        try await hub.eventLoop.flatSubmit { self.control.value.drainRequested.futureResult }.get()
-    }
-
-    /// Takes no more clients (the port still answers `/healthz` and `/readyz`), sends every client away in its turn, removes what the node has in Redis, and ends,
-    /// all within the drain deadline.
-    package func drain() async {
-        let deadline = NIODeadline.now() + configuration.drainDeadline
-        logger.notice(
-            "draining",
-            metadata: [
-                "deadline_s": "\(configuration.drainDeadline.nanoseconds / 1_000_000_000)",
-                "clients_per_second": .stringConvertible(configuration.drainRate),
-            ])
-        // Routers then proxy, and hear the node's 503 themselves.
-        handovers?.stop()
-        _ = try? await hub.eventLoop.submit { self.control.value.beginDraining() }.get()
-        let left = await sendAway()
-        // What has not closed by then is closed with the process; the last second belongs to Redis.
-        await wait(for: left, until: deadline - .seconds(1))
-        await wait(
-            for: hub.eventLoop.flatSubmit { self.control.value.end() },
-            until: max(deadline, .now() + .milliseconds(500)))
-        for shard in shards { try? await shard.eventLoop.submit { shard.stop() }.get() }
-        _ = try? await server.close().get()
-        _ = try? await internalServer.close().get()
-        _ = try? await hub.eventLoop.flatSubmit { self.hub.stop() }.get()
-        _ = try? await redis.close().get()
-        logger.notice("ended")
-    }
-
-    /// Tells every client to go, one after the other, at the rate that is set or as much faster as the deadline asks.
-    /// Succeeds when the last connection is closed.
-    private func sendAway() async -> EventLoopFuture<Void> {
-        let counts = shards.map { shard in shard.eventLoop.submit { shard.beginDraining() } }
-        guard let counts = try? await EventLoopFuture.whenAllSucceed(counts, on: hub.eventLoop).get() else {
-            return hub.eventLoop.makeSucceededVoidFuture()
-        }
-        let now = NIODeadline.now()
-        let pace = DrainPace(
-            clients: counts.reduce(0, +), perSecond: configuration.drainRate,
-            patience: configuration.drainDeadline.nanoseconds - configuration.drainReserve.nanoseconds)
-        let left = zip(shards, DrainPace.places(of: counts)).map { shard, places in
-            let moments = places.map { now + .nanoseconds(pace.departure(of: $0)) }
-            return shard.eventLoop.flatSubmit { shard.sendAway(at: moments) }
-        }
-        return EventLoopFuture.andAllComplete(left, on: hub.eventLoop)
-    }
-
-    private func wait(for future: EventLoopFuture<Void>, until deadline: NIODeadline) async {
-        let promise = hub.eventLoop.makePromise(of: Void.self)
-        let timeout = hub.eventLoop.scheduleTask(deadline: deadline) { promise.succeed(()) }
-        future.hop(to: hub.eventLoop).whenComplete { _ in
-            timeout.cancel()
-            promise.succeed(())
-        }
-        try? await promise.futureResult.get()
     }
 }
 

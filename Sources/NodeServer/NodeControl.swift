@@ -10,22 +10,24 @@ final class NodeControl {
     let hub: Hub
     private let guards: NodeGuards
     private var watch: RepeatedTask?
-    /// Fails with ``NodeNameTaken``.
-    let drainRequested: EventLoopPromise<Void>
     private let configuration: NodeConfiguration
     private let address: String
     private let startedAt = WallClock.milliseconds()
+    private let onEvent: (Node.Event) -> Void
     private(set) var isDraining = false
+    private var ending = NodeFigures.Ending.no
     private var lease: LeaseKeeper?
-    private var wasDrainRequested = false
     private var traffic = TrafficMeter()
 
-    init(configuration: NodeConfiguration, hub: Hub, guards: NodeGuards, address: String, logger: Logger) {
+    init(
+        configuration: NodeConfiguration, hub: Hub, guards: NodeGuards, address: String, logger: Logger,
+        onEvent: @escaping (Node.Event) -> Void
+    ) {
         self.configuration = configuration
         self.hub = hub
         self.guards = guards
         self.address = address
-        self.drainRequested = hub.eventLoop.makePromise()
+        self.onEvent = onEvent
         self.lease = LeaseKeeper(
             eventLoop: hub.eventLoop, nodes: hub.nodes, name: configuration.name, duration: configuration.lease,
             logger: logger,
@@ -34,16 +36,16 @@ final class NodeControl {
                     hub.eventLoop.flatSubmit { hub.adopt(adopted) }
                 } : nil,
             figures: { [unowned self] in figures() },
-            onBegin: { hub.begin($0) }, onDrainRequested: { [unowned self] in requestDrain() },
-            onNameTaken: { [unowned self] in requestDrain(because: $0) })
+            onBegin: { hub.begin($0) }, onAnswer: { [unowned self] in answered($0, mustDrain: $1) },
+            onNameTaken: { onEvent(.stop(because: $0)) })
     }
 
     func start() {
         hub.eventLoop.assertInEventLoop()
         hub.mayWrite = { [unowned self] in hub.incarnation != nil && lease?.isHeld == true }
         hub.onFenced = { [unowned self] in lease?.fenced() }
-        hub.onDrainRequested = { [unowned self] incarnation in
-            if incarnation == hub.incarnation { requestDrain() }
+        hub.onDrainOrder = { [unowned self] incarnation, mustDrain in
+            if incarnation == hub.incarnation { onEvent(mustDrain ? .ordered : .takenBack) }
         }
         hub.onUserBarred = { [guards] in guards.users.bar($0, seconds: $1) }
         let loopBound = NIOLoopBound(self, eventLoop: hub.eventLoop)
@@ -62,9 +64,16 @@ final class NodeControl {
         }
     }
 
-    func beginDraining() {
-        isDraining = true
+    /// Says in Redis whether the node takes clients, and whether it is ending.
+    func announce(draining: Bool, ending: NodeFigures.Ending) {
+        (isDraining, self.ending) = (draining, ending)
         lease?.beat()
+    }
+
+    /// Of what a heartbeat said that went out before the last change, the answer means nothing.
+    private func answered(_ said: NodeFigures, mustDrain: Bool) {
+        if mustDrain { onEvent(said.ending == .unlessTakenBack ? .confirmed : .ordered) }
+        if !mustDrain, said.draining { onEvent(.takenBack) }
     }
 
     /// What the node has in Redis goes, or passes to the survivors with the sessions that may still be resumed; after this
@@ -96,12 +105,6 @@ final class NodeControl {
 
     var holdsLease: Bool { lease?.isHeld == true }
 
-    private func requestDrain(because reason: NodeNameTaken? = nil) {
-        guard !wasDrainRequested else { return }
-        wasDrainRequested = true
-        if let reason { drainRequested.fail(reason) } else { drainRequested.succeed(()) }
-    }
-
     private func measure() {
         EventLoopFuture.whenAllSucceed(hub.shards.map { $0.traffic() }, on: hub.eventLoop).assumeIsolated()
             .whenSuccess { shards in
@@ -113,6 +116,6 @@ final class NodeControl {
         NodeFigures(
             address: address, version: configuration.version, sessions: hub.sessions.count, rooms: hub.rooms.count,
             draining: isDraining, startedAt: startedAt, weight: configuration.weight, url: configuration.url,
-            traffic: traffic.figures)
+            traffic: traffic.figures, ending: ending)
     }
 }

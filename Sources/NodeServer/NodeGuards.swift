@@ -13,6 +13,8 @@ import WireProtocol
 final class NodeGuards: Sendable {
     let gate: ConnectionGate
     let users: ConductGuard<UserName>
+    /// No new client is to come: the node drains.
+    let isDraining = Atomic(false)
     private let shares: Mutex<UserShares?>
     private let limitsUsers: Bool
     private let memoryLimit: Int

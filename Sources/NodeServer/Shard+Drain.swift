@@ -39,6 +39,15 @@ extension Shard {
         return over.futureResult
     }
 
+    /// Who is still there stays, and others may come.
+    func stay() {
+        eventLoop.assertInEventLoop()
+        let leaving = leaving
+        self.leaving = nil
+        leaving?.timer?.cancel()
+        leaving?.over.succeed()
+    }
+
     /// It was let in before the shard began to drain.
     func came(_ session: Session) {
         guard leaving?.isPaced == true else { return }

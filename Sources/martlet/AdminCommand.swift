@@ -15,7 +15,7 @@ struct AdminCommand: ParsableCommand {
             AdminSessions.self,
             AdminHistory.self, AdminPublish.self, AdminTail.self, AdminKick.self, AdminBan.self, AdminUnban.self,
             AdminMute.self, AdminUnmute.self, AdminRevoke.self, AdminUnrevoke.self, AdminBans.self, AdminAudit.self,
-            AdminDrain.self, AdminRoute.self, AdminStats.self, AdminTop.self,
+            AdminDrain.self, AdminUndrain.self, AdminRoute.self, AdminStats.self, AdminTop.self,
         ]
     )
 }

@@ -62,27 +62,14 @@ struct NodeCommand: AsyncParsableCommand {
             ])
         let follower = FileFollower.start(
             [FollowedTLS(configuration.tls) { $0.certificates }, tokens?.files], logger: logger)
-        let failure = await Self.untilTold(node, follower)
-        await node.drain()
-        if let failure { throw failure }
-    }
-
-    /// SIGTERM, SIGINT, an operator's drain order, or why the node cannot go on, whatever comes first.
-    private static func untilTold(_ node: Node, _ follower: FileFollower) async -> Failure? {
-        let (reasons, continuation) = AsyncStream.makeStream(of: Failure?.self)
         Signals.handle([SIGTERM, SIGINT, SIGHUP]) { signal in
-            if signal == SIGHUP { follower.reload() } else { continuation.yield(nil) }
+            if signal == SIGHUP { follower.reload() } else { node.stop() }
         }
-        Task {
-            do {
-                try await node.drainRequested()
-                continuation.yield(nil)
-            } catch {
-                continuation.yield(Failure(.failed, Printable.text("\(error)")))
-            }
+        do {
+            try await node.run()
+        } catch {
+            throw Failure(.failed, Printable.text("\(error)"))
         }
-        for await reason in reasons { return reason }
-        return nil
     }
 }
 

@@ -156,7 +156,8 @@ struct RelayMessageTests {
     func control() throws {
         let incarnation = try #require(Incarnation("node-a.7"))
         for message in [
-            ControlMessage.up(incarnation), .down(incarnation), .drain(incarnation), .draining(incarnation),
+            ControlMessage.up(incarnation), .down(incarnation), .drain(incarnation), .undrain(incarnation),
+            .draining(incarnation),
             .barred(try UserName(validating: "bob  of \u{E4}"), seconds: 640),
         ] {
             var text = message.description

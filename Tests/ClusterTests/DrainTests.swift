@@ -94,6 +94,72 @@ struct DrainTests {
             }
         }
     }
+
+    @Test("takes clients again when the order is taken back: who has not left stays, and it may be drained again")
+    func undrain() async throws {
+        let options = Cluster.Options(
+            nodes: 2, routers: 1, environment: ["MARTLET_DRAIN_SECONDS": "120", "MARTLET_DRAIN_RATE": "1"])
+        try await Machine.with(options) { cluster in
+            let (node, room) = (cluster.nodes[0], newRoom())
+            var sessions: [Session] = []
+            for _ in 0..<40 { sessions.append(try await cluster.connect(newUser(), to: node)) }
+            for session in sessions { try await session.join(room) }
+            _ = try await cluster.admin("drain", "node-a", "--by", "ops", "--reason", "a new disk")
+            try await node.waitForReadiness(503, within: .seconds(10))
+            _ = try await poll(within: .seconds(30), "the first to leave") { [sessions] in
+                sessions.first { !$0.client.isOpen }
+            }
+            let taken = try await cluster.admin("undrain", "node-a", "--by", "ops")
+            #expect(taken["state"]?.string == "draining", "as it was: \(taken.text)")
+            try await node.waitForReadiness(200, within: .seconds(10))
+            let line = try await node.logged("that it stays") { $0["msg"] == "taking clients again" }
+            let stayed = sessions.filter(\.client.isOpen)
+            #expect(!stayed.isEmpty && line["sessions"]?.int ?? 0 >= stayed.count)
+            _ = try await poll(within: .seconds(10), "the router to know") {
+                try await cluster.routers[0].internals("/nodes").text.contains("draining") ? nil : true
+            }
+            #expect(try await cluster.admin("nodes").array?.allSatisfy { $0["state"] == "ready" } == true)
+            let new = try await cluster.connect(newUser(), to: node)
+            try await new.join(room)
+            try await new.say("is anybody here?", in: room)
+            for session in stayed { _ = try await session.hears("is anybody here?", in: room) }
+
+            // Said again it changes nothing.
+            let again = try await MartletProgram.run(
+                ["admin", "undrain", "node-a"], environment: cluster.environment)
+            #expect(again.exit == .status(0) && again.text.contains("was not asked to drain"), "\(again.text)")
+            let audit = try await cluster.admin("audit").array ?? []
+            #expect(audit.map { $0["action"]?.string } == ["drain", "undrain"])
+            #expect(audit.allSatisfy { $0["target"] == "node" && $0["by"] == "ops" })
+            #expect(
+                audit.first?["name"]?.string?.hasPrefix("node-a.") == true && audit.first?["reason"] == "a new disk")
+
+            _ = try await cluster.admin("drain", "node-a")
+            for session in stayed + [new] { session.client.close() }
+            #expect(try await node.process?.waitForExit(within: .seconds(60)) == .status(0))
+        }
+    }
+
+    @Test("ends all the same when a signal has it drain: undrain says so in one sentence")
+    func undrainOfSignal() async throws {
+        let options = Cluster.Options(
+            nodes: 1, environment: ["MARTLET_DRAIN_SECONDS": "120", "MARTLET_DRAIN_RATE": "1"])
+        try await Machine.with(options) { cluster in
+            for _ in 0..<60 { _ = try await cluster.connect(newUser(), to: 0) }
+            cluster.nodes[0].terminate()
+            _ = try await poll(within: .seconds(10), "Redis to know") {
+                try await cluster.admin("nodes").array?.first?["state"] == "draining" ? true : nil
+            }
+            let output = try await MartletProgram.run(
+                ["admin", "undrain", "node-a"], environment: cluster.environment)
+            #expect(output.exit == .status(1))
+            #expect(output.standardErrorLines.count == 1)
+            #expect(
+                output.errorText.hasPrefix("martlet: node node-a.1 is ending, by a signal"), "\(output.errorText)")
+            #expect(try await cluster.admin("audit").array?.isEmpty == true)
+            #expect(await cluster.nodes[0].readiness() == 503)
+        }
+    }
 }
 
 extension JSON {

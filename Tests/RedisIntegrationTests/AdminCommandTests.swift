@@ -253,6 +253,7 @@ struct AdminCommandTests {
             (["kick", "nobody"], "no session of user nobody is connected"),
             (["kick", "nobody", "--room", "r"], "user nobody is not in room r"),
             (["drain", "node-z"], "there is no node node-z"),
+            (["undrain", "node-z"], "there is no node node-z"),
             (["sessions", "--node", "node-z"], "there is no node node-z"),
         ])
     func notFound(arguments: [String], sentence: String) async throws {

@@ -37,12 +37,11 @@ struct ModerationStoreTests {
             #expect(try await store.head().get().version == heard.last??.next)
             #expect(try await store.all().get().isEmpty)
             let audit = try await store.audit(last: 10).get()
-            #expect(audit.map(\.isLifted) == [false, true])
+            #expect(audit.map(\.subject) == [.people(ban, isLifted: false), .people(ban, isLifted: true)])
             #expect(audit.map(\.by) == ["root", "eve"])
             #expect(audit.map(\.reason) == ["a\nb", "sorry"])
-            #expect(audit.map(\.key) == [ban, ban])
             #expect(audit.first?.until != nil && audit.last?.until == nil)
-            #expect(try await store.audit(last: 1).get().map(\.isLifted) == [true])
+            #expect(try await store.audit(last: 1).get().map(\.subject) == [.people(ban, isLifted: true)])
         }
     }
 
@@ -59,7 +58,8 @@ struct ModerationStoreTests {
                 })
             #expect(heard.map { $0?.key } == kicks)
             #expect(heard[1]?.previous == heard[0]?.next)
-            #expect(try await store.audit(last: 10).get().map(\.key) == [named, named])
+            let line = AuditEntry.Subject.people(named, isLifted: false)
+            #expect(try await store.audit(last: 10).get().map(\.subject) == [line, line])
             #expect(Set(try await store.all().get().map(\.key)) == Set(kicks))
         }
     }

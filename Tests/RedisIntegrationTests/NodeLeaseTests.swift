@@ -7,9 +7,13 @@ import WireProtocol
 @testable import ClusterState
 
 extension NodeFigures {
-    static func of(_ address: String = "127.0.0.1:8081", draining: Bool = false, startedAt: Int64 = 1) -> NodeFigures {
+    static func of(
+        _ address: String = "127.0.0.1:8081", draining: Bool = false, startedAt: Int64 = 1,
+        ending: NodeFigures.Ending = .no
+    ) -> NodeFigures {
         NodeFigures(
-            address: address, version: "1.0", sessions: 3, rooms: 2, draining: draining, startedAt: startedAt)
+            address: address, version: "1.0", sessions: 3, rooms: 2, draining: draining, startedAt: startedAt,
+            ending: ending)
     }
 }
 
@@ -18,10 +22,15 @@ extension ClusterFixture {
         try await nodes.register(name: name, figures: .of(), lease: lease).get()
     }
 
-    func heartbeat(_ incarnation: Incarnation, draining: Bool = false, lease: TimeAmount = .seconds(60)) async throws
+    func heartbeat(
+        _ incarnation: Incarnation, draining: Bool = false, ending: NodeFigures.Ending = .no,
+        lease: TimeAmount = .seconds(60)
+    ) async throws
         -> Beat
     {
-        switch try await nodes.heartbeat(incarnation, figures: .of(draining: draining), lease: lease).get() {
+        switch try await nodes.heartbeat(incarnation, figures: .of(draining: draining, ending: ending), lease: lease)
+            .get()
+        {
         case .held(let drainRequested, _): .held(drainRequested: drainRequested)
         case .dead: .dead
         }
@@ -198,6 +207,52 @@ struct NodeLeaseTests {
             }
             #expect(heard == ["drain node-a.1", "draining node-a.1"])
             #expect(try await !cluster.nodes.requestDrain(incarnation("node-a.9")).get())
+        }
+    }
+
+    @Test("an order to drain is taken back: the node is ready, and says so once")
+    func undrain() async throws {
+        try await ClusterFixture.run { cluster in
+            let node = try await cluster.register("node-a")
+            #expect(try await cluster.nodes.takeBackDrain(node).get() == .wasNotOrdered)
+            _ = try await cluster.nodes.requestDrain(node).get()
+            _ = try await cluster.heartbeat(node, draining: true)
+            let heard = try await cluster.heard(on: cluster.keys.controlChannel) {
+                let result = try await cluster.nodes.takeBackDrain(node).get()
+                #expect(result == .takenBack)
+                #expect(try await cluster.heartbeat(node, draining: true) == .held(drainRequested: false))
+                #expect(try await cluster.nodes.list().get().map(\.state) == [.draining], "until it has heard it")
+                for _ in 0..<2 { #expect(try await cluster.heartbeat(node) == .held(drainRequested: false)) }
+                #expect(try await cluster.nodes.list().get().map(\.state) == [.ready])
+            }
+            #expect(heard == ["undrain node-a.1", "up node-a.1"])
+            #expect(try await cluster.nodes.takeBackDrain(incarnation("node-a.9")).get() == .isDead)
+        }
+    }
+
+    @Test("taking back and ending meet in Redis: whichever comes first holds")
+    func undrainOrEnd() async throws {
+        try await ClusterFixture.run { cluster in
+            let (nodes, a) = (cluster.nodes, try await cluster.register("node-a"))
+            _ = try await nodes.requestDrain(a).get()
+            _ = try await cluster.heartbeat(a, draining: true)
+            let answer = try await cluster.heartbeat(a, draining: true, ending: .unlessTakenBack)
+            #expect(answer == .held(drainRequested: true), "it ends")
+            #expect(try await nodes.takeBackDrain(a).get() == .isEnding)
+
+            let b = try await cluster.register("node-b")
+            _ = try await nodes.requestDrain(b).get()
+            #expect(try await nodes.takeBackDrain(b).get() == .takenBack)
+            let other = try await cluster.heartbeat(b, draining: true, ending: .unlessTakenBack)
+            #expect(other == .held(drainRequested: false), "it stays")
+            #expect(try await nodes.takeBackDrain(b).get() == .wasNotOrdered)
+
+            // Of a signal nobody takes anything back.
+            _ = try await cluster.heartbeat(b, draining: true, ending: .yes)
+            #expect(try await nodes.takeBackDrain(b).get() == .isEnding)
+            // Declared dead while it drained by an order, it goes on with that under its next number.
+            let next = try await nodes.register(name: "node-c", figures: .of(draining: true), lease: .seconds(9)).get()
+            #expect(try await cluster.heartbeat(next, draining: true) == .held(drainRequested: true))
         }
     }
 

@@ -137,6 +137,7 @@ struct ScriptsClusterTests {
         #expect([a.number, b.number] == [1, 2])
         _ = try await cluster.heartbeat(a, draining: true)
         _ = try await nodes.requestDrain(a).get()
+        _ = try await nodes.takeBackDrain(a).get()
         _ = try await nodes.addRoom(b, here).get()
         _ = try await nodes.sessions(of: b).get()
         _ = try await nodes.sessions(ofUser: who).get()
@@ -194,7 +195,8 @@ struct ScriptsClusterTests {
             orders.expire([ban])
             #expect(try await orders.head().get().version != "0-0")
             #expect(try await orders.lift(ban, by: "op", reason: "").get())
-            #expect(try await orders.audit(last: 5).get().count == 2)
+            try await orders.note(.drain, of: a, by: "op", reason: "").get()
+            #expect(try await orders.audit(last: 5).get().count == 3)
         }
         let routers = RouterStore(redis: cluster.redis, keys: keys)
         let router = RouterFigures(name: "r", address: "h:1", internalAddress: "h:2", version: "1", startedAt: 1)

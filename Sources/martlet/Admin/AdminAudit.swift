@@ -66,11 +66,11 @@ struct AdminAudit: AsyncParsableCommand {
                     .init(title: "reason", isFlexible: true),
                 ])
                 table.rows = reports.map { report in
-                    let (entry, key) = (report.entry, report.entry.key)
+                    let entry = report.entry
                     return [
                         Table.Cell(Amounts.time(milliseconds: entry.at)), Table.Cell(entry.by),
-                        Table.Cell(report.action), Table.Cell(key.sort), Table.Cell(key.name),
-                        Table.Cell(key.room?.string ?? "-"),
+                        Table.Cell(report.action), Table.Cell(report.target), Table.Cell(report.name),
+                        Table.Cell(report.room?.string ?? "-"),
                         Table.Cell(entry.until.map { Amounts.time(milliseconds: $0) } ?? "-"), Table.Cell(entry.reason),
                     ]
                 }

@@ -41,7 +41,8 @@ struct TargetOptions: ParsableArguments {
 
 /// Who says it, and why.
 struct SignatureOptions: ParsableArguments {
-    @Option(parsing: .unconditional, help: "What clients are told, and the audit.") var reason = ""
+    @Option(parsing: .unconditional, help: "What the audit is told, and the clients whom the order meets.") var reason =
+        ""
     @Option(help: "Who gives the order, for the audit; the user who runs this if nothing is said.") var by: String?
 
     /// - Parameter standard: the reason if none was given.

@@ -105,17 +105,42 @@ struct AdminDrain: AsyncParsableCommand {
 
     @OptionGroup var options: AdminOptions
     @Argument(help: "A node's name, or one incarnation of it (node-a.7).") var node: String
+    @OptionGroup var signature: SignatureOptions
 
     func run() async throws {
+        let signature = try signature.signature()
         try await options.run { session in
             try await session.show {
-                try await session.admin.drain(node)
+                try await session.admin.drain(node, signature)
             } lines: { report in
                 let count = report.sessions
                 return [
                     "\(report.incarnation) was asked to drain; it moves \(count) session\(count == 1 ? "" : "s")."
                 ]
             }
+        }
+    }
+}
+
+struct AdminUndrain: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "undrain", abstract: "Takes drain back while the node runs: who has not left it stays.")
+
+    @OptionGroup var options: AdminOptions
+    @Argument(help: "A node's name, or one incarnation of it (node-a.7).") var node: String
+    @OptionGroup var signature: SignatureOptions
+
+    func run() async throws {
+        let signature = try signature.signature()
+        try await options.run { session in
+            let (report, wasOrdered) = try await session.admin.undrain(node, signature)
+            guard !session.json else { return session.print(report) }
+            let count = report.sessions
+            session.print([
+                wasOrdered
+                    ? "\(report.incarnation) takes clients again; \(count) session\(count == 1 ? " is" : "s are") still there."
+                    : "\(report.incarnation) was not asked to drain."
+            ])
         }
     }
 }
