@@ -86,7 +86,8 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         case ChannelEvent.outputClosed:
             if case .lingering = state { setTimer(limits.lingerTime) { $0.close() } }
         case is RouterCore.Drain:
-            if case .head = state, !headHasBegun { close() }
+            // Who has connected and not yet asked is answered: to them a connection that ends is one that was refused.
+            if case .head = state, !headHasBegun, servesRequests > 0 { close() }
         case ProxyProtocol.Header.client(let address, let isSecure, let id):
             (peer, isSecureAtBalancer) = (address, isSecure)
             connectionID = id.flatMap { ProxiedRequest.isRequestID($0) ? $0 : nil }

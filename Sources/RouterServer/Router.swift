@@ -2,43 +2,58 @@ import Glibc
 package import Logging
 package import NIOCore
 import NIOPosix
-import WebSocketTransport
+package import WebSocketTransport
 
 /// A reverse proxy that keeps each affinity key to one node.
 ///
 /// 1. Listens, and gives every connection a `ClientConnection` on its loop.
 /// 2. Follows the `NodeDirectory`, and goes on with the last list it told.
 /// 3. Checks the nodes' health.
-/// 4. Drains: takes nothing new, ends what is idle, and lets tunnels go on for as long as it is told.
+/// 4. Drains: takes nothing new, answers what was accepted, ends what is idle, and lets tunnels go on for as long as it is
+///    told. A socket that was passed to it stays open with those who have it, too.
 package final class Router: Sendable {
     let core: RouterCore
     private let directory: any NodeDirectory
     private let acceptor: Acceptor
     private let checker: HealthChecker?
 
-    /// Listens at once, or throws the `IOError` of bind(2).
+    /// Without the nodes connections are taken all the same after so long, and answered 503.
+    private static let firstListTime = TimeAmount.seconds(5)
+
+    /// Listens at once, or throws the `IOError` of bind(2). Connections wait in the socket's queue until the directory told
+    /// the nodes.
+    ///
+    /// - Parameter socket: what was passed to the process; nil: the configuration's host and port.
     package static func start(
         _ configuration: RouterConfiguration,
         directory: any NodeDirectory,
+        socket: ListeningSocket? = nil,
         group: any EventLoopGroup,
         logger: Logger
     ) throws -> Router {
         let core = RouterCore(configuration: configuration, logger: logger)
-        let acceptor = try Acceptor.start(
-            host: configuration.host, port: configuration.port, keepAlive: .ofTunnels, group: group,
-            admit: { peer in
-                let admission = core.gate.accepted(peer)
-                if case .drop = admission { return nil }
-                return admission
-            },
-            serve: { try core.serve($0, from: $1, as: $2) })
+        let socket = try socket ?? .bind(host: configuration.host, port: configuration.port)
+        // Who comes before the nodes are known would be told that there are none.
+        let loop = group.any()
+        let isReady = loop.makePromise(of: Void.self)
+        let patience = loop.scheduleTask(in: firstListTime) { isReady.succeed() }
+        isReady.futureResult.whenComplete { _ in patience.cancel() }
         let checker = configuration.checks.map { times in
             HealthChecker(on: group.next(), times: times, dialer: configuration.dialer) { core.checked($0, $1) }
         }
         directory.start { nodes in
             core.update(nodes)
             checker?.follow(nodes)
+            isReady.succeed()
         }
+        let acceptor = try Acceptor.start(
+            on: socket, keepAlive: .ofTunnels, after: isReady.futureResult, group: group,
+            admit: { peer in
+                let admission = core.gate.accepted(peer)
+                if case .drop = admission { return nil }
+                return admission
+            },
+            serve: { try core.serve($0, from: $1, as: $2) })
         return Router(core: core, directory: directory, acceptor: acceptor, checker: checker)
     }
 

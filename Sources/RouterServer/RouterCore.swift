@@ -28,7 +28,7 @@ final class RouterCore: Sendable {
         var whenEmpty: EventLoopPromise<Void>?
     }
 
-    /// Given to a client's pipeline: end the connection as soon as no request is under way.
+    /// Given to a client's pipeline: end the connection as soon as no request is under way, and the first was answered.
     struct Drain: Sendable {}
 
     init(configuration: RouterConfiguration, logger: Logger) {

@@ -17,65 +17,68 @@ import Synchronization
 package final class Acceptor: Sendable {
     package let localAddress: SocketAddress?
     private let descriptor: CInt
+    /// Readable when the thread is to end.
+    private let wake: CInt
+    /// The thread, and connections between accept(2) and their loop.
+    private let underWay = Mutex(1)
     private let isStopping = Mutex(false)
     private let thread = NIOThreadPool(numberOfThreads: 1)
     private let ended: EventLoopPromise<Void>
 
-    /// Listens on `host` (a name, an IPv4 or IPv6 address) and `port` (0: any that is free), and takes connections from now on.
+    /// Takes connections off the socket from now on, and closes it in the end.
     ///
     /// - Parameters:
     ///   - keepAlive: what every connection has of tcp(7); nil: the system's.
+    ///   - ready: until it completes connections wait in the socket's queue.
     ///   - serve: sets up the channel, on its loop, before it is active. It throws to have it closed.
-    /// - Throws: `IOError` of bind(2), `SocketAddressError.UnknownHost`.
+    /// - Throws: `IOError`.
     package static func start<Admission: Sendable>(
-        host: String, port: Int, keepAlive: TCPKeepAlive? = nil, group: any EventLoopGroup,
+        on socket: ListeningSocket, keepAlive: TCPKeepAlive? = nil, after ready: EventLoopFuture<Void>? = nil,
+        group: any EventLoopGroup,
         admit: @escaping @Sendable (IPAddress) -> Admission?,
         serve: @escaping @Sendable (any Channel, IPAddress, Admission) throws -> Void
     ) throws -> Acceptor {
-        let acceptor = try Acceptor(host: host, port: port, keepAlive: keepAlive, group: group)
+        let acceptor = try Acceptor(socket, keepAlive: keepAlive, group: group)
         acceptor.thread.start()
-        acceptor.thread.submit { _ in
-            acceptor.acceptAll { connection, peer in
-                guard let admission = admit(peer) else { return Self.reset(connection) }
-                let loop = group.next()
-                _ = ClientBootstrap(group: loop).channelInitializer { channel in
-                    loop.makeCompletedFuture { try serve(channel, peer, admission) }
-                }.withConnectedSocket(connection)
+        (ready ?? group.any().makeSucceededVoidFuture()).whenComplete { _ in
+            acceptor.thread.submit { _ in
+                acceptor.acceptAll { connection, peer in
+                    guard let admission = admit(peer) else { return Self.reset(connection) }
+                    let loop = group.next()
+                    acceptor.underWay.withLock { $0 += 1 }
+                    ClientBootstrap(group: loop).channelInitializer { channel in
+                        loop.makeCompletedFuture { try serve(channel, peer, admission) }
+                    }.withConnectedSocket(connection).whenComplete { _ in acceptor.isSetUp() }
+                }
             }
         }
         return acceptor
     }
 
-    private init(host: String, port: Int, keepAlive: TCPKeepAlive?, group: any EventLoopGroup) throws {
-        let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
-        let family = address.protocol == .inet6 ? AF_INET6 : AF_INET
-        descriptor = try Self.check(
-            "socket", socket(family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0))
+    private init(_ socket: ListeningSocket, keepAlive: TCPKeepAlive?, group: any EventLoopGroup) throws {
+        descriptor = socket.descriptor
+        localAddress = socket.localAddress
         do {
             // The accepted ones inherit what is set here.
-            try Self.set(SOL_SOCKET, SO_REUSEADDR, 1, descriptor)
-            try Self.set(Int32(IPPROTO_TCP), TCP_NODELAY, 1, descriptor)
+            try ListeningSocket.set(Int32(IPPROTO_TCP), TCP_NODELAY, 1, descriptor)
             try keepAlive?.set(on: descriptor)
-            let descriptor = descriptor
-            try Self.check("bind", address.withSockAddr { bind(descriptor, $0, socklen_t($1)) })
-            try Self.check("listen", listen(descriptor, 4096))
+            wake = try ListeningSocket.check("eventfd", eventfd(0, Int32(EFD_CLOEXEC)))
         } catch {
-            Glibc.close(descriptor)
+            Glibc.close(socket.descriptor)
             throw error
         }
-        var bound = address
-        bound.port = Self.port(of: descriptor)
-        localAddress = bound
         ended = group.any().makePromise()
     }
 
-    /// Closes the listening socket. Succeeds when the port is free; may be called again.
+    /// Closes the listening socket: that of this process alone where it was passed. Succeeds when that is done, and the last
+    /// connection that was accepted is set up; may be called again.
     @discardableResult
     package func stop() -> EventLoopFuture<Void> {
         isStopping.withLock { isStopping in
-            // Wakes accept(2), which then says EINVAL; the descriptor is closed after this alone.
-            if !isStopping { shutdown(descriptor, Int32(SHUT_RDWR)) }
+            guard !isStopping else { return }
             isStopping = true
+            var one: UInt64 = 1
+            _ = write(wake, &one, 8)
         }
         return ended.futureResult
     }
@@ -83,6 +86,7 @@ package final class Acceptor: Sendable {
     private func acceptAll(_ take: (CInt, IPAddress) -> Void) {
         // On Linux the nice value is a thread's own (setpriority(2), "C library/kernel differences").
         setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10)
+        var waits = [descriptor, wake].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
         while !isStopping.withLock(\.self) {
             var storage = sockaddr_storage()
             var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -92,12 +96,25 @@ package final class Acceptor: Sendable {
             }
             if connection >= 0 {
                 take(connection, withUnsafeBytes(of: storage) { IPAddress(sockaddr: $0) })
-            } else if errno != EINTR, errno != ECONNABORTED, !isStopping.withLock(\.self) {
+            } else if errno == EAGAIN {
+                poll(&waits, nfds_t(waits.count), -1)
+            } else if errno != EINTR, errno != ECONNABORTED {
                 usleep(100_000)
             }
         }
         Glibc.close(descriptor)
         thread.shutdownGracefully { _ in }
+        isSetUp()
+    }
+
+    /// The thread has ended, or a connection that it took is set up.
+    private func isSetUp() {
+        let left = underWay.withLock { underWay in
+            underWay -= 1
+            return underWay
+        }
+        guard left == 0 else { return }
+        Glibc.close(wake)
         ended.succeed()
     }
 
@@ -106,28 +123,6 @@ package final class Acceptor: Sendable {
         var linger = Glibc.linger(l_onoff: 1, l_linger: 0)
         setsockopt(connection, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout<Glibc.linger>.size))
         Glibc.close(connection)
-    }
-
-    private static func port(of descriptor: CInt) -> Int? {
-        var storage = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        return withUnsafeMutableBytes(of: &storage) { bytes in
-            guard getsockname(descriptor, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), &length) == 0
-            else { return nil }
-            // In both families the port is the second word of 16 bits.
-            return Int(UInt16(bigEndian: bytes.load(fromByteOffset: 2, as: UInt16.self)))
-        }
-    }
-
-    fileprivate static func set(_ level: CInt, _ option: CInt, _ value: CInt, _ descriptor: CInt) throws {
-        var value = value
-        try check("setsockopt", setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<CInt>.size)))
-    }
-
-    @discardableResult
-    private static func check(_ call: String, _ result: CInt) throws -> CInt {
-        guard result >= 0 else { throw IOError(errnoCode: errno, reason: call) }
-        return result
     }
 }
 
@@ -142,9 +137,9 @@ package struct TCPKeepAlive: Sendable {
     }
 
     package func set(on descriptor: CInt) throws {
-        try Acceptor.set(SOL_SOCKET, SO_KEEPALIVE, 1, descriptor)
+        try ListeningSocket.set(SOL_SOCKET, SO_KEEPALIVE, 1, descriptor)
         for (option, value) in [(TCP_KEEPIDLE, idle), (TCP_KEEPINTVL, interval), (TCP_KEEPCNT, probes)] {
-            try Acceptor.set(Int32(IPPROTO_TCP), option, value, descriptor)
+            try ListeningSocket.set(Int32(IPPROTO_TCP), option, value, descriptor)
         }
     }
 }

@@ -99,7 +99,7 @@ package struct HTTPServer: Sendable {
         return group.any().makeCompletedFuture {
             do {
                 let acceptor = try Acceptor.start(
-                    host: host, port: port, group: group,
+                    on: try .bind(host: host, port: port), group: group,
                     admit: { peer in
                         guard let gate else { return .serve }
                         let admission = gate.accepted(peer)

@@ -57,6 +57,12 @@ struct RouterCommand: AsyncParsableCommand {
         configuration.gate.address = settings.limits.address
         Descriptors.raiseLimit()
         Descriptors.limit(&configuration.gate, settings.limits.connections, each: 2)
+        let socket: ListeningSocket?
+        do {
+            socket = try ListeningSocket.passed()
+        } catch {
+            throw Failure(.usage, error.description)
+        }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
         let directory = RedisNodeDirectory(
@@ -67,7 +73,8 @@ struct RouterCommand: AsyncParsableCommand {
         let startedAt = WallClock.milliseconds()
         let router: Router
         do {
-            router = try Router.start(configuration, directory: directory, group: group, logger: logger)
+            router = try Router.start(
+                configuration, directory: directory, socket: socket, group: group, logger: logger)
         } catch {
             throw RouterCommand.listenFailure(error, host: settings.host, port: port)
         }
@@ -81,13 +88,21 @@ struct RouterCommand: AsyncParsableCommand {
             throw Listening.failure(error, internalPort: internalPort)
         }
         let openPort = router.localAddress?.port ?? port
-        let address = "\(settings.host):\(openPort)"
-        let internalAddress = "\(settings.internalHost):\(internalServer.localAddress?.port ?? internalPort)"
-        logger.notice("listening", metadata: ["address": "\(address)", "internal": "\(internalAddress)"])
+        let openInternalPort = internalServer.localAddress?.port ?? internalPort
+        let address = "\(socket?.localAddress?.ipAddress ?? settings.host):\(openPort)"
+        let internalAddress = "\(settings.internalHost):\(openInternalPort)"
+        logger.notice(
+            "listening",
+            metadata: [
+                "address": "\(address)", "socket": .string(socket == nil ? "own" : "passed"),
+                "internal": "\(internalAddress)",
+            ])
+        // Several routers may have a socket that is passed; the internal port is one's own.
+        let ownPort = socket == nil ? openPort : openInternalPort
         let registration = RouterRegistration(
             of: router,
             as: RouterFigures(
-                name: HostName.name(port: openPort) ?? "router-\(openPort)", address: address,
+                name: HostName.name(port: ownPort) ?? "router-\(ownPort)", address: address,
                 internalAddress: internalAddress, version: Version.current, startedAt: startedAt),
             client: client, keys: ClusterKeys(prefix: settings.redisPrefix), logger: logger)
         registration.start()

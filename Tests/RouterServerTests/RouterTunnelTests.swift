@@ -265,6 +265,28 @@ struct RouterTunnelTests {
         try await node.stop()
     }
 
+    @Test("a router that drains answers whom it had accepted, also who has not asked yet, and then closes")
+    func drainOfFresh() async throws {
+        let node = try await FakeNode.start("a")
+        try await withRouter(over: [node.node]) { router, port, _ in
+            let (asks, opens) = (try await Wire.connect(port: port), try await Wire.connect(port: port))
+            while router.openConnections < 2 { await Task.yield() }
+            let drained = router.drain(within: .minutes(10))
+            try await asks.send("GET /_router/healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            let answer = try await asks.receiveMessage()
+            #expect(answer.body == "ok\n" && answer.head.lowercased().contains("\r\nconnection: close"))
+            await asks.end()
+            try await opens.send(upgrade())
+            let server = try await node.connection()
+            _ = try await server.receiveHead()
+            try await server.send(accepted)
+            #expect(try await opens.receiveHead() == accepted)
+            for wire in [asks, opens, server] { wire.close() }
+            try await drained.get()
+        }
+        try await node.stop()
+    }
+
     @Test("the drain's deadline closes what is left")
     func drainDeadline() async throws {
         let node = try await FakeNode.start("a")

@@ -29,12 +29,15 @@ package final class ChildProcess: Sendable {
         self.pid = pid
     }
 
-    /// - Parameter environment: all of it; the child inherits nothing else.
+    /// - Parameters:
+    ///   - environment: all of it; the child inherits nothing else.
+    ///   - socket: the child has it as its descriptor 3.
     package static func spawn(
         _ executable: String,
         _ arguments: [String],
         name: String,
-        environment: [String: String] = [:]
+        environment: [String: String] = [:],
+        passing socket: Int32? = nil
     ) async throws -> ChildProcess {
         let standardOutput = try Pipe()
         let standardError = try Pipe()
@@ -46,7 +49,8 @@ package final class ChildProcess: Sendable {
                         arguments,
                         environment: environment,
                         output: standardOutput.write,
-                        error: standardError.write
+                        error: standardError.write,
+                        passing: socket
                     )
                 }
                 continuation.resume(returning: result)
@@ -146,7 +150,8 @@ package final class ChildProcess: Sendable {
         _ arguments: [String],
         environment: [String: String],
         output: Int32,
-        error: Int32
+        error: Int32,
+        passing socket: Int32?
     ) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -154,7 +159,8 @@ package final class ChildProcess: Sendable {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, output, 1)
         posix_spawn_file_actions_adddup2(&actions, error, 2)
-        closeInherited(&actions)
+        if let socket { posix_spawn_file_actions_adddup2(&actions, socket, 3) }
+        closeInherited(&actions, from: socket == nil ? 3 : 4)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
@@ -187,11 +193,11 @@ package struct SystemCallFailed: Error, CustomStringConvertible {
 
 /// NIO's sockets are inherited: a listener that a test closes would go on taking connections in the child, to which
 /// nobody there ever answers.
-func closeInherited(_ actions: inout posix_spawn_file_actions_t) {
+func closeInherited(_ actions: inout posix_spawn_file_actions_t, from first: Int32 = 3) {
     var limit = rlimit()
     // Closing one that is not open is no error, closing one over the limit is.
     guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-    for descriptor in 3..<Int32(min(limit.rlim_cur, 8192)) {
+    for descriptor in first..<Int32(min(limit.rlim_cur, 8192)) {
         posix_spawn_file_actions_addclose(&actions, descriptor)
     }
 }

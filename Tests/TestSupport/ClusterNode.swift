@@ -39,27 +39,35 @@ package final class ClusterProcess: Sendable {
     package let internalPort: Int
     private let environment: [String: String]
     private let descriptors: Int?
+    private let socket: Int32?
     private let running: Mutex<ChildProcess?> = Mutex(nil)
 
-    /// - Parameter descriptors: as many as it may open (`ulimit -n`).
+    /// - Parameters:
+    ///   - descriptors: as many as it may open (`ulimit -n`).
+    ///   - socket: a listening one, which it is passed (LISTEN_FDS) as systemd does.
     package init(
         _ role: Role, name: String, port: Int, internalPort: Int = 0, environment: [String: String],
-        descriptors: Int? = nil
+        descriptors: Int? = nil, socket: Int32? = nil
     ) {
         self.descriptors = descriptors
+        self.socket = socket
         (self.role, self.name, self.port, self.internalPort) = (role, name, port, internalPort)
         self.environment = environment.merging(["MARTLET_INTERNAL_PORT": String(internalPort)]) { $1 }
     }
 
     /// Starts it, or starts it again, under the same name and on the same port.
     package func start() async throws {
-        let program = descriptors == nil ? MartletProgram.path : "/bin/sh"
-        let narrow = descriptors.map { ["-c", "ulimit -n \($0) && exec \"$0\" \"$1\"", MartletProgram.path] } ?? []
+        var steps = descriptors.map { ["ulimit -n \($0)"] } ?? []
+        if socket != nil { steps.append("export LISTEN_FDS=1 LISTEN_PID=$$") }
+        let program = steps.isEmpty ? MartletProgram.path : "/bin/sh"
+        steps.append("exec \"$0\" \"$1\"")
+        let shell = steps.count == 1 ? [] : ["-c", steps.joined(separator: " && "), MartletProgram.path]
         let child = try await ChildProcess.spawn(
             program,
-            narrow + [role.rawValue],
+            shell + [role.rawValue],
             name: name,
-            environment: MartletProgram.base.merging(environment) { $1 }
+            environment: MartletProgram.base.merging(environment) { $1 },
+            passing: socket
         )
         running.withLock { $0 = child }
     }

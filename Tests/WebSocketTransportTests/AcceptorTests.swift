@@ -34,7 +34,7 @@ struct AcceptorTests {
         let peers = Mutex<[IPAddress]>([])
         let served = Mutex(0)
         let acceptor = try Acceptor.start(
-            host: host, port: 0, group: Self.group,
+            on: .bind(host: host, port: 0), group: Self.group,
             admit: { peer -> Int? in
                 peers.withLock { $0.append(peer) }
                 return nil
@@ -54,7 +54,8 @@ struct AcceptorTests {
         let told = Mutex<[String]>([])
         let (closes, close) = AsyncStream.makeStream(of: Void.self)
         let acceptor = try Acceptor.start(
-            host: "localhost", port: 0, keepAlive: TCPKeepAlive(idle: 7, interval: 3, probes: 2), group: Self.group,
+            on: .bind(host: "localhost", port: 0), keepAlive: TCPKeepAlive(idle: 7, interval: 3, probes: 2),
+            group: Self.group,
             admit: { _ in 7 },
             serve: { channel, peer, number in
                 channel.eventLoop.preconditionInEventLoop()
@@ -89,7 +90,8 @@ struct AcceptorTests {
     func ports() async throws {
         func start(_ port: Int) throws -> Acceptor {
             try Acceptor.start(
-                host: "127.0.0.1", port: port, group: Self.group, admit: { _ -> Int? in nil }, serve: { _, _, _ in })
+                on: .bind(host: "127.0.0.1", port: port), group: Self.group, admit: { _ -> Int? in nil },
+                serve: { _, _, _ in })
         }
         let one = try start(0)
         let port = try #require(one.localAddress?.port)
