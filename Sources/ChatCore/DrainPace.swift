@@ -59,8 +59,8 @@ package struct Departures<Client> {
         clients.append((max(moment, clients.last?.at ?? 0), client))
     }
 
-    /// Behind all others.
-    package mutating func addLast(_ client: Client, now: UInt64) { add(client, at: now) }
+    /// Behind all others, and after a while in which it may be welcomed.
+    package mutating func addLast(_ client: Client, now: UInt64) { add(client, at: now + Self.notice) }
 
     package mutating func advance(now: UInt64) -> Actions {
         var actions = Actions()

@@ -69,7 +69,8 @@ final class NodeRoutes: Sendable {
         guard request.path == "/ws" else {
             return .refuse(.error(.notFound, reason: "not_found", message: "WebSocket is spoken at /ws"))
         }
-        guard let shard = shards.first(where: { $0.eventLoop === loop }), !shard.isDraining else {
+        // One that a router gave away as the drain began is taken, and leaves with the last: no other node can have it.
+        guard let shard = shards.first(where: { $0.eventLoop === loop }), !shard.isDraining || request.isAdopted else {
             return .refuse(Self.notReady("draining"))
         }
         guard hub.moderation.isRead else { return .refuse(Self.notReady("starting")) }

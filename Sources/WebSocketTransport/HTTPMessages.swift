@@ -18,6 +18,9 @@ package struct HTTPRequest: Sendable {
     package let isSecure: Bool
     /// The peer may say in `X-Forwarded-*` what it was asked.
     package let isFromTrustedProxy: Bool
+    /// Another process accepted the connection and gave it away (``HTTPServer/adopt(_:saying:)``): nobody but this server can
+    /// answer it any more.
+    package let isAdopted: Bool
     /// What the server's gate wants answered; the application may answer all the same, as to a question for its health.
     package let refusal: HTTPResponse?
     /// What a trusted proxy calls the request (`X-Request-Id`), or else a load balancer the connection (PROXY protocol), where it
@@ -50,6 +53,7 @@ package struct HTTPRequest: Sendable {
         clientAddress: IPAddress = .unspecified,
         isSecure: Bool = false,
         isFromTrustedProxy: Bool = false,
+        isAdopted: Bool = false,
         refusal: HTTPResponse? = nil,
         connectionID: String? = nil
     ) {
@@ -60,6 +64,7 @@ package struct HTTPRequest: Sendable {
         self.clientAddress = clientAddress
         self.isSecure = isSecure
         self.isFromTrustedProxy = isFromTrustedProxy
+        self.isAdopted = isAdopted
         self.refusal = refusal
         let target = RequestTarget(uri)
         self.path = target?.path ?? "/"

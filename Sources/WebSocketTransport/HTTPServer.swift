@@ -133,7 +133,7 @@ package struct HTTPServer: Sendable {
         }
         let loop = group.next()
         ClientBootstrap(group: loop).channelInitializer { [core] channel in
-            loop.makeCompletedFuture { try core.serve(channel, from: .loopback, as: admission, isHandedOver: true) }
+            loop.makeCompletedFuture { try core.serve(channel, from: .loopback, as: admission, isAdopted: true) }
         }.withConnectedSocket(connection).whenSuccess { channel in
             // On the loop, before it can have read anything.
             channel.pipeline.fireChannelRead(bytes)

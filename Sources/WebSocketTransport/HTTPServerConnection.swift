@@ -45,6 +45,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     /// Where that is a load balancer which says so: whom it took the connection from.
     private var proxied = ProxyProtocol.Header.local
     var peer: IPAddress { if case .client(let address, _, _) = proxied { address } else { accepted } }
+    private let isAdopted: Bool
     /// Until a `WebSocketConnection` has it.
     var admission: ConnectionGate.Admission?
     private var context: ChannelHandlerContext?
@@ -55,8 +56,9 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
 
     private init(
         server: ServerLoop, loop: LoopContext, decoder: ByteToMessageHandler<HTTPRequestDecoder>, peer: IPAddress,
-        admission: ConnectionGate.Admission
+        admission: ConnectionGate.Admission, isAdopted: Bool
     ) {
+        self.isAdopted = isAdopted
         self.server = server
         self.loop = loop
         self.decoder = decoder
@@ -67,7 +69,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
 
     static func install(
         on channel: any Channel, server: ServerLoop, peer: IPAddress, admission: ConnectionGate.Admission,
-        readsProxyProtocol: Bool
+        readsProxyProtocol: Bool, isAdopted: Bool
     ) throws {
         let limits = server.settings.limits.values
         var decoding = NIOHTTPDecoderLimitConfiguration()
@@ -79,7 +81,8 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         )
         let loop = LoopContext.current(on: channel.eventLoop)
         let connection = HTTPServerConnection(
-            server: server, loop: loop, decoder: decoder, peer: peer, admission: admission)
+            server: server, loop: loop, decoder: decoder, peer: peer, admission: admission,
+            isAdopted: isAdopted)
         do {
             try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
             try channel.syncOptions?.setOption(.recvAllocator, value: SharedReadAllocator.forHTTP)
@@ -160,6 +163,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
             clientAddress: client(of: head),
             isSecure: isSecure(head),
             isFromTrustedProxy: server.settings.trustedProxies.contains(peer),
+            isAdopted: isAdopted,
             refusal: gateRefusal?.response,
             connectionID: connectionID
         )

@@ -33,10 +33,9 @@ final class ServerCore: Sendable {
 
     /// Sets up an accepted channel; on its loop.
     ///
-    /// - Parameter isHandedOver: what it begins with has been read.
+    /// - Parameter isAdopted: another process accepted it, and read what it begins with.
     func serve(
-        _ channel: any Channel, from peer: IPAddress, as admission: ConnectionGate.Admission,
-        isHandedOver: Bool = false
+        _ channel: any Channel, from peer: IPAddress, as admission: ConnectionGate.Admission, isAdopted: Bool = false
     ) throws {
         guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else {
             throw ChannelError.inappropriateOperationForState
@@ -44,7 +43,8 @@ final class ServerCore: Sendable {
         let settings = loop.settings
         try HTTPServerConnection.install(
             on: channel, server: loop, peer: peer, admission: admission,
-            readsProxyProtocol: settings.readsProxyProtocol && !isHandedOver && settings.trustedProxies.contains(peer))
+            readsProxyProtocol: settings.readsProxyProtocol && !isAdopted && settings.trustedProxies.contains(peer),
+            isAdopted: isAdopted)
     }
 
     func stopKeepingAlive() {
