@@ -3,7 +3,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// What docs/operations.md, "Upgrading", says, step by step, while people talk.
+/// What docs/upgrading.md says, step by step, while people talk.
 @Suite("A rolling upgrade", .patience)
 struct RollingUpgradeTests {
     @Test(
