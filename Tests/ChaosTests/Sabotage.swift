@@ -34,7 +34,7 @@ struct Sabotage: Sendable, CustomTestStringConvertible {
         return scenario
     }
 
-    static let all = processes + redis + links
+    static let all = processes + redis + links + crowd
 }
 
 extension Sabotage {
@@ -182,4 +182,15 @@ extension Sabotage {
 
 extension Verdict {
     fileprivate func has(_ kind: Kind) -> Bool { problems.contains { $0.kind == kind } }
+}
+
+extension Sabotage {
+    private static let crowd = [
+        Sabotage(
+            scenario: "one of three nodes of 300 clients is killed",
+            shows: "Its clients are soon where their keys lead, and the others stay where they are",
+            protection: "the key is the user (`MARTLET_AFFINITY`)",
+            change: { $0.options.environment["MARTLET_AFFINITY"] = "address" }
+        ) { $0.problems.contains { $0.text.contains("its key leads to") } }
+    ]
 }
