@@ -122,7 +122,13 @@ extension ClusterAdmin {
         case .takenBack:
             try await note(.undrain, of: node, signature)
             return (node, true)
-        case .wasNotOrdered: return (node, false)
+        case .wasNotOrdered:
+            // Told again, maybe as the answer to the first time was lost.
+            try await note(.undrain, of: node, signature)
+            return (node, false)
+        case .isUnable:
+            throw OrderRefused(
+                "node \(node.incarnation) is of a version that does not take an order to drain back; start it again")
         case .isEnding:
             throw OrderRefused(
                 "node \(node.incarnation) is ending, by a signal or at the end of its drain, and cannot stay; start it again"

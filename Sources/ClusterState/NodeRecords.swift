@@ -94,6 +94,8 @@ package enum UndrainResult: Sendable, Hashable {
     case wasNotOrdered
     /// By a signal, or after its drain: that is not taken back.
     case isEnding
+    /// A version from before orders to drain could be taken back.
+    case isUnable
     /// Or unknown.
     case isDead
 }

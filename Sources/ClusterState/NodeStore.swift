@@ -165,6 +165,7 @@ package struct NodeStore: Sendable {
             case 2: .wasNotOrdered
             case 0: .isDead
             case -1: .isEnding
+            case -2: .isUnable
             default: throw ClusterStateError.unexpectedReply(of: "node_undrain")
             }
         }

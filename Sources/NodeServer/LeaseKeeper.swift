@@ -97,6 +97,7 @@ final class LeaseKeeper {
             case .failure(let error):
                 self.clock.renewalFailed()
                 self.logger.debug("lease not renewed", metadata: ["error": "\(error)"])
+                if self.mustBeatAgain { self.beat() }
             }
         }
     }
@@ -114,7 +115,11 @@ final class LeaseKeeper {
     }
 
     private func register() {
-        guard !isRegistering, !isStopped else { return }
+        guard !isStopped else { return }
+        guard !isRegistering else {
+            mustBeatAgain = true
+            return
+        }
         isRegistering = true
         let figures = figures()
         let successor =
@@ -148,6 +153,7 @@ final class LeaseKeeper {
                 self.clock.renewed(sentAt: sentAt)
                 self.logger.info("registered", metadata: ["incarnation": "\(incarnation)"])
                 self.onBegin(incarnation)
+                if self.mustBeatAgain { self.beat() }
             case .failure(let error):
                 self.logger.warning("could not register", metadata: ["error": "\(error)"])
             }

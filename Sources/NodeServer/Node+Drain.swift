@@ -52,7 +52,8 @@ extension Node {
                 switch state.left(drain: drain) {
                 case .ask:
                     await announce(draining: true, ending: .unlessTakenBack)
-                    hub.eventLoop.scheduleTask(in: Self.answerTime) { [tell] in
+                    let patience = max(deadline - Self.answerTime, .now() + Self.answerTime)
+                    hub.eventLoop.scheduleTask(deadline: patience) { [tell] in
                         tell.yield(.unconfirmed(drain: drain))
                     }
                 case .end: break events

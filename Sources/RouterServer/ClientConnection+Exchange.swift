@@ -87,9 +87,10 @@ extension ClientConnection {
             let isCurrent = self.isUnderWay(exchange)
             switch result {
             case .success(let channel):
-                guard isCurrent,
-                    let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self)
-                else { return channel.close(promise: nil) }
+                guard isCurrent else { return channel.close(promise: nil) }
+                guard let connection = try? channel.pipeline.syncOperations.handler(type: NodeConnection.self) else {
+                    return self.connectFailed(ChannelError.ioOnClosedChannel, exchange, node)
+                }
                 guard dialer.tls != nil else { return self.send(exchange, to: node, over: connection, began) }
                 self.secure(connection, exchange, node, began)
             case .failure(let error):
@@ -205,6 +206,11 @@ extension ClientConnection {
         guard let node = exchange.node else { return watchAgain(exchange) }
         exchange.node = nil
         node.abandon()
+        if node.isReused, !node.hasHeard, let current = exchange.attempt.current {
+            // What lies between may have forgotten the connection, which says nothing of the node.
+            watchAgain(exchange)
+            return dial(current, exchange)
+        }
         if let ill = exchange.attempt.current { core.hung(ill) }
         perform(exchange.attempt.timedOut(), exchange)
         if isUnderWay(exchange) { watchAgain(exchange) }
@@ -222,7 +228,8 @@ extension ClientConnection: NodeConnectionDelegate {
     func node(_ node: NodeConnection, answered head: ResponseHead) {
         guard case .exchange(let exchange) = state, exchange.node === node else { return }
         exchange.lastProgress = .now()
-        if let answering = exchange.attempt.current { core.answered(answering) }
+        // That a kept connection lives does not show that the node takes others.
+        if !node.isReused, let answering = exchange.attempt.current { core.answered(answering) }
         if head.status == 101 {
             guard exchange.request.isUpgrade, head.acceptsWebSocket else {
                 exchange.node = nil

@@ -42,7 +42,7 @@ extension ClientConnection {
             dial(node, exchange)
         case .unanswered:
             core.hung(node)
-            log(exchange, status: RouterResponse.gatewayTimeout.status)
+            log(exchange, status: RouterResponse.gatewayTimeout.status, isCut: true)
             if let connection = descriptor { shutdown(connection, Int32(SHUT_RDWR)) }
             close()
         }

@@ -4,7 +4,7 @@ package import NIOCore
 ///
 /// 1. One question a node at a time; the next one `interval` after the last, sooner while its answer may change something.
 /// 2. Each time is off by up to a tenth, so that routers which start together do not ask together.
-/// 3. Dead nodes are not asked.
+/// 3. Nodes that drain or are dead are not asked.
 ///
 /// `@unchecked Sendable`: all state is touched on its event loop alone.
 package final class HealthChecker: @unchecked Sendable {
@@ -46,7 +46,7 @@ package final class HealthChecker: @unchecked Sendable {
         eventLoop.execute {
             guard !self.hasStopped else { return }
             let asked = Dictionary(
-                nodes.filter { $0.state != .dead }.map { ($0.start, $0) }, uniquingKeysWith: { $1 })
+                nodes.filter { $0.state == .ready }.map { ($0.start, $0) }, uniquingKeysWith: { $1 })
             for (start, watch) in self.watches where asked[start] == nil {
                 watch.timer?.cancel()
                 self.watches[start] = nil

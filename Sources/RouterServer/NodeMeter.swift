@@ -43,8 +43,12 @@ final class NodeMeters: Sendable {
         }
     }
 
-    /// Forgets all but these; connections that are still open count on in a meter that nobody reads.
-    func keep(only names: Set<String>) { table.withLock { table in table = table.filter { names.contains($0.key) } } }
+    /// Forgets all but these, and those to which connections are open.
+    func keep(only names: Set<String>) {
+        table.withLock { table in
+            table = table.filter { names.contains($0.key) || $0.value.connections.load(ordering: .relaxed) > 0 }
+        }
+    }
 }
 
 /// What one connection to a node carried; each byte counts in the node's meter, too. Confined to the connection's loop.

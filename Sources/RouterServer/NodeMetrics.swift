@@ -11,7 +11,8 @@ enum NodeMetrics {
             ]
             for (cause, isLeftOut) in causes {
                 text.gauge(
-                    "martlet_router_left_out", help: "1 while the node gets no new clients, by what it failed.",
+                    "martlet_router_left_out",
+                    help: "1 while others get the node's new clients, as far as there are any, by what it failed.",
                     isLeftOut ? 1 : 0, labels: ["node": node.name, "cause": cause])
             }
         }

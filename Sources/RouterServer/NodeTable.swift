@@ -160,7 +160,9 @@ package struct NodeTable: Sendable {
         home.candidates = takers.map { [hash = home.hash] in hash.candidate($0.name, weight: $0.weight) }
         let known = Set(all.map(\.start))
         ejections = ejections.filter { known.contains($0.key) }
-        checks = checks.filter { known.contains($0.key) }
+        // A node that drains says that it is not ready, and is not asked.
+        let asked = Set(ready.map(\.start))
+        checks = checks.filter { asked.contains($0.key) }
         checksFail = checks.values.contains { $0.cause != nil }
         slowStart.listed(all, well: well, now: now)
         balance(latest, now: now)
@@ -193,6 +195,13 @@ package struct NodeTable: Sendable {
         let conditions = order.map { condition(home.takers[$0], now: now) }
         guard let best = conditions.min(), best < .absent else { return order }
         return zip(order, conditions).filter { $0.1 == best }.map(\.0)
+    }
+
+    /// Nodes behind those that are well: they answer checks, if only to say that they are not ready. They have their part of the
+    /// sessions, so that the first of many to be well again does not get what is everybody's.
+    private func reserve(_ order: [Int], behind admitted: [Int], now: NIODeadline) -> [Int] {
+        guard checksFail, admitted.count < order.count else { return [] }
+        return order.filter { !admitted.contains($0) && condition(home.takers[$0], now: now) == .unready }
     }
 
     /// The nodes that do not take the key yet, and of how much of their keys they take in thousandths.
@@ -242,6 +251,7 @@ package struct NodeTable: Sendable {
         var order = home.order(of: key)
         order = newLast(admitted(order, now: now), held: held(order, key, now: now))
         guard let first = order.first else { return ([], nil) }
+        order += reserve(home.order(of: key), behind: order, now: now)
         let limits = limits(of: order, now: now)
         if choice(of: order, limits) > 0 {
             books[home.takers[first].name]?.counts.spills += 1
@@ -329,12 +339,12 @@ package struct NodeTable: Sendable {
         let order = home.order(of: key)
         let held = held(order, key, now: now)
         let admitted = newLast(admitted(order, now: now), held: held)
-        let limits = limits(of: admitted, now: now)
-        let choice = choice(of: admitted, limits)
-        let picked = admitted.isEmpty ? nil : admitted[choice]
+        let candidates = admitted + reserve(order, behind: admitted, now: now)
+        let limits = limits(of: candidates, now: now)
+        let picked = candidates.isEmpty ? nil : candidates[choice(of: candidates, limits)]
         var entries = order.map { index in
             let node = home.takers[index]
-            let isLeftOut = !admitted.contains(index)
+            let isLeftOut = !admitted.contains(index) && index != picked
             let verdict: KeyRoute.Verdict =
                 if isLeftOut {
                     failingCheck(node).map { .down($0) } ?? .ejected(ejected(node, now: now) ?? .zero)
@@ -392,7 +402,7 @@ package struct NodeTable: Sendable {
     /// What a check of the node came to; nil: it went well. Who rises is no longer left out for anything.
     package mutating func checked(_ node: RoutedNode, _ failure: CheckFailure?, now: NIODeadline) -> NodeHealth.Change?
     {
-        guard all.contains(where: { $0.start == node.start }) else { return nil }
+        guard all.contains(where: { $0.start == node.start && $0.state == .ready }) else { return nil }
         var health = checks[node.start] ?? NodeHealth()
         let change = failure.map { health.failed($0, now: now) } ?? health.passed(now: now)
         checks[node.start] = health

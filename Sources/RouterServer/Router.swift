@@ -16,6 +16,8 @@ package final class Router: Sendable {
     private let directory: any NodeDirectory
     private let acceptor: Acceptor
     private let checker: HealthChecker?
+    /// The nodes are known, or need not be waited for.
+    private let isReady: EventLoopPromise<Void>
 
     /// Without the nodes connections are taken all the same after so long, and answered 503.
     private static let firstListTime = TimeAmount.seconds(5)
@@ -41,11 +43,6 @@ package final class Router: Sendable {
         let checker = configuration.checks.map { times in
             HealthChecker(on: group.next(), times: times, dialer: configuration.dialer) { core.checked($0, $1) }
         }
-        directory.start { nodes in
-            core.update(nodes)
-            checker?.follow(nodes)
-            isReady.succeed()
-        }
         let acceptor = try Acceptor.start(
             on: socket, keepAlive: .ofTunnels, after: isReady.futureResult, group: group,
             admit: { peer in
@@ -54,10 +51,19 @@ package final class Router: Sendable {
                 return admission
             },
             serve: { try core.serve($0, from: $1, as: $2) })
-        return Router(core: core, directory: directory, acceptor: acceptor, checker: checker)
+        directory.start { nodes in
+            core.update(nodes)
+            checker?.follow(nodes)
+            isReady.succeed()
+        }
+        return Router(core: core, directory: directory, acceptor: acceptor, checker: checker, isReady: isReady)
     }
 
-    private init(core: RouterCore, directory: any NodeDirectory, acceptor: Acceptor, checker: HealthChecker?) {
+    private init(
+        core: RouterCore, directory: any NodeDirectory, acceptor: Acceptor, checker: HealthChecker?,
+        isReady: EventLoopPromise<Void>
+    ) {
+        self.isReady = isReady
         self.core = core
         self.checker = checker
         self.directory = directory
@@ -75,6 +81,7 @@ package final class Router: Sendable {
     package func drain(within time: TimeAmount) -> EventLoopFuture<Void> {
         let core = core
         let (directory, checker) = (directory, checker)
+        isReady.succeed()
         let closed = acceptor.stop()
         let loop = closed.eventLoop
         return closed.flatMap {

@@ -81,7 +81,7 @@ package struct RouterLimits: Sendable {
     /// Without a byte in either direction, while any other request, or any answer, is under way.
     package var exchangeIdle: TimeAmount = .seconds(60)
     /// Connections to one node that a loop keeps for further requests; 0: each request has its own.
-    package var nodeKeptConnections = 16
+    package var nodeKeptConnections = 4
     /// How long such a one is kept without a request: well below the 75 s after which a node closes it.
     package var nodeKeepAliveTime: TimeAmount = .seconds(30)
     /// Without a byte in either direction, in a tunnel of which one direction has ended.

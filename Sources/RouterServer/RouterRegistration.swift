@@ -112,8 +112,10 @@ extension Router {
         rate.read(figures.requests, at: now.uptimeNanoseconds)
         figures.requestsPerSecond = rate.perSecond
         figures.nodes = table.nodes.count
-        figures.readyNodes = table.home.takers.count
-        figures.ejected = table.nodes.filter { table.ejected($0, now: now) != nil }.map(\.name)
+        figures.readyNodes = table.home.takers.count { table.failingCheck($0) == nil }
+        figures.ejected = table.nodes.filter {
+            table.ejected($0, now: now) != nil || table.failingCheck($0) != nil
+        }.map(\.name)
         if core.isDraining { figures.draining = true }
     }
 }

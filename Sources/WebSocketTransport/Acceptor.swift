@@ -16,7 +16,11 @@ import Synchronization
 ///    listening socket stays.
 package final class Acceptor: Sendable {
     package let localAddress: SocketAddress?
+    /// As many as may wait in a queue (listen(2)) unless somebody raised that.
+    private static let mostAtEnd = 4096
+
     private let descriptor: CInt
+    private let isPassed: Bool
     /// Readable when the thread is to end.
     private let wake: CInt
     /// The thread, and connections between accept(2) and their loop.
@@ -56,7 +60,7 @@ package final class Acceptor: Sendable {
     }
 
     private init(_ socket: ListeningSocket, keepAlive: TCPKeepAlive?, group: any EventLoopGroup) throws {
-        descriptor = socket.descriptor
+        (descriptor, isPassed) = (socket.descriptor, socket.isPassed)
         localAddress = socket.localAddress
         do {
             // The accepted ones inherit what is set here.
@@ -88,23 +92,30 @@ package final class Acceptor: Sendable {
         setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10)
         var waits = [descriptor, wake].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
         while !isStopping.withLock(\.self) {
-            var storage = sockaddr_storage()
-            var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-            let flags = Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
-            let connection = withUnsafeMutableBytes(of: &storage) { bytes in
-                accept4(descriptor, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), &length, flags)
-            }
-            if connection >= 0 {
-                take(connection, withUnsafeBytes(of: storage) { IPAddress(sockaddr: $0) })
-            } else if errno == EAGAIN {
-                poll(&waits, nfds_t(waits.count), -1)
-            } else if errno != EINTR, errno != ECONNABORTED {
-                usleep(100_000)
+            switch accept(take) {
+            case 0, EINTR, ECONNABORTED: break
+            case EAGAIN: poll(&waits, nfds_t(waits.count), -1)
+            default: usleep(100_000)
             }
         }
+        // Connections in the queue of a socket that no other process has would end with it.
+        if !isPassed { for _ in 0..<Self.mostAtEnd { guard accept(take) == 0 else { break } } }
         Glibc.close(descriptor)
         thread.shutdownGracefully { _ in }
         isSetUp()
+    }
+
+    /// - Returns: errno, 0 for a connection.
+    private func accept(_ take: (CInt, IPAddress) -> Void) -> CInt {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let flags = Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        let connection = withUnsafeMutableBytes(of: &storage) { bytes in
+            accept4(descriptor, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), &length, flags)
+        }
+        guard connection >= 0 else { return errno }
+        take(connection, withUnsafeBytes(of: storage) { IPAddress(sockaddr: $0) })
+        return 0
     }
 
     /// The thread has ended, or a connection that it took is set up.

@@ -126,10 +126,17 @@ package final class ProxyProtocolReader: ChannelInboundHandler, RemovableChannel
     package typealias InboundOut = ByteBuffer
 
     private var bytes = ByteBuffer()
+    private var isRead = false
+    /// Of this read something is behind the header.
+    private var hasPassed = false
 
     package init() {}
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isRead else {
+            hasPassed = true
+            return context.fireChannelRead(data)
+        }
         var buffer = unwrapInboundIn(data)
         bytes.writeBuffer(&buffer)
         do throws(ProxyProtocol.Malformed) {
@@ -139,9 +146,15 @@ package final class ProxyProtocolReader: ChannelInboundHandler, RemovableChannel
             context.fireUserInboundEventTriggered(error)
             return context.close(promise: nil)
         }
-        let rest = bytes
-        if rest.readableBytes > 0 { context.fireChannelRead(wrapInboundOut(rest)) }
-        context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
+        isRead = true
+        hasPassed = bytes.readableBytes > 0
+        if hasPassed { context.fireChannelRead(wrapInboundOut(bytes)) }
+    }
+
+    /// A read that brought nothing but the header, or a part of it, is nobody else's.
+    package func channelReadComplete(context: ChannelHandlerContext) {
+        if hasPassed { context.fireChannelReadComplete() }
+        if isRead { context.pipeline.syncOperations.removeHandler(context: context, promise: nil) }
     }
 }
 

@@ -8,8 +8,9 @@ final class AlternateScreen {
 
     func enter() {
         var settings = termios()
-        if !isEntered, tcgetattr(STDIN_FILENO, &settings) == 0 {
-            saved = settings
+        if saved == nil, tcgetattr(STDIN_FILENO, &settings) == 0 { saved = settings }
+        // Again also after a stop, for which the shell puts the terminal as it wants it.
+        if var settings = saved {
             settings.c_lflag &= ~tcflag_t(ICANON | ECHO)
             tcsetattr(STDIN_FILENO, TCSADRAIN, &settings)
         }
@@ -32,6 +33,7 @@ final class AlternateScreen {
     ///   - lines: at most `height`, none of them wider than the terminal.
     ///   - height: of the terminal.
     func draw(_ lines: [String], height: Int) {
+        guard isEntered else { return }
         // A line is erased before it is written: behind one that fills the terminal's width the cursor stands on its last
         // column still, which erasing would take.
         let text = lines.map { "\u{1B}[2K" + $0 }.joined(separator: "\r\n")

@@ -104,7 +104,7 @@ extension NodeConfiguration {
         origins = OriginPolicy(
             rules: settings.limits.origins, allowsMissing: settings.limits.originMissing == .allow)
         if let blocks = settings.trustedProxies { trustedProxies = TrustedProxies(blocks) }
-        readsProxyProtocol = settings.proxyProtocol == .on
+        readsProxyProtocol = settings.nodeProxyProtocol == .on
         heartbeat = settings.heartbeat
         heartbeatTimeout = settings.heartbeatTimeout
         lease = settings.lease

@@ -24,9 +24,9 @@ extension Settings {
                 return true
             }),
         .choice(
-            "MARTLET_NODE_PROXY_PROTOCOL", flag: nil, \.nodeProxyProtocol, [.router],
-            "Whether the router begins each connection to a node with a header of the PROXY protocol, version 2: for nodes that"
-                + " have MARTLET_PROXY_PROTOCOL on."),
+            "MARTLET_NODE_PROXY_PROTOCOL", flag: nil, \.nodeProxyProtocol, [.node, .router],
+            "Whether connections to nodes from their MARTLET_TRUSTED_PROXIES begin with a header of the PROXY protocol, version"
+                + " 2: routers write it, and a node closes what lacks it. The same for every node and router."),
     ]
 
     /// From where the router dials nodes; nil: the kernel chooses.

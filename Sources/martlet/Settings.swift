@@ -188,10 +188,9 @@ extension Settings {
             "Whether a router gives WebSockets to nodes of its own host and user as they are, so that messages do not pass"
                 + " through it: where neither speaks TLS, and the node trusts proxies of this machine."),
         .choice(
-            "MARTLET_PROXY_PROTOCOL", flag: nil, \.proxyProtocol, [.node, .router],
-            "Whether connections from MARTLET_TRUSTED_PROXIES begin with a header of the PROXY protocol, version 2, which says"
-                + " whose they are; one of theirs without it is closed, so at a node routers need MARTLET_NODE_PROXY_PROTOCOL."
-        ),
+            "MARTLET_PROXY_PROTOCOL", flag: nil, \.proxyProtocol, [.router],
+            "Whether connections to the router from MARTLET_TRUSTED_PROXIES begin with a header of the PROXY protocol, version"
+                + " 2, which says whose they are; one of theirs without it is closed."),
         SettingRow(
             key: "MARTLET_TRUSTED_PROXIES", allowed: "a comma-separated list of addresses or CIDR blocks",
             readers: .servers,

@@ -34,7 +34,7 @@ struct BalancedNodeTests {
                 routerTLS = ["MARTLET_NODE_TLS_CA": certificates.authority]
             }
             let node = try await start(
-                .node, "node", in: cluster, nodeTLS.merging(["MARTLET_PROXY_PROTOCOL": "on"]) { $1 })
+                .node, "node", in: cluster, nodeTLS.merging(["MARTLET_NODE_PROXY_PROTOCOL": "on"]) { $1 })
             let writes = ["MARTLET_NODE_PROXY_PROTOCOL": "on", "MARTLET_HANDOVER": "off"]
             let router = try await start(.router, "router", in: cluster, routerTLS.merging(writes) { $1 })
             var options = TestClient.Options()

@@ -81,11 +81,14 @@ struct DrainTests {
             #expect(node.process?.output.current.exit == .status(0))
             let said = (1...count).map { "message \($0)" }
             for member in members {
-                try await see(member, "a member to hear all") { $0.messages.count >= said.count }
+                // Who left last may have heard all before, and be on the way.
+                try await see(member, "a member to hear all, elsewhere") {
+                    $0.messages.count >= said.count && $0.node == "node-b"
+                }
                 let record = member.record.current
                 #expect(record.messages.map(\.text) == said)
                 #expect(record.messages.map(\.seq) == (1...count).map { Int64($0) })
-                #expect(record.gaps.isEmpty && record.node == "node-b")
+                #expect(record.gaps.isEmpty)
                 // Whom nobody refuses is told to wait by nobody.
                 #expect(!record.states.contains("waiting"), "\(record.states)")
             }
@@ -129,8 +132,8 @@ struct DrainTests {
                 ["admin", "undrain", "node-a"], environment: cluster.environment)
             #expect(again.exit == .status(0) && again.text.contains("was not asked to drain"), "\(again.text)")
             let audit = try await cluster.admin("audit").array ?? []
-            #expect(audit.map { $0["action"]?.string } == ["drain", "undrain"])
-            #expect(audit.allSatisfy { $0["target"] == "node" && $0["by"] == "ops" })
+            #expect(audit.map { $0["action"]?.string } == ["drain", "undrain", "undrain"])
+            #expect(audit.prefix(2).allSatisfy { $0["target"] == "node" && $0["by"] == "ops" })
             #expect(
                 audit.first?["name"]?.string?.hasPrefix("node-a.") == true && audit.first?["reason"] == "a new disk")
 

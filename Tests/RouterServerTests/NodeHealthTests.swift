@@ -90,6 +90,39 @@ struct NodeHealthTests {
         #expect(takers(table) == ["b"])
     }
 
+    @Test("the first of many that is ready again gets its part of the clients alone, and then the others have theirs")
+    func reserve() {
+        var nodes = NodeTable(hash: RendezvousHash(key: (1, 2)), bound: LoadBound(percent: 125, floor: 0))
+        let loaded = [a, b, c].map {
+            RoutedNode(name: $0.name, incarnation: 1, host: $0.host, port: $0.port, sessions: 100)
+        }
+        nodes.update(loaded, now: start)
+        for node in [a, c] {
+            for _ in 0..<3 { _ = nodes.checked(node, .notReady(503), now: start) }
+        }
+        var picks: [String: Int] = [:]
+        for number in 0..<90 {
+            let (order, pick) = nodes.pick(for: "k\(number)", now: start)
+            picks[pick?.node.name ?? "", default: 0] += 1
+            #expect(order.count == 3, "who is not ready is tried after who is")
+        }
+        // 125 % of the average, which rises to 130.
+        #expect((55...63).contains(picks["b"] ?? 0), "\(picks)")
+        #expect(nodes.order(for: "k", now: start).map(\.name) == ["b"])
+    }
+
+    @Test("a node that drains is not ill: nothing is known of it, and it is well when that is taken back")
+    func draining() {
+        var table = table()
+        for _ in 0..<3 { _ = table.checked(a, .notReady(503), now: start) }
+        let away = RoutedNode(name: "a", incarnation: 1, host: "127.0.0.1", port: 1, state: .draining)
+        table.update([away, b, c], now: start)
+        #expect(table.checked(away, .notReady(503), now: start) == nil)
+        #expect(table.failingCheck(away) == nil)
+        table.update([a, b, c], now: start)
+        #expect(takers(table) == ["a", "b", "c"])
+    }
+
     @Test("of nodes that are not well those serve that answer at least; where none answers, all do")
     func leastIll() {
         var table = table()

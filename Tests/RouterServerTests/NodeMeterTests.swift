@@ -74,7 +74,7 @@ struct NodeMeterTests {
         }
     }
 
-    @Test("a node that left the list is forgotten, and what it still has harms nobody")
+    @Test("a node that left the list is forgotten when its last connection has ended")
     func forgotten() async throws {
         let node = try await FakeNode.start("a")
         try await withRouter(over: [node.node]) { router, port, directory in
@@ -84,11 +84,14 @@ struct NodeMeterTests {
             _ = try await server.receiveHead()
             directory.set([])
             directory.set([node.node])
-            #expect(router.core.meters.meter(of: "a").connections.load(ordering: .relaxed) == 0)
+            let meter = router.core.meters.meter(of: "a")
+            #expect(meter.connections.load(ordering: .relaxed) == 1)
             client.close()
             await server.end()
             server.close()
-            #expect(router.core.meters.meter(of: "a").connections.load(ordering: .relaxed) == 0)
+            try await waitUntil("the connection to end") { meter.connections.load(ordering: .relaxed) == 0 }
+            directory.set([])
+            #expect(router.core.meters.meter(of: "a") !== meter)
         }
         try await node.stop()
     }

@@ -1,14 +1,14 @@
 package import Glibc
 import Synchronization
 
-/// A TCP port that nothing listens on, below the range from which the system takes ports of outgoing connections: so it
-/// is still free when a server that was killed wants it again.
+/// A TCP port that nothing listens on, below the range from which the system takes ports of outgoing connections, with the
+/// one 1000 above it, where `martlet dev` has its internal port: so it is still free when a server that was killed wants it again.
 package enum FreePort {
     private static let given = Mutex<Set<Int>>([])
 
     package static func next() throws -> Int {
         for _ in 0..<500 {
-            let port = Int.random(in: 15_000..<32_000)
+            let port = Int.random(in: 15_000..<31_500)
             guard given.withLock({ $0.insert(port).inserted }), isFree(port) else { continue }
             return port
         }

@@ -3,11 +3,13 @@
 --
 -- KEYS  1 P:{i:I}
 -- ARGV  1 control channel  2 I
--- RETURNS 1 it is taken back; 2 there was none to take back; 0 the node is dead or unknown; -1 it is ending
+-- RETURNS 1 it is taken back; 2 there was none to take back; 0 the node is dead or unknown; -1 it is ending;
+--         -2 it is of a version that goes on whatever is said
 -- ATOMICITY  against the heartbeat that says "ending": whichever comes first holds. Told again where there was none, for a
 --            node that did not hear it.
 local node = redis.call('HMGET', KEYS[1], 'state', 'ending', 'drain')
 if node[1] ~= 'live' then return 0 end
+if not node[2] then return -2 end
 if node[2] == '1' then return -1 end
 redis.call('HSET', KEYS[1], 'drain', '0')
 redis.call('PUBLISH', ARGV[1], 'undrain ' .. ARGV[2])

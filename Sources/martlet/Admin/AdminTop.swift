@@ -85,7 +85,7 @@ private final class TopView {
     func run() async throws {
         let (inputs, feed) = AsyncStream<Input>.makeStream()
         // Before the terminal is changed, so that no signal finds it changed and nobody there to put it right.
-        Signals.handle([SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGTSTP, SIGCONT]) { feed.yield(.signal($0)) }
+        Signals.handle([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGWINCH, SIGTSTP, SIGCONT]) { feed.yield(.signal($0)) }
         screen.enter()
         defer { screen.leave() }
         draw()
