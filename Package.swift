@@ -68,7 +68,8 @@ let package = Package(
         .target(
             name: "RouterServer",
             dependencies: [
-                "Affinity", "ClusterState", "RedisClient", "TLSClient", "Telemetry", "TokenAuth", "WebSocketTransport",
+                "Affinity", "CLinux", "ClusterState", "RedisClient", "TLSClient", "Telemetry", "TokenAuth",
+                "WebSocketTransport",
                 "WireProtocol", logging, nioCore, nioPosix, nioHTTP1,
             ],
             swiftSettings: strict

@@ -16,7 +16,7 @@ ALLOWED = {
     "martlet": f"* ArgumentParser Logging {NIO}",
     "NodeServer": "WebSocketTransport CLinux ChatCore ClusterState RedisClient WireProtocol ProtobufCodec TLSClient TokenAuth "
     f"Telemetry WebAssets Logging {HTTP}",
-    "RouterServer": "WebSocketTransport Affinity ClusterState RedisClient WireProtocol TLSClient TokenAuth Telemetry "
+    "RouterServer": "WebSocketTransport CLinux Affinity ClusterState RedisClient WireProtocol TLSClient TokenAuth Telemetry "
     f"Logging {HTTP}",
     "Admin": f"ChatCore ClusterState RedisClient WireProtocol Affinity {NIO}",
     "LoadGenerator": "WireProtocol Affinity Telemetry CLinux COpenSSL",

@@ -22,7 +22,7 @@ extension RouterCore {
         line["status"] = .stringConvertible(status)
         if request.isUpgrade { line["handed_over"] = .stringConvertible(false) }
         if isCut { line["cut"] = .stringConvertible(true) }
-        if let traffic { Self.add(traffic, to: &line) }
+        if let traffic { Self.add(traffic.toNode, traffic.fromNode, to: &line) }
         logger.info(request.isUpgrade ? "upgrade" : "request", metadata: line)
     }
 
@@ -35,14 +35,14 @@ extension RouterCore {
     }
 
     /// What tells of a tunnel's end, and keeps nothing else of its request.
-    func logsEnd(of request: ProxiedRequest, node: RoutedNode?, started: NIODeadline) -> (ProxiedTraffic) -> Void {
+    func logsEnd(of request: ProxiedRequest, node: RoutedNode?, started: NIODeadline) -> @Sendable (Int, Int) -> Void {
         let (id, client, name, logger) = (request.id, request.client, node?.name ?? "-", logger)
-        return { traffic in
+        return { toNode, fromNode in
             var line: Logger.Metadata = [
                 "node": "\(name)", "client": "\(client)", "ms": Self.milliseconds(since: started),
                 "request_id": "\(id)",
             ]
-            Self.add(traffic, to: &line)
+            Self.add(toNode, fromNode, to: &line)
             logger.info("tunnel ended", metadata: line)
         }
     }
@@ -58,9 +58,9 @@ extension RouterCore {
         ]
     }
 
-    private static func add(_ traffic: ProxiedTraffic, to line: inout Logger.Metadata) {
-        line["bytes_in"] = .stringConvertible(traffic.toNode)
-        line["bytes_out"] = .stringConvertible(traffic.fromNode)
+    private static func add(_ toNode: Int, _ fromNode: Int, to line: inout Logger.Metadata) {
+        line["bytes_in"] = .stringConvertible(toNode)
+        line["bytes_out"] = .stringConvertible(fromNode)
     }
 
     private static func milliseconds(since started: NIODeadline) -> Logger.MetadataValue {

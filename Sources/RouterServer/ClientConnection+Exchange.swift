@@ -236,7 +236,7 @@ extension ClientConnection: NodeConnectionDelegate {
                 node.abandon()
                 return fail(exchange, .badGateway)
             }
-            return startTunnel(exchange, node, head)
+            return accept(exchange, node, head)
         }
         if head.status < 200 {
             if exchange.request.head.minorVersion == 1, !exchange.request.isUpgrade {
@@ -277,7 +277,7 @@ extension ClientConnection: NodeConnectionDelegate {
         )
     }
 
-    private func cookie(for exchange: Exchange) -> String? {
+    func cookie(for exchange: Exchange) -> String? {
         guard exchange.request.affinity.wantsCookie, let node = exchange.attempt.current else { return nil }
         return AffinityKey.setCookie(
             core.cookie(for: node), isSecure: isSecure || exchange.request.isSecureAtProxy)
@@ -322,52 +322,5 @@ extension ClientConnection: NodeConnectionDelegate {
         // Cut short: a client must not take what it has for the whole answer.
         if exchange.answerHasBegun { return close() }
         perform(exchange.attempt.broke(), exchange)
-    }
-
-    // MARK: The tunnel
-
-    private func startTunnel(_ exchange: Exchange, _ node: NodeConnection, _ head: ResponseHead) {
-        guard let context, let nodeContext = node.context else { return close() }
-        clearTimer()
-        exchange.pick = nil
-        log(exchange, status: 101)
-        exchange.traffic?.whenClosed = core.logsEnd(
-            of: exchange.request, node: exchange.attempt.current, started: exchange.started)
-        var toClient = head.headForClient(
-            framing: .none,
-            keepsLength: false,
-            closes: false,
-            cookie: cookie(for: exchange)
-        )
-        toClient.writeImmutableBuffer(node.takeOver())
-        let toNode = inbound
-        inbound = ByteBuffer()
-        exchange.node = nil
-        state = .ended
-        let traffic = exchange.traffic
-        traffic?.sent(toNode.readableBytes)
-        let client = TunnelEnd(
-            on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle, isSecure: core.configuration.tls != nil,
-            counting: traffic, as: .client)
-        let server = TunnelEnd(
-            on: context.eventLoop, halfCloseIdle: limits.halfCloseIdle,
-            isSecure: core.configuration.nodeTLS != nil, counting: traffic, as: .node)
-        do {
-            try context.pipeline.syncOperations.addHandler(client, position: .after(self))
-            try nodeContext.pipeline.syncOperations.addHandler(server, position: .after(node))
-        } catch {
-            context.close(promise: nil)
-            nodeContext.close(promise: nil)
-            traffic?.closed()
-            return
-        }
-        context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
-        nodeContext.pipeline.syncOperations.removeHandler(context: nodeContext, promise: nil)
-        TunnelEnd.start(
-            client,
-            TunnelEnd.Beginning(first: toClient, inputEnded: inputEnded),
-            server,
-            TunnelEnd.Beginning(first: toNode, inputEnded: node.inputEnded)
-        )
     }
 }

@@ -7,7 +7,7 @@ import WebSocketTransport
 /// 1. Reads one head at a time, with a limit and a deadline; refuses what is not plainly HTTP/1.1. While answers pile
 ///    up that the client does not read, it takes no further request off it.
 /// 2. Sends each request to a node (`ClientConnection+Exchange.swift`), and reads on only as fast as the node takes it.
-/// 3. Gives way to a `TunnelEnd` when a node accepts an upgrade.
+/// 3. Gives way to a tunnel when a node accepts an upgrade (`ClientConnection+Tunnel.swift`).
 /// 4. Where clients speak TLS, has it end here; the time for the first head is that for the handshake, too.
 /// 5. After the last answer ends its own direction and waits a little for the client to end the other, so that bytes
 ///    still on their way do not reset the connection under the answer.
@@ -20,6 +20,8 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         /// Between requests, or in a head.
         case head(HeadScanner)
         case exchange(Exchange)
+        /// A node has accepted an upgrade; what the client sends is kept for the tunnel. To `lingering`, `ended`.
+        case upgraded(Exchange, NodeConnection)
         /// The last answer is written; what still comes is thrown away.
         case lingering
         /// Closed, or a tunnel's.
@@ -30,6 +32,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     /// The other end of the connection, or, where that is a load balancer which says so (PROXY protocol), whom it took it from.
     private(set) var peer: IPAddress
     private let accepted: IPAddress
+    let end: ConnectionEnd
     /// As that load balancer says: the client speaks TLS with it, and what it calls the connection.
     private var isSecureAtBalancer = false
     private var connectionID: String?
@@ -52,8 +55,12 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     /// What every request but the question for health is answered with.
     private let gateRefusal: GateRefusal?
 
-    init(core: RouterCore, peer: IPAddress, admission: ConnectionGate.Admission = .serve) {
+    init(
+        core: RouterCore, peer: IPAddress, admission: ConnectionGate.Admission = .serve,
+        end: ConnectionEnd = ConnectionEnd()
+    ) {
         self.core = core
+        self.end = end
         if case .refuse(let refusal) = admission { gateRefusal = refusal } else { gateRefusal = nil }
         (self.peer, accepted) = (peer, peer)
         awaitsHandshake = core.configuration.tls != nil
@@ -103,6 +110,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         abandonExchange()
+        abandonUpgrade()
         state = .ended
         timer?.cancel()
         context.fireChannelInactive()
@@ -131,7 +139,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         case .head:
             process()
             resumeReading()
-        case .lingering, .ended:
+        case .upgraded, .lingering, .ended:
             break
         }
     }
@@ -169,6 +177,8 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             case .exchange(let exchange):
                 pumpRequestBody(exchange)
                 guard case .exchange = state else { continue }
+                return
+            case .upgraded:
                 return
             case .lingering, .ended:
                 inbound = ByteBuffer()
@@ -233,7 +243,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         if let seconds = core.upgrades.take() { return .tooManyUpgrades(retryAfter: seconds) }
         let (gate, peer, client) = (core.gate, accepted, request.client)
         if let refusal = gate.handshake(of: client, through: peer) { return .refusal(refusal) }
-        if client != peer { context?.channel.closeFuture.whenComplete { _ in gate.left(client, through: peer) } }
+        if client != peer { end.add { gate.left(client, through: peer) } }
         return nil
     }
 
@@ -283,6 +293,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
 
     func close() {
         abandonExchange()
+        abandonUpgrade()
         state = .ended
         context?.close(promise: nil)
     }
@@ -315,7 +326,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
         case .head: isWritable
         case .lingering: true
         case .exchange(let exchange): exchange.takesRequestBytes
-        case .ended: false
+        case .upgraded, .ended: false
         }
     }
 

@@ -19,7 +19,7 @@ protocol NodeConnectionDelegate: AnyObject {
 ///
 /// 1. Parses the answer's head strictly, and its body only as far as to know where it ends.
 /// 2. Reads only while the client takes what is read (`clientIsWritable`).
-/// 3. On `101` gives way to a `TunnelEnd`.
+/// 3. After a `101` keeps what comes until a tunnel takes over.
 /// 4. Where TLS stands before it, tells when and how the handshake ended.
 /// 5. May be kept for another request when the answer said nothing against it and ended where it should.
 final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
@@ -32,6 +32,8 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         case body(BodyDecoder)
         /// Answered in full, and the node waits for another request. To `head`, `ended`.
         case idle
+        /// The answer was a `101`; what comes now is the tunnel's. To `ended`.
+        case upgraded
         /// Answered, handed over, or given up.
         case ended
     }
@@ -150,10 +152,16 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         context?.close(promise: nil)
     }
 
+    /// The delegate had the `101`, and is told no more.
+    func waitsForTunnel() {
+        state = .upgraded
+        delegate = nil
+        clientIsWritable = false
+    }
+
     /// The bytes behind the head of a `101`; the traffic is the caller's from now on.
     func takeOver() -> ByteBuffer {
         state = .ended
-        delegate = nil
         traffic = nil
         let rest = inbound
         inbound = ByteBuffer()
@@ -208,7 +216,7 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
                 case .idle:
                     // Nobody asked for this.
                     return finish { $0.nodeBroke(self) }
-                case .ended:
+                case .upgraded, .ended:
                     return
                 }
             }
@@ -256,14 +264,20 @@ final class NodeConnection: ChannelDuplexHandler, RemovableChannelHandler {
         guard case .inputClosed? = event as? ChannelEvent else { return }
         inputEnded = true
         process()
-        if case .ended = state { return }
+        switch state {
+        case .upgraded, .ended: return
+        case .head, .body, .idle: break
+        }
         // Without an answer, or in the middle of one. A 101 is complete and was handed over.
         finish { $0.nodeBroke(self) }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
         handshakeEnded(.failure(tlsFailure ?? TLSFailure("the connection was cut")))
-        if case .ended = state { return }
+        switch state {
+        case .upgraded, .ended: return
+        case .head, .body, .idle: break
+        }
         finish { $0.nodeBroke(self) }
     }
 

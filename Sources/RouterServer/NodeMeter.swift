@@ -53,12 +53,12 @@ final class NodeMeters: Sendable {
 
 /// What one connection to a node carried; each byte counts in the node's meter, too. Confined to the connection's loop.
 final class ProxiedTraffic {
-    private let meter: NodeMeter
+    let meter: NodeMeter
     private(set) var toNode = 0
     private(set) var fromNode = 0
     private var isOpen = true
-    /// Called when the connection to the node has ended.
-    var whenClosed: ((ProxiedTraffic) -> Void)?
+    /// Called when the connection to the node has ended, with the bytes sent and received.
+    var whenClosed: (@Sendable (Int, Int) -> Void)?
 
     /// The connection is open.
     init(_ meter: NodeMeter) {
@@ -77,12 +77,17 @@ final class ProxiedTraffic {
     }
 
     /// May be called again.
-    func closed() {
-        guard isOpen else { return }
+    func closed() { goesOn()(0, 0) }
+
+    /// Whoever has the connection from now on counts in the meter, and calls this at its end, with what it sent and received.
+    func goesOn() -> @Sendable (Int, Int) -> Void {
+        guard isOpen else { return { _, _ in } }
         isOpen = false
-        meter.connections.subtract(1, ordering: .relaxed)
-        let whenClosed = whenClosed
+        let (meter, toNode, fromNode, whenClosed) = (meter, toNode, fromNode, whenClosed)
         self.whenClosed = nil
-        whenClosed?(self)
+        return { sent, received in
+            meter.connections.subtract(1, ordering: .relaxed)
+            whenClosed?(toNode + sent, fromNode + received)
+        }
     }
 }

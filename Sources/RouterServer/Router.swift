@@ -9,8 +9,8 @@ package import WebSocketTransport
 /// 1. Listens, and gives every connection a `ClientConnection` on its loop.
 /// 2. Follows the `NodeDirectory`, and goes on with the last list it told.
 /// 3. Checks the nodes' health.
-/// 4. Drains: takes nothing new, answers what was accepted, ends what is idle, and lets tunnels go on for as long as it is
-///    told. A socket that was passed to it stays open with those who have it, too.
+/// 4. Drains: takes nothing new, answers what was accepted, ends what is idle, and ends tunnels evenly over the time that it
+///    is told, so that clients come elsewhere one by one. A socket that was passed to it stays open with those who have it, too.
 package final class Router: Sendable {
     let core: RouterCore
     private let directory: any NodeDirectory
@@ -33,7 +33,9 @@ package final class Router: Sendable {
         group: any EventLoopGroup,
         logger: Logger
     ) throws -> Router {
-        let core = RouterCore(configuration: configuration, logger: logger)
+        let threads = group.makeIterator().reduce(0) { count, _ in count + 1 }
+        let tunnels = try TunnelLoops(count: threads, times: configuration.limits.tunnels)
+        let core = RouterCore(configuration: configuration, tunnels: tunnels, logger: logger)
         let socket = try socket ?? .bind(host: configuration.host, port: configuration.port)
         // Who comes before the nodes are known would be told that there are none.
         let loop = group.any()
@@ -85,11 +87,12 @@ package final class Router: Sendable {
         let closed = acceptor.stop()
         let loop = closed.eventLoop
         return closed.flatMap {
-            let ended = core.drain(on: loop)
+            let ended = core.drain(within: time, on: loop)
             let deadline = loop.scheduleTask(in: time) { core.closeAll() }
             return ended.flatMap {
                 deadline.cancel()
                 checker?.stop()
+                core.tunnels?.stop()
                 return directory.stop()
             }
         }

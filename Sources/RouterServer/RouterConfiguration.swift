@@ -84,8 +84,8 @@ package struct RouterLimits: Sendable {
     package var nodeKeptConnections = 4
     /// How long such a one is kept without a request: well below the 75 s after which a node closes it.
     package var nodeKeepAliveTime: TimeAmount = .seconds(30)
-    /// Without a byte in either direction, in a tunnel of which one direction has ended.
-    package var halfCloseIdle: TimeAmount = .seconds(30)
+    /// After which a tunnel in which nothing moves ends.
+    package var tunnels = TunnelTimes()
     /// For a client to close after the last answer of its connection.
     package var lingerTime: TimeAmount = .seconds(2)
 

@@ -19,20 +19,28 @@ final class RouterCore: Sendable {
     /// Requests that went over a connection which was kept.
     let reuses = Atomic(0)
     let meters = NodeMeters()
+    /// nil: tunnels stay on the loops of their connections.
+    let tunnels: TunnelLoops?
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
     private struct Connections {
+        /// Those that have not moved to a tunnel.
         var channels: [ObjectIdentifier: any Channel] = [:]
+        var count = 0
         var isDraining = false
         var whenEmpty: EventLoopPromise<Void>?
     }
 
-    /// Given to a client's pipeline: end the connection as soon as no request is under way, and the first was answered.
-    struct Drain: Sendable {}
+    /// Given to a client's pipeline: end the connection as soon as no request is under way, and the first was answered; a
+    /// tunnel after so long.
+    struct Drain: Sendable {
+        let time: TimeAmount
+    }
 
-    init(configuration: RouterConfiguration, logger: Logger) {
+    init(configuration: RouterConfiguration, tunnels: TunnelLoops? = nil, logger: Logger) {
         self.configuration = configuration
+        self.tunnels = tunnels
         self.logger = logger
         // A header of the PROXY protocol says whose a connection is.
         var limits = configuration.limits
@@ -170,15 +178,17 @@ final class RouterCore: Sendable {
 
     /// Sets up an accepted channel; on its loop.
     func serve(_ channel: any Channel, from peer: IPAddress, as admission: ConnectionGate.Admission) throws {
-        channel.closeFuture.whenComplete { _ in
-            self.gate.ended(peer, as: admission)
-            self.remove(channel)
+        let end = ConnectionEnd()
+        end.add { self.gate.ended(peer, as: admission) }
+        guard add(channel, end) else {
+            end.ended()
+            throw ChannelError.ioOnClosedChannel
         }
-        guard add(channel) else { throw ChannelError.ioOnClosedChannel }
         try channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
         try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
         try channel.syncOptions?.setOption(.recvAllocator, value: FirstReadAllocator())
-        try channel.pipeline.syncOperations.addHandler(ClientConnection(core: self, peer: peer, admission: admission))
+        try channel.pipeline.syncOperations.addHandler(
+            ClientConnection(core: self, peer: peer, admission: admission, end: end))
         try configuration.tls?.value.secure(channel)
         if configuration.readsProxyProtocol, configuration.trustedProxies.contains(peer) {
             try channel.pipeline.syncOperations.addHandler(ProxyProtocolReader(), position: .first)
@@ -186,37 +196,51 @@ final class RouterCore: Sendable {
     }
 
     /// False when the router drains: the connection is to be closed at once.
-    private func add(_ channel: any Channel) -> Bool {
-        connections.withLock { connections in
+    private func add(_ channel: any Channel, _ end: ConnectionEnd) -> Bool {
+        let isAdded = connections.withLock { connections in
             guard !connections.isDraining else { return false }
             connections.channels[ObjectIdentifier(channel)] = channel
+            connections.count += 1
             return true
         }
+        guard isAdded else { return false }
+        end.add { self.ended() }
+        channel.closeFuture.whenComplete { _ in
+            self.connections.withLock { $0.channels[ObjectIdentifier(channel)] = nil }
+            end.channelClosed()
+        }
+        return true
     }
 
-    private func remove(_ channel: any Channel) {
+    private func ended() {
         let promise = connections.withLock { connections in
-            connections.channels[ObjectIdentifier(channel)] = nil
-            return connections.channels.isEmpty ? connections.whenEmpty : nil
+            connections.count -= 1
+            return connections.count == 0 ? connections.whenEmpty : nil
         }
         promise?.succeed()
     }
 
     var isDraining: Bool { connections.withLock { $0.isDraining } }
 
-    var openConnections: Int { connections.withLock { $0.channels.count } }
+    /// Tunnels included.
+    var openConnections: Int { connections.withLock(\.count) }
 
-    /// Takes no more connections, closes the idle ones, and succeeds when the last is gone. Called once.
-    func drain(on eventLoop: any EventLoop) -> EventLoopFuture<Void> {
+    /// Takes no more connections, closes the idle ones, ends tunnels evenly over `time`, and succeeds when the last is gone.
+    /// Called once.
+    func drain(within time: TimeAmount, on eventLoop: any EventLoop) -> EventLoopFuture<Void> {
         let promise = eventLoop.makePromise(of: Void.self)
-        let channels = connections.withLock { connections in
+        let (channels, isEmpty) = connections.withLock { connections in
             connections.isDraining = true
             connections.whenEmpty = promise
-            return Array(connections.channels.values)
+            return (Array(connections.channels.values), connections.count == 0)
         }
         kept.closeAll()
-        if channels.isEmpty { promise.succeed() }
-        for channel in channels { channel.pipeline.fireUserInboundEventTriggered(Drain()) }
+        if isEmpty { promise.succeed() }
+        tunnels?.endAll(within: time)
+        for (number, channel) in channels.enumerated() {
+            let share = TimeAmount.nanoseconds(time.nanoseconds / Int64(channels.count) * Int64(number + 1))
+            channel.pipeline.fireUserInboundEventTriggered(Drain(time: share))
+        }
         return promise.futureResult
     }
 

@@ -125,7 +125,7 @@ extension RouterLimits {
         limits.connectTime = .minutes(10)
         limits.answerTime = .minutes(10)
         limits.exchangeIdle = .minutes(10)
-        limits.halfCloseIdle = .minutes(10)
+        limits.tunnels.halfClosed = .minutes(10)
         return limits
     }
 }

@@ -1,0 +1,231 @@
+import NIOCore
+import NIOPosix
+import WebSocketTransport
+
+/// One end of a tunnel of which one side or both speak TLS: all that stands in the pipeline, beside TLS, once the node has
+/// accepted the upgrade. What it reads the other end writes, byte for byte. The rest go through a ``TunnelSet``, with the same
+/// guarantees about back-pressure, half-close, lost ends and time.
+///
+/// One write at a time goes to NIO, and what comes meanwhile waits here, since TLS spends a whole buffer on each. The first is
+/// encrypted, and tried on the socket, within the call.
+final class TunnelHandler: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private var context: ChannelHandlerContext?
+    /// nil once this end or the other is gone.
+    private var other: TunnelHandler?
+    private let times: TunnelTimes
+    private let isSecure: Bool
+    private let traffic: ProxiedTraffic?
+    private let side: Side
+    /// Writes that NIO was given and has not finished.
+    private var queued = 0
+    /// Behind what is queued.
+    private var waiting = ByteBuffer()
+    private var channelIsWritable = true
+    private var readIsHeld = false
+    private var reads: UInt = 0
+    private var inputEnded = false
+    private var outputEnded = false
+    private var isClosing = false
+
+    /// Has to be added to a pipeline, then started with another of the same loop.
+    ///
+    /// - Parameters:
+    ///   - isSecure: TLS stands in that pipeline.
+    ///   - traffic: of the connection to the node; both ends count what they read, and the node's tells its end.
+    init(_ times: TunnelTimes, isSecure: Bool, counting traffic: ProxiedTraffic? = nil, as side: Side = .client) {
+        self.times = times
+        self.isSecure = isSecure
+        (self.traffic, self.side) = (traffic, side)
+    }
+
+    enum Side { case client, node }
+
+    /// What an end finds when it takes over.
+    struct Beginning {
+        /// Goes out there before anything the other end reads.
+        let first: ByteBuffer
+        /// The end of input was seen before this handler came.
+        let inputEnded: Bool
+    }
+
+    /// Both are in their pipelines. An end of input is passed on once both have their first bytes, which it stands behind.
+    static func start(_ one: TunnelHandler, _ its: Beginning, _ two: TunnelHandler, _ others: Beginning) {
+        one.other = two
+        two.other = one
+        one.begin(its.first)
+        two.begin(others.first)
+        if its.inputEnded { one.endOfInput() }
+        if others.inputEnded { two.endOfInput() }
+        one.watch()
+        one.context?.read()
+        two.context?.read()
+    }
+
+    private func begin(_ first: ByteBuffer) {
+        guard let context else { return lost() }
+        channelIsWritable = context.channel.isWritable
+        if first.readableBytes > 0 { write(first, context) }
+    }
+
+    // MARK: Reading here
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let buffer = unwrapInboundIn(data)
+        reads &+= 1
+        count(buffer.readableBytes)
+        other?.send(buffer)
+    }
+
+    private func count(_ bytes: Int) {
+        switch side {
+        case .client: traffic?.sent(bytes)
+        case .node: traffic?.received(bytes)
+        }
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if other?.isWritable ?? true {
+            context.read()
+        } else {
+            readIsHeld = true
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .inputClosed? = event as? ChannelEvent { return endOfInput() }
+        guard let drain = event as? RouterCore.Drain else { return }
+        context.eventLoop.assumeIsolated().scheduleTask(in: drain.time) { self.closeBoth() }
+    }
+
+    private func endOfInput() {
+        guard !inputEnded, let other else { return }
+        inputEnded = true
+        other.endOutput()
+        if !other.inputEnded { watch() }
+    }
+
+    /// For the end whose input ends, and one of both from the beginning.
+    private func watch() {
+        guard let context, let other else { return }
+        let isHalfClosed = inputEnded || other.inputEnded
+        guard let time = isHalfClosed ? times.halfClosed : times.idle else { return }
+        let seen = (reads, other.reads)
+        context.eventLoop.assumeIsolated().scheduleTask(in: time) {
+            guard let other = self.other else { return }
+            if seen != (self.reads, other.reads) { return self.watch() }
+            // An end of input since then has a watch of its own.
+            if isHalfClosed || !(self.inputEnded || other.inputEnded) { self.closeBoth() }
+        }
+    }
+
+    private func closeBoth() {
+        closeWhenWritten()
+        other?.closeWhenWritten()
+    }
+
+    // MARK: Writing here
+
+    private func send(_ buffer: ByteBuffer) {
+        guard !outputEnded, !isClosing, let context else { return }
+        if queued == 0, waiting.readableBytes == 0 {
+            write(buffer, context)
+        } else {
+            waiting.writeImmutableBuffer(buffer)
+        }
+    }
+
+    private func write(_ buffer: ByteBuffer, _ context: ChannelHandlerContext) {
+        queued += 1
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { _ in self.wrote() }
+        if isSecure {
+            TLSRecords.writeAndFlush(buffer, to: context, promise: promise)
+        } else {
+            context.writeAndFlush(wrapOutboundOut(buffer), promise: promise)
+        }
+    }
+
+    private func writeWaiting() {
+        guard waiting.readableBytes > 0, let context else { return }
+        let buffer = waiting
+        waiting = ByteBuffer()
+        write(buffer, context)
+        resumeOther()
+    }
+
+    /// May run inside a write of NIO, so what waits is written in a task of its own.
+    private func wrote() {
+        queued -= 1
+        guard queued == 0 else { return }
+        if waiting.readableBytes > 0 {
+            context?.eventLoop.assumeIsolated().execute { if self.queued == 0 { self.writeWaiting() } }
+        } else if isClosing {
+            context?.close(promise: nil)
+        }
+    }
+
+    private var isWritable: Bool { channelIsWritable && waiting.readableBytes < Self.mostWaiting }
+
+    private static let mostWaiting = 64 * 1024
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        channelIsWritable = context.channel.isWritable
+        resumeOther()
+    }
+
+    private func resumeOther() {
+        guard isWritable, let other, other.readIsHeld else { return }
+        other.readIsHeld = false
+        other.context?.read()
+    }
+
+    private func endOutput() {
+        guard !outputEnded else { return }
+        outputEnded = true
+        writeWaiting()
+        // With its input closed NIO would turn the half-close into a close and drop what is queued.
+        if inputEnded {
+            closeWhenWritten()
+        } else {
+            context?.close(mode: .output, promise: nil)
+        }
+    }
+
+    private func closeWhenWritten() {
+        guard !isClosing, let context else { return }
+        isClosing = true
+        writeWaiting()
+        guard queued > 0 else { return context.close(promise: nil) }
+        context.eventLoop.assumeIsolated().scheduleTask(in: times.ending) { self.context?.close(promise: nil) }
+    }
+
+    // MARK: The end
+
+    func channelInactive(context: ChannelHandlerContext) {
+        lost()
+        context.fireChannelInactive()
+    }
+
+    private func lost() {
+        if side == .node { traffic?.closed() }
+        context = nil
+        waiting = ByteBuffer()
+        guard let other else { return }
+        self.other = nil
+        other.other = nil
+        other.closeWhenWritten()
+    }
+
+    /// NIO closes the channel itself when the error is one of the connection.
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {}
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        if context.channel.isActive { self.context = context }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) { lost() }
+}
