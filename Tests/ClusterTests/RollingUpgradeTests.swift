@@ -16,6 +16,8 @@ struct RollingUpgradeTests {
             environment: [
                 "MARTLET_HANDOVER": handover, "MARTLET_RESUME_GRACE_SECONDS": "30", "MARTLET_DRAIN_SECONDS": "8",
                 "MARTLET_DRAIN_RATE": "10", "MARTLET_LIMIT_MESSAGES_PER_SECOND": "0",
+                // Who is cut off by a router is away for up to two seconds, while the others go on.
+                "MARTLET_HISTORY_MESSAGES": "20000",
             ])
         try await Machine.with(options, weight: 3) { cluster in
             let (room, address) = (newRoom(), try SharedAddress())
