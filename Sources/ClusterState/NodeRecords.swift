@@ -18,6 +18,8 @@ package struct NodeFigures: Sendable, Hashable {
     /// nil of a node that does not say.
     package var traffic: NodeTraffic?
     package var ending: Ending
+    /// The last that the node knows.
+    package var order: DrainOrder?
 
     /// Whether a node that drains ends, whatever an operator says.
     package enum Ending: Sendable, Hashable {
@@ -33,7 +35,8 @@ package struct NodeFigures: Sendable, Hashable {
 
     package init(
         address: String, version: String, sessions: Int, rooms: Int, draining: Bool, startedAt: Int64,
-        weight: Int = defaultWeight, url: String? = nil, traffic: NodeTraffic? = nil, ending: Ending = .no
+        weight: Int = defaultWeight, url: String? = nil, traffic: NodeTraffic? = nil, ending: Ending = .no,
+        order: DrainOrder? = nil
     ) {
         self.address = address
         self.version = version
@@ -45,6 +48,7 @@ package struct NodeFigures: Sendable, Hashable {
         self.url = url
         self.traffic = traffic
         self.ending = ending
+        self.order = order
     }
 }
 
@@ -101,8 +105,8 @@ package enum UndrainResult: Sendable, Hashable {
 }
 
 package enum HeartbeatResult: Sendable, Hashable {
-    /// `leaseEnd`: milliseconds of Redis's clock.
-    case held(drainRequested: Bool, leaseEnd: Int64)
+    /// `order`: the one that holds; nil when none was ever given. `leaseEnd`: milliseconds of Redis's clock.
+    case held(order: DrainOrder?, leaseEnd: Int64)
     /// Fenced: another declared this incarnation dead, or Redis does not know it. It may only register anew.
     case dead
 }
@@ -159,7 +163,7 @@ package struct SweepReport: Sendable, Hashable {
 package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
     case up(Incarnation)
     case down(Incarnation)
-    /// An order to that incarnation.
+    /// That incarnation has an order, which stands in its record.
     case drain(Incarnation)
     /// The order is taken back.
     case undrain(Incarnation)

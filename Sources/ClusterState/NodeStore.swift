@@ -60,8 +60,8 @@ package struct NodeStore: Sendable {
                     .integer(lease.milliseconds), .integer(figures.startedAt), .string(figures.address),
                     .string(figures.version), .integer(Int64(figures.sessions)), .integer(Int64(figures.rooms)),
                     figures.draining ? "1" : "0", .integer(Int64(figures.weight)), .string(figures.url ?? ""),
-                    figures.draining && figures.ending != .yes ? "1" : "0", figures.ending == .yes ? "1" : "0",
-                ]
+                    figures.ending == .yes ? "1" : "0",
+                ] + figures.order.arguments
             ).get()
             if created.int == 1 {
                 try await hint(incarnation, figures).get()
@@ -82,15 +82,15 @@ package struct NodeStore: Sendable {
                 .integer(Int64(figures.rooms)), figures.draining ? "1" : "0", .string(keys.controlChannel),
                 .string(incarnation.description), .string(figures.address), .integer(Int64(figures.weight)),
                 .string(figures.url ?? ""), .string(figures.traffic?.text ?? ""), figures.ending.argument,
-            ]
+            ] + figures.order.arguments
         ).flatMapThrowing { reply in
-            guard let fields = reply.array, fields.count == 3, let held = fields[0].int, let drain = fields[1].int,
-                let leaseEnd = fields[2].int
+            guard let fields = reply.array, fields.count == 4, let held = fields[0].int, let given = fields[2].int,
+                let leaseEnd = fields[3].int
             else { throw ClusterStateError.unexpectedReply(of: "node_heartbeat") }
             guard held == 1 else { return .dead }
             // Only a hint: the next heartbeat writes it again.
             _ = hint(incarnation, figures)
-            return .held(drainRequested: drain == 1, leaseEnd: leaseEnd)
+            return .held(order: DrainOrder(fields[1].string, given: given), leaseEnd: leaseEnd)
         }
     }
 

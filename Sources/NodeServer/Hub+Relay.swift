@@ -23,8 +23,7 @@ extension Hub: RedisSubscriberDelegate {
         } else if name == keys.controlChannel {
             if ModerationChange.isOne(payload) { return moderationFeed.heard(payload) }
             switch ControlMessage.parse(payload) {
-            case .drain(let incarnation): onDrainOrder(incarnation, true)
-            case .undrain(let incarnation): onDrainOrder(incarnation, false)
+            case .drain(let incarnation), .undrain(let incarnation): onDrainOrder(incarnation)
             case .barred(let user, let seconds): onUserBarred(user, seconds)
             case .up, .down, .draining, nil: break
             }

@@ -42,8 +42,7 @@ final class Hub: @unchecked Sendable {
     var mayWrite: () -> Bool = { false }
     /// The node was declared dead: get a new incarnation.
     var onFenced: () -> Void = {}
-    /// And whether it is to drain, or not any more.
-    var onDrainOrder: (Incarnation, Bool) -> Void = { _, _ in }
+    var onDrainOrder: (Incarnation) -> Void = { _ in }
     /// For so many seconds, by any node.
     var onUserBarred: (UserName, Int) -> Void = { _, _ in }
 

@@ -10,7 +10,7 @@ final class LeaseKeeper {
     private let name: String
     private let duration: TimeAmount
     private let logger: Logger
-    private let figures: () -> NodeFigures
+    private let tell: () -> NodeFigures
     private let onBegin: (Incarnation) -> Void
     private let onAnswer: (NodeFigures, Bool) -> Void
     private let adoption: SessionAdoption?
@@ -21,6 +21,8 @@ final class LeaseKeeper {
     private var former: Incarnation?
     /// The end of the lease by Redis's clock, of the last heartbeat that was answered.
     private var leaseEnd: Int64?
+    /// The last one, of an operator's, that a heartbeat brought.
+    private var order: DrainOrder?
     private var isRegistering = false
     private var isRenewing = false
     private var mustBeatAgain = false
@@ -41,7 +43,7 @@ final class LeaseKeeper {
         self.name = name
         self.duration = duration
         self.logger = logger
-        self.figures = figures
+        tell = figures
         self.adoption = adoption
         self.onBegin = onBegin
         self.onAnswer = onAnswer
@@ -52,6 +54,12 @@ final class LeaseKeeper {
     /// The lease is good for writes at this moment, by this process's own clock.
     var isHeld: Bool {
         incarnation != nil && clock.isHeld(now: NIODeadline.now().uptimeNanoseconds)
+    }
+
+    private var figures: NodeFigures {
+        var figures = tell()
+        figures.order = order
+        return figures
     }
 
     /// Four renewals to a lease, so that two lost ones do not end it.
@@ -82,16 +90,17 @@ final class LeaseKeeper {
         isRenewing = true
         mustBeatAgain = false
         let sentAt = NIODeadline.now().uptimeNanoseconds
-        let figures = figures()
+        let figures = figures
         nodes.heartbeat(incarnation, figures: figures, lease: duration).assumeIsolated().whenComplete { result in
             self.isRenewing = false
             guard self.incarnation == incarnation, !self.isStopped else { return }
             switch result {
-            case .success(.held(let drainRequested, let leaseEnd)):
+            case .success(.held(let order, let leaseEnd)):
+                self.order = order
                 self.clock.renewed(sentAt: sentAt)
                 self.leaseEnd = leaseEnd
                 if self.mustBeatAgain { self.beat() }
-                self.onAnswer(figures, drainRequested)
+                self.onAnswer(figures, order?.mustDrain == true)
             case .success(.dead):
                 self.fenced()
             case .failure(let error):
@@ -121,7 +130,7 @@ final class LeaseKeeper {
             return
         }
         isRegistering = true
-        let figures = figures()
+        let figures = figures
         let successor =
             former.map { nodes.successor(of: $0, startedAt: figures.startedAt) }
             ?? eventLoop.makeSucceededFuture(nil)

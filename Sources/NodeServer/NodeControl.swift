@@ -44,8 +44,9 @@ final class NodeControl {
         hub.eventLoop.assertInEventLoop()
         hub.mayWrite = { [unowned self] in hub.incarnation != nil && lease?.isHeld == true }
         hub.onFenced = { [unowned self] in lease?.fenced() }
-        hub.onDrainOrder = { [unowned self] incarnation, mustDrain in
-            if incarnation == hub.incarnation { onEvent(mustDrain ? .ordered : .takenBack) }
+        // What it says, and since when, stands in Redis.
+        hub.onDrainOrder = { [unowned self] incarnation in
+            if incarnation == hub.incarnation { lease?.beat() }
         }
         hub.onUserBarred = { [guards] in guards.users.bar($0, seconds: $1) }
         let loopBound = NIOLoopBound(self, eventLoop: hub.eventLoop)
