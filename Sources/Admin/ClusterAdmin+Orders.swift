@@ -104,7 +104,7 @@ extension ClusterAdmin {
     package func drain(_ text: String, _ signature: OrderSignature) async throws -> NodeReport {
         let node = try await node(text)
         guard node.state != .dead, try await nodeStore.requestDrain(node.incarnation).get() else {
-            throw NotFound("node \(node.incarnation) is dead")
+            throw Self.isDead(node)
         }
         try await note(.drain, of: node, signature)
         return node
@@ -133,8 +133,14 @@ extension ClusterAdmin {
             throw OrderRefused(
                 "node \(node.incarnation) is ending, by a signal or at the end of its drain, and cannot stay; start it again"
             )
-        case .isDead: throw NotFound("node \(node.incarnation) is dead")
+        case .isDead: throw Self.isDead(node)
         }
+    }
+
+    private static func isDead(_ node: NodeReport) -> NotFound {
+        NotFound(
+            "node \(node.incarnation) is dead and takes no orders; should its process come back, it has a new number, and takes them"
+        )
     }
 
     private func note(_ order: NodeOrder, of node: NodeReport, _ signature: OrderSignature) async throws {

@@ -1,3 +1,4 @@
+import NIOCore
 import RedisClient
 
 /// An operator's word that a node is to drain, or not to any more.
@@ -20,7 +21,21 @@ package struct DrainOrder: Sendable, Hashable {
     }
 }
 
+extension NodeStore {
+    /// The last one that an incarnation was given; nil when there was none, or it is of another process.
+    func order(of incarnation: Incarnation, startedAt: Int64) -> EventLoopFuture<DrainOrder?> {
+        redis.command(["HMGET", .string(keys.node(incarnation)), "started", "drain", "ordered"]).map { reply in
+            guard let fields = reply.array, fields.count == 3, fields[0].int == startedAt else { return nil }
+            return DrainOrder(fields[1].string, given: fields[2].int ?? 0)
+        }
+    }
+}
+
 extension DrainOrder? {
+    static func later(_ one: DrainOrder?, _ other: DrainOrder?) -> DrainOrder? {
+        [one, other].compactMap(\.self).max { $0.given < $1.given }
+    }
+
     /// Those of `node_heartbeat.lua` and `node_register.lua`: the order and when it was given.
     var arguments: [RedisArgument] {
         map { [$0.mustDrain ? "1" : "0", .integer($0.given)] } ?? ["", "-1"]

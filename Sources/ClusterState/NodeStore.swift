@@ -24,9 +24,14 @@ package struct NodeStore: Sendable {
     // MARK: lease
 
     /// A new incarnation with the next number; earlier ones of the name are fenced. Announced on the control channel.
+    /// An order to drain, or not to, that an earlier one of this process had goes with it, if it is later than what the
+    /// figures know.
     ///
+    /// - Parameter former: the last of this process, which the hint may have forgotten.
     /// - Throws: ``ClusterStateError`` `invalidNodeName`.
-    package func register(name: String, figures: NodeFigures, lease: TimeAmount) -> EventLoopFuture<Incarnation> {
+    package func register(
+        name: String, figures: NodeFigures, lease: TimeAmount, after former: Incarnation? = nil
+    ) -> EventLoopFuture<Incarnation> {
         redis.eventLoop.makeFutureWithTask {
             guard Incarnation.isValid(name: name) else {
                 throw ClusterStateError(
@@ -34,8 +39,16 @@ package struct NodeStore: Sendable {
                     message: "a node name has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ / - and \(name) has not")
             }
             let incarnation = try await create(name: name, figures: figures, lease: lease)
-            for earlier in try await hinted() where earlier.name == name && earlier != incarnation {
+            let hinted = try await hinted().filter { $0.name == name && $0 != incarnation }
+            var known = figures
+            for earlier in Set(hinted + [former].compactMap(\.self)) {
                 _ = try await claim(earlier, by: nil, force: true)
+                // Dead by now, so that nobody orders it anything any more.
+                let order = try await order(of: earlier, startedAt: figures.startedAt).get()
+                known.order = .later(known.order, order)
+            }
+            if known.order != figures.order {
+                _ = try await heartbeat(incarnation, figures: known, lease: lease).get()
             }
             try await announce(.up(incarnation))
             return incarnation

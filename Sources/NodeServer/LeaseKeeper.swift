@@ -152,7 +152,8 @@ final class LeaseKeeper {
     private func register(with figures: NodeFigures) {
         isRegistering = true
         let sentAt = NIODeadline.now().uptimeNanoseconds
-        nodes.register(name: name, figures: figures, lease: duration).assumeIsolated().whenComplete { result in
+        nodes.register(name: name, figures: figures, lease: duration, after: former).assumeIsolated().whenComplete {
+            result in
             self.isRegistering = false
             guard !self.isStopped else { return }
             switch result {
@@ -162,7 +163,8 @@ final class LeaseKeeper {
                 self.clock.renewed(sentAt: sentAt)
                 self.logger.info("registered", metadata: ["incarnation": "\(incarnation)"])
                 self.onBegin(incarnation)
-                if self.mustBeatAgain { self.beat() }
+                // Whether it is to drain may have changed while it was cut off.
+                self.beat()
             case .failure(let error):
                 self.logger.warning("could not register", metadata: ["error": "\(error)"])
             }

@@ -82,4 +82,46 @@ struct DrainOrderTests {
             await second.stop()
         }
     }
+
+    @Test("given while the node is cut off from Redis, and declared dead, is its next life's; a dead one takes none")
+    func cutOff() async throws {
+        let options = Cluster.Options(
+            nodes: 2,
+            environment: [
+                "MARTLET_DRAIN_SECONDS": "300", "MARTLET_DRAIN_RATE": "1", "MARTLET_LEASE_SECONDS": "2",
+            ], proxies: [.redis])
+        try await Machine.with(options) { cluster in
+            let (node, other, line) = (cluster.nodes[0], cluster.nodes[1], cluster.proxies.redis[0])
+            for _ in 0..<120 { _ = try await cluster.connect(newUser(), to: node) }
+            for (order, readiness) in [("drain", 503), ("undrain", 200)] {
+                // Nobody declares the node dead before the order is given.
+                other.pause()
+                await line.refuse(true)
+                await line.cut()
+                let given = try await cluster.admin(order, "node-a")["incarnation"]?.string ?? ""
+                let words = try await self.order(of: given, in: cluster.redis, cluster)
+                #expect(words.first == (order == "drain" ? "1" : "0"))
+                other.resume()
+                _ = try await poll(within: .seconds(60), "\(given) to be dead") {
+                    try await cluster.redis.command("HGET", cluster.key("{i:\(given)}"), "state").string == "dead"
+                        ? true : nil
+                }
+                let refused = try await MartletProgram.run(
+                    ["admin", order, "node-a"], environment: cluster.environment)
+                #expect(refused.exit == .status(1))
+                #expect(
+                    refused.errorText.hasPrefix("martlet: node \(given) is dead and takes no orders"),
+                    "\(refused.errorText)")
+                await line.refuse(false)
+                let registered = try await node.logged("its next life", within: .seconds(60)) {
+                    $0["msg"] == "registered" && ($0["incarnation"]?.string ?? "") > given
+                }
+                let next = registered["incarnation"]?.string ?? ""
+                #expect(try await self.order(of: next, in: cluster.redis, cluster) == words)
+                try await node.waitForReadiness(readiness, within: .seconds(30))
+                let said = order == "drain" ? "draining" : "taking clients again"
+                _ = try await node.logged("what it does") { $0["msg"] == .string(said) }
+            }
+        }
+    }
 }

@@ -15,7 +15,14 @@ struct AdminCommandTests {
             _ = try await fixture.node("node-b", lease: .milliseconds(1))
             try await fixture.session("alice", on: a, in: ["general", "x"])
             try await fixture.session("bob", on: a, in: ["general"])
-            #expect(try await fixture.run("drain", "node-b").exit == .status(0))
+            for (order, said) in [
+                ("drain", "node-b.2 was asked to drain; it moves 0 sessions.\n"),
+                ("undrain", "node-b.2 takes clients again; 0 sessions are still there.\n"), ("drain", ""),
+            ] {
+                let given = try await fixture.run(order, "node-b")
+                #expect(given.exit == .status(0))
+                #expect(given.text.hasPrefix(said + (said.isEmpty ? "" : "But its lease ended ")), "\(given.text)")
+            }
             let nodes = try #require(try await fixture.json("nodes").array)
             #expect(nodes.map { $0["node"]?.string } == ["node-a", "node-b"])
             #expect(nodes.map { $0["state"]?.string } == ["ready", "draining"])

@@ -125,4 +125,69 @@ struct DrainOrderTests {
             }
         }
     }
+
+    /// What the next incarnation of a node has whose last one, which is dead, was given `orders` while the node knew `known`.
+    private func inherited(
+        _ orders: [Bool], knowing known: DrainOrder? = nil, as startedAt: Int64 = 1,
+        _ prepare: (ClusterFixture, Incarnation) async throws -> Void = { _, _ in }
+    ) async throws -> (order: DrainOrder?, last: DrainOrder?, state: NodeRecord.State?) {
+        var inherited: (order: DrainOrder?, last: DrainOrder?, state: NodeRecord.State?)
+        try await ClusterFixture.run { cluster in
+            let (node, other) = try await (cluster.register("node-a"), cluster.register("node-b"))
+            var last: DrainOrder?
+            for mustDrain in orders {
+                if mustDrain {
+                    #expect(try await cluster.nodes.requestDrain(node).get())
+                } else {
+                    _ = try await cluster.nodes.takeBackDrain(node).get()
+                }
+                last = try await cluster.nodes.order(of: node, startedAt: 1).get()
+            }
+            try await cluster.lapse(node)
+            let reports = try await cluster.nodes.sweepLapsed(by: other, notAfter: .max).get()
+            #expect(reports.map(\.incarnation) == [node])
+            #expect(try await !cluster.nodes.requestDrain(node).get(), "a dead one takes no orders")
+            #expect(try await cluster.nodes.takeBackDrain(node).get() == .isDead)
+            try await prepare(cluster, node)
+            let figures = NodeFigures.of(draining: known?.mustDrain == true, startedAt: startedAt, order: known)
+            let next = try await cluster.nodes.register(
+                name: "node-a", figures: figures, lease: .seconds(60), after: node
+            ).get()
+            let record = try await cluster.nodes.list().get().first { $0.incarnation == next }
+            let order = try await cluster.nodes.order(of: next, startedAt: startedAt).get()
+            inherited = (order, last, record?.state)
+        }
+        return inherited
+    }
+
+    @Test("that a node did not hear before it was declared dead is its next incarnation's, also where the hint is gone")
+    func inherited() async throws {
+        for hides in [false, true] {
+            let drained = try await inherited([true]) { cluster, node in
+                if hides { try await cluster.command("HDEL", cluster.keys.nodes, node.description) }
+            }
+            #expect(drained.order != nil && drained.order == drained.last && drained.state == .draining)
+        }
+        let known = DrainOrder(mustDrain: true, given: 1000)
+        let undrained = try await inherited([true, false], knowing: known)
+        #expect(undrained.order?.mustDrain == false && undrained.order == undrained.last)
+    }
+
+    @Test("that the node knows stays where Redis has none that is later")
+    func remembered() async throws {
+        let known = DrainOrder(mustDrain: true, given: 1000)
+        let forgotten = try await inherited([false], knowing: known) { cluster, node in
+            try await cluster.command("DEL", cluster.keys.node(node))
+        }
+        #expect(forgotten.order == known && forgotten.state == .draining)
+        let latest = DrainOrder(mustDrain: true, given: .max / 2)
+        #expect(try await inherited([true, false], knowing: latest).order == latest)
+        #expect(try await inherited([], knowing: known).order == known)
+    }
+
+    @Test("is that of one process: one that is started anew under the name takes clients")
+    func startedAnew() async throws {
+        let next = try await inherited([true], as: 2)
+        #expect(next.order == nil && next.state == .ready)
+    }
 }

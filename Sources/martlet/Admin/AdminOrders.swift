@@ -116,7 +116,7 @@ struct AdminDrain: AsyncParsableCommand {
                 let count = report.sessions
                 return [
                     "\(report.incarnation) was asked to drain; it moves \(count) session\(count == 1 ? "" : "s")."
-                ]
+                ] + report.lateness
             }
         }
     }
@@ -136,11 +136,22 @@ struct AdminUndrain: AsyncParsableCommand {
             let (report, wasOrdered) = try await session.admin.undrain(node, signature)
             guard !session.json else { return session.print(report) }
             let count = report.sessions
-            session.print([
-                wasOrdered
-                    ? "\(report.incarnation) takes clients again; \(count) session\(count == 1 ? " is" : "s are") still there."
-                    : "\(report.incarnation) was not asked to drain."
-            ])
+            session.print(
+                [
+                    wasOrdered
+                        ? "\(report.incarnation) takes clients again; \(count) session\(count == 1 ? " is" : "s are") still there."
+                        : "\(report.incarnation) was not asked to drain."
+                ] + report.lateness)
         }
+    }
+}
+
+extension NodeReport {
+    /// What to say of an order to a node that cannot have heard it yet.
+    fileprivate var lateness: [String] {
+        guard leaseMilliseconds < 0 else { return [] }
+        return [
+            "But its lease ended \(-leaseMilliseconds / 1000) s ago: if it still runs, it hears of this when it reaches Redis again."
+        ]
     }
 }
