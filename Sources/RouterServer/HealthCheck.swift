@@ -12,7 +12,7 @@ final class HealthCheck: NodeConnectionDelegate {
     enum Outcome: Sendable, Equatable {
         case passed
         case failed(CheckFailure)
-        /// This machine could not ask, or stood still when the answer was due.
+        /// This machine stood still when the answer was due.
         case unknown
     }
 
@@ -25,6 +25,7 @@ final class HealthCheck: NodeConnectionDelegate {
     private var timer: Scheduled<Void>?
     private var hasEnded = false
 
+    /// Fails when this machine could not ask.
     static func ask(
         _ node: RoutedNode, on eventLoop: any EventLoop, by dialer: NodeDialer, within time: TimeAmount
     ) -> EventLoopFuture<Outcome> {
@@ -61,7 +62,8 @@ final class HealthCheck: NodeConnectionDelegate {
                     if case .failure = result { self.end(.failed(.broken)) } else { self.ask() }
                 }
             case .failure(let error):
-                self.end(Self.outcome(of: error))
+                guard ConnectFailure.isOfNode(error) else { return self.end(.failure(error)) }
+                self.end(.failed(ConnectFailure.isRefusal(error) ? .refused : .unreachable))
             }
         }
     }
@@ -72,19 +74,16 @@ final class HealthCheck: NodeConnectionDelegate {
         connection.begin(ByteBuffer(string: head), method: "GET", delegate: self)
     }
 
-    private func end(_ result: Outcome) {
+    private func end(_ result: Outcome) { end(.success(result)) }
+
+    private func end(_ result: Result<Outcome, any Error>) {
         guard !hasEnded else { return }
         hasEnded = true
         timer?.cancel()
         let connection = connection
         self.connection = nil
         connection?.abandon()
-        outcome.succeed(result)
-    }
-
-    private static func outcome(of error: any Error) -> Outcome {
-        guard ConnectFailure.isOfNode(error) else { return .unknown }
-        return .failed(ConnectFailure.isRefusal(error) ? .refused : .unreachable)
+        outcome.completeWith(result)
     }
 
     // MARK: NodeConnectionDelegate

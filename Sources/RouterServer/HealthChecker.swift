@@ -28,6 +28,7 @@ package final class HealthChecker: @unchecked Sendable {
     private let eventLoop: any EventLoop
     private let times: Times
     private let dialer: NodeDialer
+    private let trouble: OwnTrouble
     private let tell: @Sendable (RoutedNode, CheckFailure?) -> Bool
     private var watches: [RoutedNode.Start: Watch] = [:]
     private var hasStopped = false
@@ -35,10 +36,11 @@ package final class HealthChecker: @unchecked Sendable {
     /// - Parameter tell: what a check came to, nil where it was 200; returns whether the node is settled (`NodeHealth`).
     ///   Called on the event loop.
     init(
-        on eventLoop: any EventLoop, times: Times, dialer: NodeDialer,
+        on eventLoop: any EventLoop, times: Times, dialer: NodeDialer, trouble: OwnTrouble,
         tell: @escaping @Sendable (RoutedNode, CheckFailure?) -> Bool
     ) {
         (self.eventLoop, self.times, self.dialer, self.tell) = (eventLoop, times, dialer, tell)
+        self.trouble = trouble
     }
 
     /// From now on asks these nodes.
@@ -80,14 +82,15 @@ package final class HealthChecker: @unchecked Sendable {
     private func check(_ watch: Watch) {
         let (node, began) = (watch.node, NIODeadline.now())
         HealthCheck.ask(node, on: eventLoop, by: dialer, within: times.deadline)
-            .assumeIsolated().whenSuccess { outcome in
+            .assumeIsolated().whenComplete { result in
                 guard self.watches[node.start] === watch else { return }
-                let isSettled =
-                    switch outcome {
-                    case .passed: self.tell(node, nil)
-                    case .failed(let failure): self.tell(node, failure)
-                    case .unknown: true
-                    }
+                var isSettled = true
+                switch result {
+                case .success(.passed): isSettled = self.tell(node, nil)
+                case .success(.failed(let failure)): isSettled = self.tell(node, failure)
+                case .success(.unknown): break
+                case .failure(let error): self.trouble.cannotConnect(to: node, error)
+                }
                 let interval = (isSettled ? self.times.interval : self.times.fastInterval) * .random(in: 0.9...1.1)
                 self.schedule(watch, in: max(began + interval - .now(), .nanoseconds(0)))
             }

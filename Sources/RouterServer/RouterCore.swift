@@ -21,6 +21,7 @@ final class RouterCore: Sendable {
     let meters = NodeMeters()
     /// nil: tunnels stay on the loops of their connections.
     let tunnels: TunnelLoops?
+    let trouble: OwnTrouble
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -42,6 +43,7 @@ final class RouterCore: Sendable {
         self.configuration = configuration
         self.tunnels = tunnels
         self.logger = logger
+        trouble = OwnTrouble(logger: logger)
         // A header of the PROXY protocol says whose a connection is.
         var limits = configuration.limits
         if configuration.writesProxyProtocol { limits.nodeKeptConnections = 0 }
@@ -124,16 +126,7 @@ final class RouterCore: Sendable {
         if error is TLSFailure {
             return eject(node, "TLS with a node fails", reason: error) { $0.failed(node, now: $1) }
         }
-        guard !ConnectFailure.isOfNode(error) else { return failed(node) }
-        if ConnectFailure.isOutOfPorts(error) {
-            return logger.error(
-                "no source port is left for a connection to a node: give this router more addresses (MARTLET_NODE_SOURCE)",
-                metadata: ["node": "\(node.name)", "address": "\(node.address)"])
-        }
-        logger.error(
-            "this router cannot make a connection",
-            metadata: ["address": "\(node.address)", "error": "\(error)"]
-        )
+        if ConnectFailure.isOfNode(error) { failed(node) } else { trouble.cannotConnect(to: node, error) }
     }
 
     func reused() { reuses.add(1, ordering: .relaxed) }
