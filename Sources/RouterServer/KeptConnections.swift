@@ -9,34 +9,52 @@ struct KeptList<Connection: AnyObject> {
     }
 
     private let most: Int
+    private let total: Int
     private let time: TimeAmount
     private var entries: [String: [Entry]] = [:]
+    private var count = 0
 
     /// - Parameters:
     ///   - most: of one address.
+    ///   - total: of all.
     ///   - time: how long each is kept.
-    init(most: Int, time: TimeAmount) { (self.most, self.time) = (most, time) }
+    init(most: Int, total: Int, time: TimeAmount) { (self.most, self.total, self.time) = (most, total, time) }
 
     /// The one that was used last: the likeliest to be open still, and the others get their time.
     mutating func take(_ address: String) -> Connection? {
         guard var list = entries[address], let last = list.popLast() else { return nil }
+        count -= 1
         entries[address] = list.isEmpty ? nil : list
         return last.connection
     }
 
     /// - Returns: the one that gives way, which may be this one.
     mutating func keep(_ connection: Connection, of address: String, now: NIODeadline) -> Connection? {
-        guard most > 0 else { return connection }
-        var list = entries[address] ?? []
-        let first = list.count < most ? nil : list.removeFirst().connection
-        list.append(Entry(connection: connection, end: now + time))
-        entries[address] = list
+        guard most > 0, total > 0 else { return connection }
+        var first: Connection?
+        if entries[address]?.count ?? 0 >= most {
+            first = removeFirst(of: address)
+        } else if count >= total {
+            first = entries.min { $0.value[0].end < $1.value[0].end }.flatMap { removeFirst(of: $0.key) }
+        }
+        entries[address, default: []].append(Entry(connection: connection, end: now + time))
+        count += 1
         return first
     }
 
+    private mutating func removeFirst(of address: String) -> Connection? {
+        guard var list = entries[address] else { return nil }
+        let first = list.removeFirst()
+        count -= 1
+        entries[address] = list.isEmpty ? nil : list
+        return first.connection
+    }
+
     mutating func remove(_ connection: Connection, of address: String) {
-        guard var list = entries[address] else { return }
-        list.removeAll { $0.connection === connection }
+        guard var list = entries[address], let index = list.firstIndex(where: { $0.connection === connection })
+        else { return }
+        list.remove(at: index)
+        count -= 1
         entries[address] = list.isEmpty ? nil : list
     }
 
@@ -47,6 +65,7 @@ struct KeptList<Connection: AnyObject> {
             let over = list.prefix { $0.end <= now }
             guard !over.isEmpty else { continue }
             expired += over.map(\.connection)
+            count -= over.count
             entries[address] = over.count == list.count ? nil : Array(list.dropFirst(over.count))
         }
         return expired
@@ -66,7 +85,8 @@ final class KeptConnections: @unchecked Sendable {
 
     init(on eventLoop: any EventLoop, limits: RouterLimits) {
         self.eventLoop = eventLoop
-        list = KeptList(most: limits.nodeKeptConnections, time: limits.nodeKeepAliveTime)
+        list = KeptList(
+            most: limits.nodeKeptConnections, total: limits.keptConnections, time: limits.nodeKeepAliveTime)
     }
 
     func take(_ address: String) -> NodeConnection? {
@@ -109,7 +129,7 @@ final class KeptOfLoops: Sendable {
 
     init(limits: RouterLimits) { self.limits = limits }
 
-    var isAllowed: Bool { limits.nodeKeptConnections > 0 }
+    var isAllowed: Bool { min(limits.nodeKeptConnections, limits.keptConnections) > 0 }
 
     /// nil where none is to be kept.
     func on(_ eventLoop: any EventLoop) -> KeptConnections? {

@@ -82,6 +82,8 @@ package struct RouterLimits: Sendable {
     package var exchangeIdle: TimeAmount = .seconds(60)
     /// Connections to one node that a loop keeps for further requests; 0: each request has its own.
     package var nodeKeptConnections = 4
+    /// Those to all nodes.
+    package var keptConnections = 1024
     /// How long such a one is kept without a request: well below the 75 s after which a node closes it.
     package var nodeKeepAliveTime: TimeAmount = .seconds(30)
     /// After which a tunnel in which nothing moves ends.

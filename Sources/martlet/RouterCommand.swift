@@ -57,7 +57,10 @@ struct RouterCommand: AsyncParsableCommand {
         configuration.nodeSources = try settings.nodeSourceAddresses()
         configuration.gate.address = settings.limits.address
         Descriptors.raiseLimit()
-        Descriptors.limit(&configuration.gate, settings.limits.connections, each: 2)
+        let idle = Descriptors.forIdleNodeConnections
+        // The rest is for a check of each node, and for what hands connections over to nodes of this host.
+        configuration.limits.keptConnections = idle / 2 / System.coreCount
+        Descriptors.limit(&configuration.gate, settings.limits.connections, each: 2, besides: idle)
         let socket: ListeningSocket?
         do {
             socket = try ListeningSocket.passed()
@@ -158,17 +161,26 @@ enum Descriptors {
     /// - Parameters:
     ///   - configured: 0: as many as there can be.
     ///   - each: descriptors a connection takes.
-    static func limit(_ gate: inout GateLimits, _ configured: Int, each: Int) {
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else {
+    ///   - besides: kept back, too.
+    static func limit(_ gate: inout GateLimits, _ configured: Int, each: Int, besides: Int = 0) {
+        guard let total else {
             gate.connections = configured
             return
         }
-        let total = Int(clamping: limit.rlim_cur)
         gate.refusedAtOnce = min(64, 8 + total / 64)
-        let kept = 32 + 3 * System.coreCount + gate.refusedAtOnce
+        let kept = 32 + 3 * System.coreCount + gate.refusedAtOnce + besides
         let most = max(1, (total - kept) / each)
         gate.connections = configured == 0 ? most : min(configured, most)
+    }
+
+    /// How many a router has for connections to nodes that no client of it has.
+    static var forIdleNodeConnections: Int { min((total ?? 16_384) / 16, 8192) }
+
+    /// The soft limit; nil when nobody knows.
+    private static var total: Int? {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return nil }
+        return Int(clamping: limit.rlim_cur)
     }
 
     /// Lifts the soft limit to the hard one. A connection takes one descriptor at a node and two at a router; the soft

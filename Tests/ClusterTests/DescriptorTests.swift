@@ -55,4 +55,56 @@ struct DescriptorTests {
             #expect(!router.log.contains { $0["msg"]?.string?.hasPrefix("a node ") == true }, "no node is to blame")
         }
     }
+
+    private func connectionsToNodes(of router: ClusterProcess) async throws -> Int {
+        try await router.internals("/metrics").text.split(separator: "\n").reduce(0) { sum, line in
+            guard line.hasPrefix("martlet_router_node_connections{") else { return sum }
+            return sum + (line.split(separator: " ").last.flatMap { Double($0) }.map { Int($0) } ?? 0)
+        }
+    }
+
+    @Test("T23: kept connections to nodes leave a router enough for every client that it takes")
+    func kept() async throws {
+        try await Machine.with(Cluster.Options(nodes: 5), weight: 2) { cluster in
+            let own = ["MARTLET_PORT": String(try FreePort.next()), "MARTLET_HANDOVER": "off"]
+            let router = ClusterProcess(
+                .router, name: "narrow", port: Int(own["MARTLET_PORT"] ?? "") ?? 0, internalPort: try FreePort.next(),
+                environment: cluster.environment.merging(own) { $1 }, descriptors: 160)
+            try await router.start()
+            try await router.waitUntilReady()
+            _ = try await poll(within: .seconds(10), "the router to know every node") {
+                let text = try await router.internals("/nodes").text
+                return cluster.nodes.allSatisfy { text.contains($0.name) } ? true : nil
+            }
+            // As many at once as may be, so that as many are kept as are.
+            let count = 40
+            for node in cluster.nodes { node.pause() }
+            try await withThrowingTaskGroup(of: Int.self) { group in
+                for number in 0..<count {
+                    group.addTask {
+                        try await HTTPAnswer.of("GET", "/?key=\(number)", port: router.port, timeout: 60).status
+                    }
+                }
+                _ = try await poll(within: .seconds(30), "all to be under way") {
+                    try await connectionsToNodes(of: router) == count ? true : nil
+                }
+                for node in cluster.nodes { node.resume() }
+                for try await status in group { #expect(status == 200) }
+            }
+            var (sessions, refused): ([Session], HTTPAnswer?) = ([], nil)
+            while refused == nil, sessions.count < 200 {
+                do {
+                    sessions.append(try await cluster.connect("user-\(sessions.count)", to: router))
+                } catch let error as TestClient.Refused {
+                    refused = error.answer
+                }
+            }
+            #expect(sessions.count > 30, "\(sessions.count)")
+            let reason = try refused?.json()["error"]?["reason"]?.string
+            #expect(refused?.status == 503 && reason == "too_many_connections", "\(refused?.text ?? "nobody")")
+            for session in sessions { try await session.client.roundTrip() }
+            #expect(!router.log.contains { $0["msg"] == .string(Self.trouble) })
+            await router.kill()
+        }
+    }
 }

@@ -232,7 +232,7 @@ struct KeptConnectionTests {
     @Test("a list gives the last one first, and takes the oldest out, by number and by time")
     func list() {
         let lines = (0..<4).map { _ in Line() }
-        var list = KeptList<Line>(most: 2, time: .seconds(30))
+        var list = KeptList<Line>(most: 2, total: 9, time: .seconds(30))
         func at(_ seconds: Int64) -> NIODeadline { .uptimeNanoseconds(0) + .seconds(seconds) }
         #expect(list.take("a") == nil && list.nextEnd == nil)
         #expect(list.keep(lines[0], of: "a", now: at(0)) == nil)
@@ -245,7 +245,38 @@ struct KeptConnectionTests {
         #expect(list.take("a") === lines[3] && list.take("a") == nil)
         list.remove(lines[2], of: "b")
         #expect(list.take("b") == nil && list.nextEnd == nil)
-        var none = KeptList<Line>(most: 0, time: .seconds(30))
+        var none = KeptList<Line>(most: 0, total: 9, time: .seconds(30))
+        #expect(none.keep(lines[0], of: "a", now: at(0)) === lines[0])
+    }
+
+    @Test(
+        "a list that is full gives up what it has kept longest, whatever the node, and has room again for each that goes"
+    )
+    func total() {
+        let lines = (0..<5).map { _ in Line() }
+        var list = KeptList<Line>(most: 2, total: 3, time: .seconds(30))
+        func at(_ seconds: Int64) -> NIODeadline { .uptimeNanoseconds(0) + .seconds(seconds) }
+        /// Fills it with the first three, whatever became of those before.
+        func fill() {
+            for (index, address) in ["a", "b", "b"].enumerated() {
+                #expect(
+                    list.keep(lines[index], of: address, now: at(Int64(index))) == nil, "there is room for \(index)")
+            }
+        }
+        fill()
+        #expect(list.keep(lines[3], of: "c", now: at(3)) === lines[0])
+        #expect(list.take("a") == nil)
+        // Its own list is full, too.
+        #expect(list.keep(lines[4], of: "b", now: at(4)) === lines[1])
+        #expect(list.take("b") === lines[4] && list.take("b") === lines[2] && list.take("c") === lines[3])
+        fill()
+        #expect(list.expire(now: at(32)).count == 3)
+        fill()
+        for (line, address) in [(lines[0], "a"), (lines[1], "b"), (lines[2], "b"), (lines[2], "b"), (lines[3], "x")] {
+            list.remove(line, of: address)
+        }
+        fill()
+        var none = KeptList<Line>(most: 2, total: 0, time: .seconds(30))
         #expect(none.keep(lines[0], of: "a", now: at(0)) === lines[0])
     }
 }
