@@ -184,7 +184,7 @@ let package = Package(
         ),
         .testTarget(
             name: "AffinityTests",
-            dependencies: ["Affinity"],
+            dependencies: ["Affinity", "TestSupport"],
             swiftSettings: strict
         ),
         .testTarget(

@@ -15,6 +15,9 @@ package struct NodeFigures: Sendable, Hashable {
     package var weight: Int
     /// Where clients reach it without a router, `wss://host/ws`; nil where they do not.
     package var url: String?
+    /// The longest for which it leaves a WebSocket open on which nobody says anything, in milliseconds; nil of a node that does
+    /// not say.
+    package var silenceMs: Int64?
     /// nil of a node that does not say.
     package var traffic: NodeTraffic?
     package var ending: Ending
@@ -35,7 +38,8 @@ package struct NodeFigures: Sendable, Hashable {
 
     package init(
         address: String, version: String, sessions: Int, rooms: Int, draining: Bool, startedAt: Int64,
-        weight: Int = defaultWeight, url: String? = nil, traffic: NodeTraffic? = nil, ending: Ending = .no,
+        weight: Int = defaultWeight, url: String? = nil, silenceMs: Int64? = nil, traffic: NodeTraffic? = nil,
+        ending: Ending = .no,
         order: DrainOrder? = nil
     ) {
         self.address = address
@@ -46,6 +50,7 @@ package struct NodeFigures: Sendable, Hashable {
         self.startedAt = startedAt
         self.weight = weight
         self.url = url
+        self.silenceMs = silenceMs
         self.traffic = traffic
         self.ending = ending
         self.order = order

@@ -74,7 +74,7 @@ package struct NodeStore: Sendable {
                     .string(figures.version), .integer(Int64(figures.sessions)), .integer(Int64(figures.rooms)),
                     figures.draining ? "1" : "0", .integer(Int64(figures.weight)), .string(figures.url ?? ""),
                     figures.ending == .yes ? "1" : "0",
-                ] + figures.order.arguments
+                ] + figures.order.arguments + [figures.silenceArgument]
             ).get()
             if created.int == 1 {
                 try await hint(incarnation, figures).get()
@@ -95,7 +95,7 @@ package struct NodeStore: Sendable {
                 .integer(Int64(figures.rooms)), figures.draining ? "1" : "0", .string(keys.controlChannel),
                 .string(incarnation.description), .string(figures.address), .integer(Int64(figures.weight)),
                 .string(figures.url ?? ""), .string(figures.traffic?.text ?? ""), figures.ending.argument,
-            ] + figures.order.arguments
+            ] + figures.order.arguments + [figures.silenceArgument]
         ).flatMapThrowing { reply in
             guard let fields = reply.array, fields.count == 4, let held = fields[0].int, let given = fields[2].int,
                 let leaseEnd = fields[3].int
@@ -285,7 +285,7 @@ package struct NodeStore: Sendable {
 extension NodeRecord {
     /// Reads the reply of `node_read.lua`; `nil` when the incarnation is unknown.
     init?(incarnation: Incarnation, reply: RESPValue) {
-        guard let fields = reply.array, fields.count == 14, let leaseMs = fields[1].int else { return nil }
+        guard let fields = reply.array, fields.count == 15, let leaseMs = fields[1].int else { return nil }
         let draining = fields[6].int == 1
         let weight = Int(fields[9].int ?? 0)
         let url = fields[10].string ?? ""
@@ -295,7 +295,9 @@ extension NodeRecord {
                 address: fields[2].string ?? "", version: fields[3].string ?? "", sessions: Int(fields[4].int ?? 0),
                 rooms: Int(fields[5].int ?? 0), draining: draining, startedAt: fields[8].int ?? 0,
                 weight: NodeFigures.weights.contains(weight) ? weight : NodeFigures.defaultWeight,
-                url: url.isEmpty ? nil : url, traffic: fields[13].string.flatMap { NodeTraffic(text: $0) }),
+                url: url.isEmpty ? nil : url,
+                silenceMs: fields[14].int.flatMap { $0 > 0 ? min($0, 1_000_000_000) : nil },
+                traffic: fields[13].string.flatMap { NodeTraffic(text: $0) }),
             state: fields[0].string != "live" ? .dead : draining || fields[7].int == 1 ? .draining : .ready,
             leaseMs: leaseMs, figuresAgeMs: fields[11].int ?? 0, ageMs: fields[12].int)
     }
@@ -303,6 +305,10 @@ extension NodeRecord {
 
 extension TimeAmount {
     var milliseconds: Int64 { nanoseconds / 1_000_000 }
+}
+
+extension NodeFigures {
+    fileprivate var silenceArgument: RedisArgument { silenceMs.map { .integer($0) } ?? "" }
 }
 
 extension NodeFigures.Ending {

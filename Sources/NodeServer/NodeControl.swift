@@ -117,6 +117,7 @@ final class NodeControl {
         NodeFigures(
             address: address, version: configuration.version, sessions: hub.sessions.count, rooms: hub.rooms.count,
             draining: isDraining, startedAt: startedAt, weight: configuration.weight, url: configuration.url,
+            silenceMs: (configuration.heartbeat + configuration.heartbeatTimeout).nanoseconds / 1_000_000,
             traffic: traffic.figures, ending: ending)
     }
 }

@@ -47,6 +47,8 @@ extension ClientConnection {
         inbound = ByteBuffer()
         state = .ended
         traffic.sent(toNode.readableBytes)
+        // Above the time after which a node that lives would have said something, or ended it.
+        let idle = exchange.attempt.current?.silence.map { $0 * 2 }
         if let tunnels = core.tunnels, core.configuration.tls == nil, core.configuration.nodeTLS == nil,
             let sockets = Self.descriptors(context, nodeContext)
         {
@@ -58,15 +60,17 @@ extension ClientConnection {
                 Tunnel.Beginning(
                     client: sockets.client, node: sockets.node, toClient: Array(toClient.readableBytesView),
                     toNode: Array(toNode.readableBytesView), clientEnded: inputEnded, nodeEnded: node.inputEnded,
-                    meter: traffic.meter
+                    idle: idle, meter: traffic.meter
                 ) { toNode, fromNode in
                     ended(toNode, fromNode)
                     end.ended()
                 })
         }
         let times = limits.tunnels
-        let client = TunnelHandler(times, isSecure: core.configuration.tls != nil, counting: traffic, as: .client)
-        let server = TunnelHandler(times, isSecure: core.configuration.nodeTLS != nil, counting: traffic, as: .node)
+        let client = TunnelHandler(
+            times, idle: idle, isSecure: core.configuration.tls != nil, counting: traffic, as: .client)
+        let server = TunnelHandler(
+            times, idle: idle, isSecure: core.configuration.nodeTLS != nil, counting: traffic, as: .node)
         do {
             try context.pipeline.syncOperations.addHandler(client, position: .after(self))
             try nodeContext.pipeline.syncOperations.addHandler(server, position: .after(node))
@@ -84,6 +88,7 @@ extension ClientConnection {
             server,
             TunnelHandler.Beginning(first: toNode, inputEnded: node.inputEnded)
         )
+        if let drainsAt { client.end(at: drainsAt) }
     }
 
     /// The sockets once more, which stay open when NIO closes its own. nil where there are none, or no descriptor is left.

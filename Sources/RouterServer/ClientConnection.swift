@@ -47,6 +47,8 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private var isProcessing = false
     private var processAgain = false
     private var awaitsHandshake: Bool
+    /// When a tunnel that it becomes is to end.
+    private(set) var drainsAt: NIODeadline?
 
     var limits: RouterLimits { core.configuration.limits }
     /// The client speaks TLS, with this router or with the load balancer.
@@ -92,7 +94,8 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             process()
         case ChannelEvent.outputClosed:
             if case .lingering = state { setTimer(limits.lingerTime) { $0.close() } }
-        case is RouterCore.Drain:
+        case let drain as RouterCore.Drain:
+            drainsAt = .now() + drain.time
             // Who has connected and not yet asked is answered: to them a connection that ends is one that was refused.
             if case .head = state, !headHasBegun, servesRequests > 0 { close() }
         case ProxyProtocol.Header.client(let address, let isSecure, let id):

@@ -21,6 +21,8 @@ package struct RoutedNode: Sendable, Equatable {
     package let weight: Int
     /// Where clients may reach it without a router; nil where they may not.
     package let url: String?
+    /// The longest for which it leaves a WebSocket open on which nobody says anything; nil where it does not say.
+    package let silence: TimeAmount?
     /// Since it registered, when the list was read; nil where it is not known.
     package let age: TimeAmount?
 
@@ -35,6 +37,7 @@ package struct RoutedNode: Sendable, Equatable {
         figuresAge: TimeAmount = .zero,
         weight: Int = 100,
         url: String? = nil,
+        silence: TimeAmount? = nil,
         age: TimeAmount? = nil
     ) {
         self.name = name
@@ -47,6 +50,7 @@ package struct RoutedNode: Sendable, Equatable {
         self.figuresAge = figuresAge
         self.weight = weight
         self.url = url
+        self.silence = silence
         self.age = age
     }
 

@@ -149,6 +149,7 @@ extension RoutedNode {
             figuresAge: .milliseconds(min(max(record.figuresAgeMs, 0), 60_000)),
             weight: record.figures.weight,
             url: record.figures.url,
+            silence: record.figures.silenceMs.map { .milliseconds($0) },
             age: record.ageMs.map { .milliseconds(min(max($0, 0), 1_000_000_000_000)) }
         )
     }

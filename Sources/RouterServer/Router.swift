@@ -36,7 +36,19 @@ package final class Router: Sendable {
         let threads = group.makeIterator().reduce(0) { count, _ in count + 1 }
         let tunnels = try TunnelLoops(count: threads, times: configuration.limits.tunnels)
         let core = RouterCore(configuration: configuration, tunnels: tunnels, logger: logger)
-        let socket = try socket ?? .bind(host: configuration.host, port: configuration.port)
+        do {
+            let socket = try socket ?? .bind(host: configuration.host, port: configuration.port)
+            return try start(core, directory: directory, socket: socket, group: group)
+        } catch {
+            tunnels.stop()
+            throw error
+        }
+    }
+
+    private static func start(
+        _ core: RouterCore, directory: any NodeDirectory, socket: ListeningSocket, group: any EventLoopGroup
+    ) throws -> Router {
+        let configuration = core.configuration
         // Who comes before the nodes are known would be told that there are none.
         let loop = group.any()
         let isReady = loop.makePromise(of: Void.self)

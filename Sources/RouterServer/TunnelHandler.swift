@@ -17,6 +17,7 @@ final class TunnelHandler: ChannelDuplexHandler {
     /// nil once this end or the other is gone.
     private var other: TunnelHandler?
     private let times: TunnelTimes
+    private let idle: TimeAmount?
     private let isSecure: Bool
     private let traffic: ProxiedTraffic?
     private let side: Side
@@ -26,7 +27,10 @@ final class TunnelHandler: ChannelDuplexHandler {
     private var waiting = ByteBuffer()
     private var channelIsWritable = true
     private var readIsHeld = false
-    private var reads: UInt = 0
+    /// When a byte was read, or the input ended.
+    private var lastMoved = NIODeadline.uptimeNanoseconds(0)
+    private var watching: Scheduled<Void>?
+    private var ending: Scheduled<Void>?
     private var inputEnded = false
     private var outputEnded = false
     private var isClosing = false
@@ -34,10 +38,14 @@ final class TunnelHandler: ChannelDuplexHandler {
     /// Has to be added to a pipeline, then started with another of the same loop.
     ///
     /// - Parameters:
+    ///   - idle: after how long without a byte either way both end; nil: never.
     ///   - isSecure: TLS stands in that pipeline.
     ///   - traffic: of the connection to the node; both ends count what they read, and the node's tells its end.
-    init(_ times: TunnelTimes, isSecure: Bool, counting traffic: ProxiedTraffic? = nil, as side: Side = .client) {
-        self.times = times
+    init(
+        _ times: TunnelTimes, idle: TimeAmount?, isSecure: Bool, counting traffic: ProxiedTraffic? = nil,
+        as side: Side = .client
+    ) {
+        (self.times, self.idle) = (times, idle)
         self.isSecure = isSecure
         (self.traffic, self.side) = (traffic, side)
     }
@@ -68,6 +76,7 @@ final class TunnelHandler: ChannelDuplexHandler {
     private func begin(_ first: ByteBuffer) {
         guard let context else { return lost() }
         channelIsWritable = context.channel.isWritable
+        lastMoved = context.eventLoop.now
         if first.readableBytes > 0 { write(first, context) }
     }
 
@@ -75,7 +84,7 @@ final class TunnelHandler: ChannelDuplexHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let buffer = unwrapInboundIn(data)
-        reads &+= 1
+        lastMoved = context.eventLoop.now
         count(buffer.readableBytes)
         other?.send(buffer)
     }
@@ -98,27 +107,42 @@ final class TunnelHandler: ChannelDuplexHandler {
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .inputClosed? = event as? ChannelEvent { return endOfInput() }
         guard let drain = event as? RouterCore.Drain else { return }
-        context.eventLoop.assumeIsolated().scheduleTask(in: drain.time) { self.closeBoth() }
+        end(at: context.eventLoop.now + drain.time)
+    }
+
+    /// With the other.
+    func end(at time: NIODeadline) {
+        ending?.cancel()
+        ending = at(time) { $0.closeBoth() }
+    }
+
+    private func at(_ time: NIODeadline, _ action: @escaping (TunnelHandler) -> Void) -> Scheduled<Void>? {
+        context?.eventLoop.assumeIsolated().scheduleTask(deadline: time) { action(self) }
     }
 
     private func endOfInput() {
         guard !inputEnded, let other else { return }
         inputEnded = true
+        if let context { lastMoved = context.eventLoop.now }
         other.endOutput()
         if !other.inputEnded { watch() }
     }
 
     /// For the end whose input ends, and one of both from the beginning.
     private func watch() {
-        guard let context, let other else { return }
+        guard let other else { return }
         let isHalfClosed = inputEnded || other.inputEnded
-        guard let time = isHalfClosed ? times.halfClosed : times.idle else { return }
-        let seen = (reads, other.reads)
-        context.eventLoop.assumeIsolated().scheduleTask(in: time) {
-            guard let other = self.other else { return }
-            if seen != (self.reads, other.reads) { return self.watch() }
+        guard let time = isHalfClosed ? times.halfClosed : idle else { return }
+        watching?.cancel()
+        watching = at(max(lastMoved, other.lastMoved) + time) { end in
+            guard let context = end.context, let other = end.other else { return }
             // An end of input since then has a watch of its own.
-            if isHalfClosed || !(self.inputEnded || other.inputEnded) { self.closeBoth() }
+            guard isHalfClosed || !(end.inputEnded || other.inputEnded) else { return }
+            if max(end.lastMoved, other.lastMoved) + time <= context.eventLoop.now {
+                end.closeBoth()
+            } else {
+                end.watch()
+            }
         }
     }
 
@@ -200,7 +224,8 @@ final class TunnelHandler: ChannelDuplexHandler {
         isClosing = true
         writeWaiting()
         guard queued > 0 else { return context.close(promise: nil) }
-        context.eventLoop.assumeIsolated().scheduleTask(in: times.ending) { self.context?.close(promise: nil) }
+        ending?.cancel()
+        ending = at(context.eventLoop.now + times.ending) { $0.context?.close(promise: nil) }
     }
 
     // MARK: The end
@@ -214,6 +239,8 @@ final class TunnelHandler: ChannelDuplexHandler {
         if side == .node { traffic?.closed() }
         context = nil
         waiting = ByteBuffer()
+        watching?.cancel()
+        ending?.cancel()
         guard let other else { return }
         self.other = nil
         other.other = nil

@@ -13,7 +13,14 @@ final class TunnelLoops: Sendable {
 
     init(count: Int, times: TunnelTimes) throws {
         threads = NIOThreadPool(numberOfThreads: count)
-        loops = try (0..<count).map { _ in try TunnelLoop() }
+        var loops: [TunnelLoop] = []
+        do {
+            for _ in 0..<count { loops.append(try TunnelLoop()) }
+        } catch {
+            for loop in loops { loop.close() }
+            throw error
+        }
+        self.loops = loops
         threads.start()
         for loop in loops { threads.submit { _ in loop.run(times) } }
     }
@@ -25,7 +32,7 @@ final class TunnelLoops: Sendable {
 
     /// As ``TunnelSet/endAll(within:)``.
     func endAll(within time: TimeAmount) {
-        for loop in loops { loop.tell(.end(time)) }
+        for (place, loop) in loops.enumerated() { loop.tell(.end(time, place: place, of: loops.count)) }
     }
 
     /// Ends what is left, and the threads; what is added later ends at once. May be called again.
@@ -39,7 +46,7 @@ final class TunnelLoops: Sendable {
 private final class TunnelLoop: Sendable {
     enum Order {
         case add(Tunnel.Beginning)
-        case end(TimeAmount)
+        case end(TimeAmount, place: Int, of: Int)
         case stop
     }
 
@@ -53,15 +60,23 @@ private final class TunnelLoop: Sendable {
     }
 
     init() throws {
-        epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
-        wake = eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK))
-        var event = epoll_event()
-        event.events = UInt32(EPOLLIN.rawValue)
-        guard epoll_ctl(epoll, EPOLL_CTL_ADD, wake, &event) == 0 else {
-            let cause = errno
-            for descriptor in [epoll, wake] where descriptor >= 0 { close(descriptor) }
-            throw IOError(errnoCode: cause, reason: "epoll")
+        let epoll = try ListeningSocket.check("epoll_create1", epoll_create1(Int32(EPOLL_CLOEXEC)))
+        do {
+            let wake = try ListeningSocket.check("eventfd", eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)))
+            var event = epoll_event()
+            event.events = UInt32(EPOLLIN.rawValue)
+            try ListeningSocket.check("epoll_ctl", epoll_ctl(epoll, EPOLL_CTL_ADD, wake, &event))
+            (self.epoll, self.wake) = (epoll, wake)
+        } catch {
+            Glibc.close(epoll)
+            throw error
         }
+    }
+
+    /// Instead of `run`.
+    func close() {
+        Glibc.close(epoll)
+        Glibc.close(wake)
     }
 
     /// Once it was told to stop its descriptors may be others', and nothing is said any more.
@@ -75,8 +90,8 @@ private final class TunnelLoop: Sendable {
             return true
         }
         guard !isTold, case .add(let beginning) = order else { return }
-        close(beginning.client)
-        close(beginning.node)
+        Glibc.close(beginning.client)
+        Glibc.close(beginning.node)
         beginning.whenEnded(0, 0)
     }
 
@@ -87,9 +102,9 @@ private final class TunnelLoop: Sendable {
             for order in take() {
                 switch order {
                 case .add(let beginning): tunnels.add(beginning)
-                case .end(let time): tunnels.endAll(within: time)
+                case .end(let time, let place, let sets): tunnels.endAll(within: time, place: place, of: sets)
                 case .stop:
-                    close(wake)
+                    Glibc.close(wake)
                     return
                 }
             }

@@ -17,12 +17,14 @@ final class Tunnel {
         /// The end of input was seen; it stands behind these bytes.
         var clientEnded = false
         var nodeEnded = false
+        /// After how long without a byte either way it ends; nil: never.
+        var idle: TimeAmount?
         let meter: NodeMeter
         /// Called when both are closed, with what was read from the client and from the node.
         let whenEnded: @Sendable (_ toNode: Int, _ fromNode: Int) -> Void
     }
 
-    /// Neither reads while the other has something to write: that is the back-pressure, and bounds what is kept.
+    /// It reads only while the other has nothing to write: that is the back-pressure, and bounds what is kept.
     final class End {
         let descriptor: CInt
         /// Set when the tunnel is made, which has both ends for as long as it lives.
@@ -47,7 +49,7 @@ final class Tunnel {
         fileprivate var tunnel: Tunnel { owner.unsafelyUnwrapped }
         fileprivate var other: End { tunnel.client === self ? tunnel.node : tunnel.client }
         fileprivate var hasEnded: Bool { inputEnded || isGone }
-        fileprivate var reads: Bool { !inputEnded && other.waiting.isEmpty && !tunnel.isEnding }
+        fileprivate var reads: Bool { !inputEnded && (other.waiting.isEmpty || tunnel.isEnding) }
     }
 
     let client: End
@@ -56,8 +58,11 @@ final class Tunnel {
     fileprivate let whenEnded: @Sendable (Int, Int) -> Void
     /// Its place in the set.
     fileprivate var index = 0
+    fileprivate let idle: TimeAmount?
+    /// When a byte was taken, or one end ended.
     fileprivate var lastMoved: NIODeadline
-    /// One end is lost; what waits for the other may still go out.
+    /// What waits still goes out, and what comes is thrown away, so that the kernel does not answer it with a reset, which
+    /// would overtake what the other side has not read yet.
     fileprivate var isEnding = false
     fileprivate var isClosed = false
 
@@ -65,7 +70,7 @@ final class Tunnel {
         client = End(beginning.client, waiting: beginning.toClient)
         node = End(beginning.node, waiting: beginning.toNode)
         (client.inputEnded, node.inputEnded) = (beginning.clientEnded, beginning.nodeEnded)
-        (meter, whenEnded) = (beginning.meter, beginning.whenEnded)
+        (idle, meter, whenEnded) = (beginning.idle, beginning.meter, beginning.whenEnded)
         lastMoved = now
         (client.owner, node.owner) = (self, self)
     }
@@ -76,8 +81,9 @@ final class Tunnel {
 /// 1. Writes what it reads, byte for byte, with one recv(2) and one send(2) a read; an idle tunnel owns no buffer.
 /// 2. Back-pressure: an end is read only while the other has taken everything.
 /// 3. Half-close: the end of input at one end becomes the end of output at the other, behind all that was read.
-/// 4. When one end is lost the other is closed, behind all that was read.
-/// 5. Ends a tunnel in which nothing moves for as long as ``TunnelTimes`` has it.
+/// 4. When one end is lost, the other's output ends behind all that was read, and it is closed when it ends its own or its
+///    time is over.
+/// 5. Ends a tunnel in which nothing moves for too long.
 ///
 /// epoll(7) holds each socket by an unretained reference to its `Tunnel.End`. That is safe since a tunnel stays in `tunnels`
 /// until its descriptors are out of the set and closed, and then in `closed` until the events that epoll_wait(2) told before
@@ -95,9 +101,9 @@ final class TunnelSet {
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 64)
 
     private struct Pace {
-        let count: Int
-        let began: NIODeadline
-        let time: TimeAmount
+        /// In the order of their times; those that ended by themselves are among them.
+        var turns: ArraySlice<(at: NIODeadline, tunnel: Tunnel)>
+        let end: NIODeadline
     }
 
     private static let input = UInt32(EPOLLIN.rawValue)
@@ -129,7 +135,7 @@ final class TunnelSet {
             if end.waiting.isEmpty { outputIsThrough(end) } else { writeWaiting(end) }
         }
         for end in [tunnel.client, tunnel.node] where !tunnel.isClosed { watch(end) }
-        if let pace { endAll(within: pace.time - (now - pace.began)) }
+        if let pace, pace.end <= now { endAll() }
         closed.removeAll()
     }
 
@@ -138,10 +144,18 @@ final class TunnelSet {
         closed.removeAll()
     }
 
-    /// Ends them evenly over that time, those that come meanwhile too, and those that come later at once.
-    func endAll(within time: TimeAmount) {
+    /// Ends those that are there one after the other, evenly over that time but for what the last then has for its end;
+    /// those that come meanwhile are closed when it is over, and later ones at once.
+    ///
+    /// - Parameter place: among so many sets that do the same, so that they take turns.
+    func endAll(within time: TimeAmount, place: Int = 0, of sets: Int = 1) {
         now = clock()
-        pace = Pace(count: tunnels.count, began: now, time: time)
+        let last = Double((time > times.ending * 2 ? time - times.ending : time).nanoseconds)
+        let turns = tunnels.enumerated().map { number, tunnel in
+            let share = Double(number * sets + place + 1) / Double(tunnels.count * sets)
+            return (at: now + .nanoseconds(Int64(last * share)), tunnel: tunnel)
+        }
+        pace = Pace(turns: turns[...], end: now + time)
         if time <= .zero { endAll() }
     }
 
@@ -151,7 +165,7 @@ final class TunnelSet {
         now = clock()
         for event in events.prefix(max(0, Int(count))) {
             guard let pointer = UnsafeRawPointer(bitPattern: UInt(event.data.u64)) else { continue }
-            Unmanaged<Tunnel.End>.fromOpaque(pointer)._withUnsafeGuaranteedRef { ready($0, event.events) }
+            ready(Unmanaged<Tunnel.End>.fromOpaque(pointer).takeUnretainedValue(), event.events)
         }
         keepPace()
         if now >= nextSweep { sweep() }
@@ -164,30 +178,29 @@ final class TunnelSet {
     private func wait() -> Int32 {
         guard !tunnels.isEmpty else { return -1 }
         var due = nextSweep
-        if let pace {
-            let gone = Int64(pace.count - tunnels.count + 1)
-            due = min(due, pace.began + .nanoseconds(pace.time.nanoseconds / Int64(max(1, pace.count)) * gone))
-        }
+        if let pace { due = min(due, pace.turns.first?.at ?? pace.end) }
         return Int32(clamping: max(0, ((due - clock()).nanoseconds + 999_999) / 1_000_000))
     }
 
     private func keepPace() {
-        guard let pace else { return }
-        let left = (pace.time - (now - pace.began)).nanoseconds
-        let kept = left <= 0 ? 0 : Int((Double(pace.count) * Double(left) / Double(pace.time.nanoseconds)).rounded(.up))
-        while tunnels.count > kept, let last = tunnels.last { end(last) }
+        while let next = pace?.turns.first, next.at <= now {
+            pace?.turns.removeFirst()
+            finish(next.tunnel)
+        }
+        if let pace, pace.end <= now { endAll() }
     }
 
     private func sweep() {
         nextSweep = now + times.sweep
         for tunnel in tunnels {
-            let idle = now - tunnel.lastMoved
+            let still = now - tunnel.lastMoved
+            guard still >= times.ending else { continue }
             if tunnel.isEnding {
-                if idle >= times.ending { end(tunnel) }
-            } else if tunnel.client.hasEnded || tunnel.node.hasEnded {
-                if idle >= times.halfClosed { end(tunnel) }
-            } else if let most = times.idle, idle >= most {
                 end(tunnel)
+            } else if tunnel.client.hasEnded || tunnel.node.hasEnded {
+                if still >= times.halfClosed { finish(tunnel) }
+            } else if let most = tunnel.idle, still >= most {
+                finish(tunnel)
             }
         }
     }
@@ -204,9 +217,10 @@ final class TunnelSet {
         if end.reads {
             read(end)
         } else if events & Self.gone != 0 {
-            guard !end.inputEnded, !end.tunnel.isEnding else { return lost(end) }
+            guard !end.inputEnded else { return lost(end) }
             // Told without being asked for, again and again.
             end.isGone = true
+            end.tunnel.lastMoved = now
             unwatch(end)
         }
     }
@@ -214,6 +228,7 @@ final class TunnelSet {
     private func read(_ end: Tunnel.End) {
         let count = recv(end.descriptor, buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
         if count > 0 {
+            guard !end.tunnel.isEnding else { return }
             end.bytesRead += count
             let tunnel = end.tunnel
             if end === tunnel.client {
@@ -221,13 +236,13 @@ final class TunnelSet {
             } else {
                 tunnel.meter.fromNode.add(count, ordering: .relaxed)
             }
-            tunnel.lastMoved = now
             write(UnsafeRawBufferPointer(rebasing: buffer[..<count]), to: end.other)
         } else if count == 0 {
             end.inputEnded = true
+            end.tunnel.lastMoved = now
             if end.outputEnded, !end.other.inputEnded { return lost(end) }
             if end.other.waiting.isEmpty { outputIsThrough(end.other) }
-            if !end.tunnel.isClosed { watch(end) }
+            watch(end)
         } else if errno != EAGAIN, errno != EINTR {
             lost(end)
         }
@@ -236,6 +251,7 @@ final class TunnelSet {
     /// Nothing waits there.
     private func write(_ bytes: UnsafeRawBufferPointer, to end: Tunnel.End) {
         guard !end.outputEnded else { return }
+        end.tunnel.lastMoved = now
         let sent = send(end.descriptor, bytes.baseAddress, bytes.count, Self.sending)
         if sent == bytes.count { return }
         if sent < 0, errno != EAGAIN, errno != EINTR, errno != ENOBUFS { return outputBroke(end) }
@@ -269,33 +285,40 @@ final class TunnelSet {
     /// All that was read at the other end was written.
     private func outputIsThrough(_ end: Tunnel.End) {
         let tunnel = end.tunnel
-        if tunnel.isEnding { return self.end(tunnel) }
-        guard end.other.inputEnded else { return }
+        guard end.other.inputEnded || tunnel.isEnding else { return }
         if !end.outputEnded {
             end.outputEnded = true
             shutdown(end.descriptor, Int32(SHUT_WR))
         }
-        if end.inputEnded, end.other.waiting.isEmpty { self.end(tunnel) }
+        if end.inputEnded, end.other.inputEnded, end.other.waiting.isEmpty { self.end(tunnel) }
     }
 
     /// What it sent before may still be there to be read; what comes for it is thrown away.
     private func outputBroke(_ end: Tunnel.End) {
         end.outputEnded = true
         end.waiting = []
-        if end.inputEnded || end.tunnel.isEnding { return lost(end) }
+        if end.inputEnded { return lost(end) }
         watch(end)
         watch(end.other)
     }
 
     private func lost(_ end: Tunnel.End) {
-        let tunnel = end.tunnel
-        if tunnel.isEnding || end.other.waiting.isEmpty { return self.end(tunnel) }
-        tunnel.isEnding = true
         end.inputEnded = true
         end.outputEnded = true
         end.waiting = []
         unwatch(end)
-        watch(end.other)
+        finish(end.tunnel)
+    }
+
+    /// Both outputs end behind what waits for them; then it ends with both inputs, or when its time is over.
+    private func finish(_ tunnel: Tunnel) {
+        guard !tunnel.isClosed else { return }
+        if !tunnel.isEnding {
+            tunnel.isEnding = true
+            tunnel.lastMoved = now
+        }
+        for end in [tunnel.client, tunnel.node] where !tunnel.isClosed && end.waiting.isEmpty { outputIsThrough(end) }
+        for end in [tunnel.client, tunnel.node] { watch(end) }
     }
 
     private func end(_ tunnel: Tunnel) {
@@ -318,6 +341,8 @@ final class TunnelSet {
 
     private func watch(_ end: Tunnel.End) {
         guard !end.tunnel.isClosed else { return }
+        // Nothing is to be done there any more, and epoll would tell of its end again and again.
+        if end.inputEnded, end.outputEnded { return unwatch(end) }
         let wanted = (end.reads ? Self.input : 0) | (end.waiting.isEmpty ? 0 : Self.output)
         guard wanted != end.interest, !(wanted == 0 && end.interest == nil) else { return }
         var event = epoll_event()

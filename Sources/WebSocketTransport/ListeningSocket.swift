@@ -102,8 +102,9 @@ package struct ListeningSocket: Sendable {
         try check("setsockopt", setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<CInt>.size)))
     }
 
+    /// Throws errno of a system call that failed.
     @discardableResult
-    static func check(_ call: String, _ result: CInt) throws -> CInt {
+    package static func check(_ call: String, _ result: CInt) throws -> CInt {
         guard result >= 0 else { throw IOError(errnoCode: errno, reason: call) }
         return result
     }

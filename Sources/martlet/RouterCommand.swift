@@ -48,7 +48,6 @@ struct RouterCommand: AsyncParsableCommand {
         configuration.slowStart = settings.balance.slowStart
         configuration.origins.rules = settings.limits.origins
         configuration.limits.upgradesPerSecond = settings.limitUpgradesPerSecond
-        configuration.limits.tunnels.idle = settings.heartbeat * 3 + settings.heartbeatTimeout
         configuration.readsProxyProtocol = settings.proxyProtocol == .on
         configuration.handsOver = settings.handover == .on
         configuration.tls = try settings.serverTLS()

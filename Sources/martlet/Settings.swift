@@ -150,11 +150,10 @@ extension Settings {
             "New connections a second that a node takes, and that a router passes on; as many may come at once, more are"
                 + " answered 503 with Retry-After. 0 lifts the limit."),
         .seconds(
-            "MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .servers,
-            "The time between two pings to a client that is silent. A router ends a WebSocket that it proxies when neither side"
-                + " has said anything for three times as long and MARTLET_HEARTBEAT_TIMEOUT_SECONDS."),
+            "MARTLET_HEARTBEAT_SECONDS", \.heartbeat, 1...3600, .node,
+            "The time between two pings to a client that is silent."),
         .seconds(
-            "MARTLET_HEARTBEAT_TIMEOUT_SECONDS", \.heartbeatTimeout, 1...3600, .servers,
+            "MARTLET_HEARTBEAT_TIMEOUT_SECONDS", \.heartbeatTimeout, 1...3600, .node,
             "How long a client may leave a ping without an answer before it counts as gone."),
         .seconds(
             "MARTLET_LEASE_SECONDS", \.lease, 1...3600, .node,

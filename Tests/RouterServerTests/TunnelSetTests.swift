@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import NIOCore
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import RouterServer
@@ -73,7 +74,9 @@ struct TunnelSetTests {
         }
     }
 
-    private func send(_ bytes: [UInt8], _ descriptor: CInt) -> Int { write(descriptor, bytes, bytes.count) }
+    private func send(_ bytes: [UInt8], _ descriptor: CInt) -> Int {
+        Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+    }
 
     private func send(_ text: String, _ descriptor: CInt) {
         #expect(send(Array(text.utf8), descriptor) == text.utf8.count)
@@ -95,6 +98,7 @@ struct TunnelSetTests {
             $0.toClient = Array("first ".utf8)
             $0.toNode = Array("early ".utf8)
         }
+        bench.pass(.hours(1))
         send("frames", client)
         send("answer", node)
         bench.turns()
@@ -103,6 +107,9 @@ struct TunnelSetTests {
         #expect(bench.meter.toNode.load(ordering: .relaxed) == 6)
         #expect(bench.meter.fromNode.load(ordering: .relaxed) == 6)
         bench.close(client)
+        bench.turns()
+        #expect(text(node) == nil)
+        bench.close(node)
         bench.turns()
         #expect(bench.ended.all == [[6, 6]])
     }
@@ -172,60 +179,91 @@ struct TunnelSetTests {
         #expect(bench.ended.all == [[0, 0]])
     }
 
-    @Test("half closed and still for 30 s it ends; otherwise after the idle time alone, and never where there is none")
+    /// What the set still gives it is thrown away.
+    private func closes(_ bench: Bench, _ client: CInt, _ node: CInt) {
+        for descriptor in [client, node] { while let bytes = receive(descriptor), !bytes.isEmpty {} }
+        bench.close(client)
+        bench.close(node)
+        bench.turns()
+    }
+
+    @Test("it ends when neither says anything for its idle time, and where it has none it does not")
     func idle() {
-        var times = TunnelTimes()
-        times.idle = .seconds(90)
-        let (bench, other) = (Bench(times), Bench())
-        let (client, node) = bench.tunnel()
-        _ = other.tunnel()
+        let bench = Bench()
+        let (client, node) = bench.tunnel { $0.idle = .seconds(70) }
+        _ = bench.tunnel()
         for _ in 0..<5 {
-            bench.pass(.seconds(80))
+            bench.pass(.seconds(60))
             send("x", node)
             bench.turns()
         }
-        #expect(bench.set.count == 1)
-        bench.pass(.seconds(89))
-        #expect(bench.set.count == 1)
+        bench.pass(.seconds(69))
+        #expect(text(client) == "xxxxx")
         bench.pass(.seconds(6))
-        #expect(bench.set.count == 0)
-        #expect(text(client) == "xxxxx" && text(client) == nil)
-
-        let half = bench.tunnel()
-        shutdown(half.client, Int32(SHUT_WR))
-        bench.pass(.seconds(29))
+        #expect(text(client) == nil && text(node) == nil)
+        closes(bench, client, node)
+        bench.pass(.hours(24))
         #expect(bench.set.count == 1)
-        bench.pass(.seconds(6))
-        #expect(bench.set.count == 0)
-        other.pass(.hours(24))
-        #expect(other.set.count == 1)
     }
 
-    @Test("when a node is lost, its client still gets what the node had sent, and has 30 s to begin with it")
+    @Test("half closed it has 30 s from then on, and again from each byte, however long it was still before")
+    func idleHalfClosed() {
+        let bench = Bench()
+        let (client, node) = bench.tunnel { $0.idle = .hours(2) }
+        bench.pass(.hours(1))
+        shutdown(client, Int32(SHUT_WR))
+        bench.turns()
+        for _ in 0..<3 {
+            bench.pass(.seconds(29))
+            send("x", node)
+            bench.turns()
+        }
+        #expect(text(client) == "xxx")
+        bench.pass(.seconds(29))
+        #expect(text(client) == "")
+        bench.pass(.seconds(6))
+        #expect(text(client) == nil)
+        closes(bench, client, node)
+        #expect(bench.set.count == 0)
+    }
+
+    /// A tunnel whose client takes nothing, with as much on its way as there is room for.
+    private func full(_ bench: Bench) -> (client: CInt, node: CInt, sent: Int) {
+        let chunk = [UInt8](repeating: 7, count: 65536)
+        let (client, node) = bench.tunnel()
+        var (sent, still) = (0, 0)
+        while still < 10 {
+            let count = send(chunk, node)
+            if count > 0 { sent += count }
+            still = count > 0 ? 0 : still + 1
+            bench.set.turn()
+        }
+        return (client, node, sent)
+    }
+
+    @Test("when a node is lost, its client gets all that it had sent, has 30 s to begin with it, and then the end")
     func lost() {
         let bench = Bench()
-        let chunk = [UInt8](repeating: 7, count: 65536)
         for takes in [true, false] {
-            let (client, node) = bench.tunnel()
-            var sent = 0
-            for _ in 0..<40 {
-                sent += max(0, send(chunk, node))
-                bench.set.turn()
-            }
-            // Nothing is in its queue that the set would have to read first.
-            while case let count = send(chunk, node), count > 0 { sent += count }
+            let (client, node, sent) = full(bench)
+            bench.pass(.hours(1))
             bench.close(node)
             bench.turns()
+            bench.pass(.seconds(29))
             #expect(bench.set.count == 1)
             if takes {
                 var received = 0
                 while let bytes = receive(client) {
                     received += bytes.count
+                    // What it says meanwhile has nowhere to go.
+                    if received < sent { send("?", client) }
                     bench.turns()
                 }
                 #expect(received == sent)
+                bench.close(client)
+                bench.turns()
             } else {
-                bench.pass(.seconds(29))
+                bench.pass(.seconds(6))
                 #expect(bench.set.count == 1)
                 bench.pass(.seconds(6))
             }
@@ -233,27 +271,103 @@ struct TunnelSetTests {
         }
     }
 
-    @Test("they end evenly over the time of a drain, also those that come meanwhile, and later ones at once")
+    @Test("what a lost client's node goes on to say does not keep the tunnel, and where both are gone it ends at once")
+    func lostClient() {
+        let bench = Bench()
+        let (node, client, _) = full(bench)
+        bench.close(client)
+        bench.turns()
+        for _ in 0..<12 {
+            bench.pass(.seconds(5))
+            _ = send([1], node)
+        }
+        #expect(bench.set.count == 0)
+        let (one, other) = bench.tunnel()
+        bench.close(one)
+        bench.close(other)
+        bench.turns()
+        #expect(bench.set.count == 0)
+    }
+
+    @Test("a drain ends them evenly, behind what waits; those that come meanwhile at its end, and later ones at once")
     func pace() {
         let bench = Bench()
-        for _ in 0..<10 { _ = bench.tunnel() }
-        bench.set.endAll(within: .seconds(20))
+        let sockets = (0..<10).map { _ in bench.tunnel() }
+        bench.set.endAll(within: .seconds(25))
         var left: [Int] = []
+        func open() -> Int { sockets.count { text($0.client) != nil } }
         for _ in 0..<5 {
             bench.pass(.seconds(2))
-            left.append(bench.set.count)
+            left.append(open())
         }
         #expect(left == [9, 8, 7, 6, 5])
-        for _ in 0..<5 { _ = bench.tunnel() }
-        #expect(bench.set.count == 10)
+        let late = bench.tunnel()
         for _ in 0..<5 {
             bench.pass(.seconds(2))
-            left.append(bench.set.count)
+            left.append(open())
         }
-        #expect(left == [9, 8, 7, 6, 5, 8, 6, 4, 2, 0])
+        #expect(left == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+        #expect(text(late.client) == "")
+        bench.pass(.seconds(5))
+        #expect(text(late.client) == nil)
+        #expect(bench.set.count == 0)
         let (client, node) = bench.tunnel()
         #expect(text(client) == nil && text(node) == nil)
-        #expect(bench.ended.all.count == 16)
+        #expect(bench.ended.all.count == 12)
+    }
+
+    @Test("sets of several threads take turns")
+    func turns() {
+        let benches = (0..<3).map { _ in Bench() }
+        let sockets = benches.flatMap { bench in (0..<4).map { _ in bench.tunnel() } }
+        for (place, bench) in benches.enumerated() { bench.set.endAll(within: .seconds(12 + 5), place: place, of: 3) }
+        var ended: [Int] = []
+        for _ in 0..<12 {
+            for bench in benches { bench.pass(.seconds(1)) }
+            ended.append(sockets.count { text($0.client) == nil })
+        }
+        #expect(ended == Array(1...12))
+    }
+
+    @Test(
+        "whatever both ends do, each gets the other's bytes from the first on and none else, and nothing is left at the end"
+    )
+    func anything() {
+        var random = SplitMix(seed: 7)
+        for _ in 0..<300 {
+            let bench = Bench()
+            let (client, node) = bench.tunnel { $0.idle = .minutes(2) }
+            let ends = [client, node]
+            var (sent, received, open) = (
+                [[UInt8]](repeating: [], count: 2), [[UInt8]](repeating: [], count: 2), [true, true]
+            )
+            var next = [UInt8](repeating: 0, count: 2)
+            for _ in 0..<40 {
+                let side = Int.random(in: 0...1, using: &random)
+                guard open[side] else { continue }
+                switch Int.random(in: 0..<20, using: &random) {
+                case 0:
+                    bench.close(ends[side])
+                    open[side] = false
+                case 1: shutdown(ends[side], Int32(SHUT_WR))
+                case 2: bench.pass(.seconds(Int64.random(in: 1...40, using: &random)))
+                case 3..<11:
+                    let bytes = (0..<Int.random(in: 1...100_000, using: &random)).map { _ in
+                        next[side] &+= 31
+                        return next[side]
+                    }
+                    let count = send(bytes, ends[side])
+                    sent[side] += bytes[..<max(0, count)]
+                    next[side] = sent[side].last ?? 0
+                default: received[side] += receive(ends[side]) ?? []
+                }
+                bench.set.turn()
+            }
+            for side in 0...1 { #expect(sent[1 - side].starts(with: received[side])) }
+            for side in 0...1 where open[side] { bench.close(ends[side]) }
+            for _ in 0..<8 { bench.pass(.seconds(30)) }
+            #expect(bench.set.count == 0 && bench.ended.all.count == 1)
+        }
     }
 
     @Test("a set that goes closes what it has")

@@ -6,6 +6,7 @@
 --       9 weight  10 its URL for clients ('': none)  11 what it carries ('': it does not say)
 --       12 ending: 1, 0, or 2 for 1 if the order to drain stands
 --       13 the last order that it knows: 1 to drain, 0 not to ('': none)  14 when that was given (ms; -1: none)
+--       15 the longest silence of a WebSocket (ms; '': it does not say)
 -- RETURNS {1, the order that holds (1, 0, '': none), when that was given (ms; -1: none), the new end of the lease (ms)}
 --         {0, '', '-1', '0'}  it is dead, unknown, or another process bears its number
 -- ATOMICITY  lease and figures change together, and against node_claim: either the lease is renewed or it is swept.
@@ -27,7 +28,8 @@ local ending = ARGV[12]
 if ending == '2' then ending = order == '1' and '1' or '0' end
 redis.call('HSET', KEYS[1], 'lease', lease,
     'sessions', ARGV[3], 'rooms', ARGV[4], 'draining', ARGV[5], 'address', ARGV[8],
-    'weight', ARGV[9], 'url', ARGV[10], 'traffic', ARGV[11], 'ending', ending, 'told', string.format('%.0f', now))
+    'weight', ARGV[9], 'url', ARGV[10], 'silence', ARGV[15], 'traffic', ARGV[11], 'ending', ending,
+    'told', string.format('%.0f', now))
 if ARGV[5] == '1' and node[3] ~= '1' then redis.call('PUBLISH', ARGV[6], 'draining ' .. ARGV[7]) end
 if ARGV[5] == '0' and node[3] == '1' then redis.call('PUBLISH', ARGV[6], 'up ' .. ARGV[7]) end
 return { 1, order, given, lease }
