@@ -12,7 +12,7 @@ from pathlib import Path
 
 SOURCE = "Sources/WebAssets/Client/martlet.js"
 SERVED = "Sources/WebAssets/Assets/martlet.js"
-LIMIT = 12 * 1024
+LIMIT = 13 * 1024
 
 
 def line(source, code):

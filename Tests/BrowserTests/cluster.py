@@ -50,7 +50,9 @@ def http(url):
 
 
 class Cluster:
-    def __init__(self, names=("node-a", "node-b", "node-c")):
+    def __init__(self, names=("node-a", "node-b", "node-c"), node_url=""):
+        """`node_url` is what clients are told of each node, where `{port}` is its own."""
+        self.node_url = node_url
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="martlet-browser-"))
         self.processes = {}
         self.ports = {}
@@ -79,7 +81,7 @@ class Cluster:
     def start_node(self, name, auth="none", **settings):
         port = self.ports.setdefault(name, free_port())
         command = [MARTLET, "node", "--port", str(port), "--name", name, "--auth", auth, "--drain", "5"]
-        self._start(name, command, **settings)
+        self._start(name, command, **{"MARTLET_NODE_URL": self.node_url.format(port=port), **settings})
         wait_until(f"{name} is ready", lambda: http(f"http://127.0.0.1:{port}/readyz")[0] == 200)
 
     def start_replica(self, name):
@@ -87,9 +89,9 @@ class Cluster:
                    "--dir", str(self.folder), "--replicaof", "127.0.0.1", str(self.redis_port)]
         self._start(name, command)
 
-    def start_router(self):
+    def start_router(self, **settings):
         port = self.ports.setdefault("router", free_port())
-        self._start("router", [MARTLET, "router", "--port", str(port)])
+        self._start("router", [MARTLET, "router", "--port", str(port)], **settings)
         wait_until("the router listens", lambda: http(f"http://127.0.0.1:{port}/_router/healthz")[0] == 200)
 
     def settle(self, count=3):

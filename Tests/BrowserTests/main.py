@@ -28,8 +28,8 @@ def main():
             readme_picture.take()
             return 0
         loader = unittest.TestLoader()
-        modules = ["third_party", "schema", "martlet_js", "conformance", "clients_document", "chat_page", "injection"]
-        modules += ["terminal", "token", "tls"]
+        modules = ["third_party", "schema", "martlet_js", "locate", "conformance", "clients_document", "chat_page"]
+        modules += ["injection", "terminal", "token", "tls"]
         modules = [f"{name}_test" for name in modules]
         suite = unittest.TestSuite(selected(loader.loadTestsFromNames(modules), options.names))
         return 0 if unittest.TextTestRunner(verbosity=2, failfast=False).run(suite).wasSuccessful() else 1

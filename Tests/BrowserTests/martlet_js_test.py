@@ -15,6 +15,9 @@ class MartletJS(unittest.TestCase):
     def test_connection(self):
         self.play("martlet_js_connection.js")
 
+    def test_locate(self):
+        self.play("martlet_js_locate.js")
+
     def play(self, name):
         window = shared.window("martlet.js")
         window.open(shared.cluster.url + "/favicon.svg")

@@ -49,6 +49,12 @@ export interface Options {
   /** The router's affinity key. */
   key?: string;
   status?: Status;
+  /**
+   * At each connect, asks the router where this client's node is (`GET …/locate` beside the path of `url`), and connects
+   * there without the router, where nodes have addresses for clients (`MARTLET_NODE_URL`). Whatever fails on that way, within
+   * 2 s for the question and 2 s for the node, the connection goes through the router. False by default.
+   */
+  locatesNode?: boolean;
   /** The WebSocket to use; by default the global one. */
   WebSocket?: typeof WebSocket;
 }

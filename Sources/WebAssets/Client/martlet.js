@@ -11,8 +11,9 @@
  * again under the same id, and says `gap` where messages could not be had. Nodes serve what `make client` makes. */
 
 /** Milliseconds. A message is sent again `flight` after the last time, but not past `resend`: the server knows an id
- * for two minutes. One waits `hole` for its predecessors. A list of members is read again at the age of `list`. */
-const after = { answer: 1e4, flight: 1e4, hole: 1e3, list: 4e4, resend: 11e4, stable: 1e4, typing: 6e3, retype: 3e3, wake: 2e3 };
+ * for two minutes. One waits `hole` for its predecessors. A list of members is read again at the age of `list`. `node` is
+ * for the router to say where the node is, and again for the node to accept. */
+const after = { answer: 1e4, flight: 1e4, hole: 1e3, list: 4e4, node: 2e3, resend: 11e4, stable: 1e4, typing: 6e3, retype: 3e3, wake: 2e3 };
 /** On their way at once: even if the server counts them all at one moment, it refuses none. */
 const burst = 20;
 
@@ -51,6 +52,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	const direct = { joined: true }; // the room of all direct messages that go out
 	const directs = new Map(); // private rooms by name, the one in which something was heard last behind the others
 	let socket, secret, claim, began, bare, said, listeners, ticker, retry, waker, told, pinged;
+	let distrusted; // the last connection without the router has not come to be online: the next goes through it
 	let counter = 0, attempt = 0, openedAt = 0, heardAt = 0, pingAt = 0, quiet = 1e4;
 	let pace = 0, most = burst, spent = 0; // milliseconds a frame, 0 without a limit; frames at once; paid until
 
@@ -94,10 +96,50 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		set("connecting");
 		if (chat.state !== "connecting") return; // who heard of it closed the client
 		openedAt = now();
-		const mine = (socket = new Socket(address.href, "martlet.v1.json"));
+		if (options.locatesNode && !distrusted) return locate(address);
+		distrusted = false;
+		dial(address.href);
+	}
+
+	/** Asks the router where the node is, and connects there; through the router when no address comes that will do. */
+	async function locate({ href, search }) {
+		const question = new AbortController();
+		const mine = (socket = { close: () => question.abort() }); // until there is one
+		const timer = setTimeout(mine.close, after.node);
+		const address = new URL(`locate${search}`, href).href.replace(/^ws/, "http");
+		let node;
+		try {
+			// The query may say who this is: nobody but the router reads it.
+			const answer = await fetch(address, { credentials: "omit", redirect: "error", signal: question.signal });
+			const { url } = answer.ok && (await answer.json());
+			// Never without TLS where the router has it.
+			if (/^wss?:\/\/[^?#@]+$/.test(url) && (/^wss/.test(url) || !/^https/.test(address))) node = url + search;
+		} catch {} // it goes through the router
+		clearTimeout(timer);
+		if (mine !== socket) return;
+		distrusted = !!node;
+		try {
+			if (node) return dial(node, href);
+		} catch {} // it is no address, or one that this page may not connect to
+		dial(href);
+	}
+
+	/** @param {string} [router] where to connect when `address` does not accept, whatever the reason */
+	function dial(address, router) {
+		const mine = (socket = new Socket(address, "martlet.v1.json"));
+		openedAt = now();
 		const on = (handler) => (event) => mine === socket && handler(event);
-		mine.onopen = on(introduce);
-		mine.onclose = on(({ code, reason }) => lost(code, reason));
+		const giveUpNode = on(() => {
+			dial(router);
+			mine.close();
+		});
+		const timer = router && setTimeout(giveUpNode, after.node);
+		mine.onopen = on(() => {
+			clearTimeout(timer);
+			router = ""; // from here on a loss is one
+			return introduce();
+		});
+		mine.onclose = on(({ code, reason }) => (router ? dial(router) : lost(code, reason)));
 		mine.onmessage = on(({ data }) => {
 			heardAt = now();
 			receive(JSON.parse(data));
@@ -454,7 +496,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		assign(chat, { session, user, node, limits });
 		secret = next;
 		began ??= ts; // of the first session
-		bare = false;
+		bare = distrusted = false;
 		openedAt = now();
 		pace = limit ? 1111 / limit : 0; // a little slower than the server counts
 		spent = openedAt + 2 * pace; // what introduced this client counts too
