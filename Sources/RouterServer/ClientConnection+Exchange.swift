@@ -318,7 +318,13 @@ extension ClientConnection: NodeConnectionDelegate {
             // It ended while nobody used it, which says nothing of the node.
             return dial(current, exchange)
         }
-        if let failure = node.tlsFailure, let broken = exchange.attempt.current { core.failed(broken, failure) }
+        if let broken = exchange.attempt.current {
+            if let failure = node.tlsFailure {
+                core.failed(broken, failure)
+            } else if exchange.request.isUpgrade, !node.hasHeard {
+                core.broke(broken)
+            }
+        }
         // Cut short: a client must not take what it has for the whole answer.
         if exchange.answerHasBegun { return close() }
         perform(exchange.attempt.broke(), exchange)

@@ -86,6 +86,8 @@ package struct NodeTable: Sendable {
     /// By name, of all nodes.
     private var books: [String: Book] = [:]
     private var ejections: [RoutedNode.Start: Ejection] = [:]
+    /// Upgrades that the node had and ended without an answer, since its last answer.
+    private var breaks: [RoutedNode.Start: Int] = [:]
     /// Of all nodes that were checked.
     private var checks: [RoutedNode.Start: NodeHealth] = [:]
     private var checksFail = false
@@ -164,6 +166,7 @@ package struct NodeTable: Sendable {
         home.candidates = takers.map { [hash = home.hash] in hash.candidate($0.name, weight: $0.weight) }
         let known = Set(all.map(\.start))
         ejections = ejections.filter { known.contains($0.key) }
+        breaks = breaks.filter { known.contains($0.key) }
         // A node that drains says that it is not ready, and is not asked.
         let asked = Set(ready.map(\.start))
         checks = checks.filter { asked.contains($0.key) }
@@ -385,6 +388,14 @@ package struct NodeTable: Sendable {
     /// The node had a request and let its deadline pass without an answer.
     package mutating func hung(_ node: RoutedNode, now: NIODeadline) { eject(node, atLeast: 5, now: now) }
 
+    /// The node had an upgrade and ended the connection without an answer. Once is an accident, or the client's doing; from the
+    /// third in a row on the node is left out.
+    package mutating func broke(_ node: RoutedNode, now: NIODeadline) {
+        guard all.contains(where: { $0.start == node.start }) else { return }
+        breaks[node.start, default: 0] += 1
+        if breaks[node.start, default: 0] >= 3 { eject(node, atLeast: 1, now: now) }
+    }
+
     private mutating func eject(_ node: RoutedNode, atLeast least: Int, now: NIODeadline) {
         guard all.contains(where: { $0.start == node.start }), ejected(node, now: now) == nil else { return }
         let failures = min(max((ejections[node.start]?.failures ?? 0) + 1, least), 6)
@@ -395,6 +406,7 @@ package struct NodeTable: Sendable {
 
     package mutating func answered(_ node: RoutedNode) {
         if !ejections.isEmpty { ejections[node.start] = nil }
+        if !breaks.isEmpty { breaks[node.start] = nil }
     }
 
     /// How long the node is still left out; nil when it is not.
@@ -416,6 +428,7 @@ package struct NodeTable: Sendable {
         checksFail = checks.values.contains { $0.cause != nil }
         if case .rose = change {
             ejections[node.start] = nil
+            breaks[node.start] = nil
             slowStart.rose(node, now: now)
         }
         slowStart.choose(among: well, now: now)

@@ -102,6 +102,11 @@ final class RouterCore: Sendable {
         eject(node, "a node does not answer") { $0.hung(node, now: $1) }
     }
 
+    /// The node had an upgrade and ended the connection without an answer.
+    func broke(_ node: RoutedNode) {
+        eject(node, "a node ends upgrades without an answer") { $0.broke(node, now: $1) }
+    }
+
     private func eject(
         _ node: RoutedNode, _ message: Logger.Message, reason: (any Error)? = nil,
         _ mark: (inout NodeTable, NIODeadline) -> Void

@@ -110,6 +110,23 @@ struct NodeTableTests {
         #expect(table.ejected(node("a"), now: start) == .seconds(1))
     }
 
+    @Test("a node that ends three upgrades in a row without an answer is left out, then longer at each further one")
+    func broke() {
+        var table = table([node("a"), node("b")])
+        table.broke(node("a"), now: start)
+        table.broke(node("a"), now: start)
+        table.answered(node("a"))
+        for _ in 0..<2 { table.broke(node("a"), now: start) }
+        #expect(table.ejected(node("a"), now: start) == nil)
+        table.broke(node("a"), now: start)
+        #expect(table.ejected(node("a"), now: start) == .seconds(1))
+        table.broke(node("a"), now: start + .seconds(1))
+        #expect(table.ejected(node("a"), now: start + .seconds(1)) == .seconds(2))
+        table.answered(node("a"))
+        table.broke(node("a"), now: start + .seconds(3))
+        #expect(table.ejected(node("a"), now: start + .seconds(3)) == nil)
+    }
+
     @Test("when every node has failed none is left out, and one that answers is the only one again")
     func allFailed() {
         var table = table([node("a"), node("b")])

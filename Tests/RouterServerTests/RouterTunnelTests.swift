@@ -83,7 +83,7 @@ struct RouterTunnelTests {
         try await withTunnel(receiveBuffer: 65536) { client, server, _ in
             let (sender, receiver) = clientStalls ? (server, client) : (client, server)
             receiver.pause()
-            let size = 128 * 1024 * 1024
+            let size = 80 * 1024 * 1024
             let chunk = (0..<65536).map { UInt8(truncatingIfNeeded: $0 / 251) }
             let sent = Written()
             for _ in 0..<(size / chunk.count) { sent.follow(sender, chunk) }
