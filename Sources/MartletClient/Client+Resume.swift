@@ -10,6 +10,15 @@ extension ClientStateMachine {
         return [.connect(resuming: comesBack)]
     }
 
+    /// What the first frame of this attempt shows.
+    var firstToken: String? {
+        switch identity {
+        case .user: nil
+        case .token(let token): token
+        case .provider: token
+        }
+    }
+
     /// The socket is open. Behind the `auth` of who comes back nothing more is said before `welcome`: the server takes any
     /// further word as proof that the new secret came here.
     mutating func opened() -> [Effect] {
@@ -39,14 +48,8 @@ extension ClientStateMachine {
 
     /// A server that wants to know who this is, and was not told, says so to the second frame at once.
     private func newcomer() -> [Effect] {
-        let token: String? =
-            switch identity {
-            case .user: nil
-            case .token(let token): token
-            case .provider: self.token
-            }
         let auth: [Effect] =
-            token.map { [.send(ClientFrame.auth(token: $0, client: client, id: Self.authID))] } ?? []
+            firstToken.map { [.send(ClientFrame.auth(token: $0, client: client, id: Self.authID))] } ?? []
         return auth + [.send(ClientFrame.status(presence.rawValue))]
     }
 

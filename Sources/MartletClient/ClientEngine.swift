@@ -26,15 +26,20 @@ final class ClientEngine {
     private let locatesNode: Bool
     /// The last connect without the router has not led to a session: the next goes through it.
     private var distrustsNode = false
+    private let keepsToNode: Bool
     private let idPrefix: String
     private var idCount = 0
 
-    /// - Parameter idPrefix: differs between two processes that share a client instance.
+    /// - Parameters:
+    ///   - url: with a query.
+    ///   - idPrefix: differs between two processes that share a client instance.
     init(
         eventLoop: any EventLoop, url: String, tls: TLSClientOptions, client: String,
-        credential: MartletClient.Credential, locatesNode: Bool, idPrefix: String, figures: ClientFigures
+        credential: MartletClient.Credential, locatesNode: Bool, keepsToNode: Bool, idPrefix: String,
+        figures: ClientFigures
     ) {
         self.locatesNode = locatesNode
+        self.keepsToNode = keepsToNode
         self.eventLoop = eventLoop
         self.url = url
         self.tls = tls
@@ -139,7 +144,7 @@ final class ClientEngine {
         switch effect {
         case .askForToken: askForToken()
         case .askForRenewal: askForRenewal()
-        case .connect(let resuming): connect(through: resuming ? url + "&resume=1" : url)
+        case .connect(let resuming): connect(through: address(resuming: resuming))
         case .connectLater(let milliseconds):
             reconnecting = eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(milliseconds)) {
                 self.run { $0.retry(now: Self.now()) }
@@ -168,6 +173,11 @@ final class ClientEngine {
             for promise in joins.removeValue(forKey: room) ?? [] { promise.completeWith(result.mapError { $0 }) }
         case .answerHistory(let id, let result): pages.removeValue(forKey: id)?.completeWith(result.mapError { $0 })
         }
+    }
+
+    private func address(resuming: Bool) -> String {
+        let address = keepsToNode ? machine.firstToken.map { NodeKey.address(url, of: $0) } ?? url : url
+        return resuming ? address + "&resume=1" : address
     }
 
     private func emit(_ event: MartletEvent) {

@@ -70,10 +70,13 @@ public final class MartletClient: Sendable {
     ///   - locatesNode: asks the router at each connect where its node is, and connects there without the router, where
     ///     nodes have addresses for clients (`MARTLET_NODE_URL`). Whatever fails on that way, within 2 s for the question
     ///     and 2 s for the node, the connection goes through the router.
+    ///   - keepsToNode: with a token, the user's name (the token's `sub`) stands in the address as `key`, so that routers keep
+    ///     all clients of a user to one node; unless the URL's query has a `key`, `user` or `token`, or the token is no JWT.
+    ///     Without it they keep a client with a token by its address. Proxies on the way may log what stands there.
     /// - Throws: ``MartletError`` `invalidArgument`.
     public init(
         url: String, credential: Credential, tls: TLSOptions = TLSOptions(), clientInstance: String? = nil,
-        locatesNode: Bool = false
+        locatesNode: Bool = false, keepsToNode: Bool = true
     ) throws(MartletError) {
         let client = clientInstance ?? "swift-" + Base64URL.random(count: 16)
         var query = [("client", client)]
@@ -95,8 +98,8 @@ public final class MartletClient: Sendable {
         engine = .makeBoxSendingValue(
             ClientEngine(
                 eventLoop: eventLoop, url: url + separator + parameters, tls: tls.client, client: client,
-                credential: credential, locatesNode: locatesNode, idPrefix: Base64URL.random(count: 10),
-                figures: figures),
+                credential: credential, locatesNode: locatesNode, keepsToNode: keepsToNode && !NodeKey.isGiven(in: url),
+                idPrefix: Base64URL.random(count: 10), figures: figures),
             eventLoop: eventLoop)
     }
 

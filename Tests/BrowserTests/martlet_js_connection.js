@@ -72,8 +72,8 @@ run({
     const other = new Martlet({ url: "ws://test/ws", token: async () => "ey", client: "c", WebSocket: Socket });
     other.status("away");
     other.connect();
-    Socket.all[1].onopen();
     await tick(0);
+    Socket.all[1].onopen();
     equal(Socket.all[1].sent, [{ type: "auth", id: "auth", token: "ey", client: "c" }, { type: "status", status: "away" }]);
     other.close();
   },
@@ -355,6 +355,7 @@ run({
     chat.addEventListener("expiring", ({ detail }) => left.push(detail.left));
     chat.join("r");
     chat.connect();
+    await tick(0);
     const [socket] = Socket.all;
     await socket.onopen();
     socket.say({ ...welcome, secret: "z" }, joined(1));
@@ -374,6 +375,7 @@ run({
     let asked = 0;
     const chat = new Martlet({ url: "ws://test/ws", token: () => `t${++asked}`, client: "c", WebSocket: Socket });
     chat.connect();
+    await tick(0);
     const [socket] = Socket.all;
     await socket.onopen();
     socket.say({ ...welcome, secret: "z" });
@@ -387,6 +389,7 @@ run({
     socket.onclose({ code: 4003, reason: "token expired" });
     equal(chat.state, "waiting");
     chat.retryNow();
+    await tick(0);
     await Socket.all[1].onopen();
     equal(Socket.all[1].sent[0].token, "t4");
     equal(Socket.all[1].sent[0].resume, { session: "s", secret: "z" });
@@ -433,11 +436,14 @@ run({
     }
   },
   "a token that cannot be had is a loss like others": async () => {
+    Socket.all = [];
     const token = async () => { throw new Error("no token"); };
     const chat = new Martlet({ url: "ws://test/ws", token, WebSocket: Socket });
+    const reasons = [];
+    chat.addEventListener("state", ({ detail }) => reasons.push(detail.reason));
     chat.connect();
-    await Socket.all.at(-1).onopen();
-    equal(chat.state, "waiting");
+    await tick(0);
+    equal([chat.state, reasons, Socket.all.length], ["waiting", [null, "no token"], 0]);
     chat.close();
   },
   "martlet.d.ts names the members that a client has": async () => {

@@ -40,7 +40,7 @@ export interface Options {
   /** Believed by servers that run with `MARTLET_AUTH=none`. */
   user?: string;
   /**
-   * Wins over `user`. A function is asked at each connect, and again in time before a token ends, so that the connection
+   * Wins over `user`. A function is asked before each connect, and again in time before a token ends, so that the connection
    * goes on; one that fails is asked again after a while.
    */
   token?: string | (() => string | Promise<string>);
@@ -48,6 +48,12 @@ export interface Options {
   client?: string;
   /** The router's affinity key. */
   key?: string;
+  /**
+   * With a `token`, its user's name (`sub`) stands in the address as `key`, so that routers keep all clients of a user to one
+   * node; unless `key` is given, `url` has a `key`, `user` or `token` in its query, or the token is no JWT. When false,
+   * routers keep a client with a token by its address, but proxies on the way, which may log URLs, see no name. True by default.
+   */
+  keepsToNode?: boolean;
   status?: Status;
   /**
    * At each connect, asks the router where this client's node is (`GET …/locate` beside the path of `url`), and connects

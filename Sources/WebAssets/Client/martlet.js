@@ -25,6 +25,16 @@ const failure = (message, detail) => assign(new Error(message), detail);
 /** @param {string} name @returns {boolean} whether a server may take it for a room */
 export const isRoomName = (name) => /^(dm(:([\w.@/-]|%[\dA-F]{2})+){2}|(?!dm:)[\w.:@/-]{1,128})$/.test(name);
 
+/** Whom a token is about, unproved, for a router to find the node; undefined when it does not tell a user.
+ * @param {string} [token] */
+function subject(token) {
+	try {
+		const payload = atob(token.split(".")[1].replace(/[-_]/g, (c) => (c < "_" ? "+" : "/")));
+		const { sub } = JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (c) => c.charCodeAt())));
+		if (typeof sub === "string" && sub.length < 129) return sub;
+	} catch {} // it is no JWT
+}
+
 /** @implements {import("./martlet.d.ts").Martlet} */
 export class Martlet extends EventTarget {
 	state = "closed";
@@ -41,7 +51,7 @@ export class Martlet extends EventTarget {
 	}
 }
 
-function calls(chat, { url, user, token, key, status = "online", client = `js-${random()}${random()}`, ...options }) {
+function calls(chat, { url, user, token, key, status = "online", client = `js-${random()}${random()}`, keepsToNode = true, ...options }) {
 	const page = globalThis.location;
 	const Socket = options.WebSocket ?? globalThis.WebSocket;
 	const prefix = random(); // of ids: a reload must not use an id again
@@ -51,7 +61,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	const leaving = new Set(); // names; until the answer, what is said of one is about the time before
 	const direct = { joined: true }; // the room of all direct messages that go out
 	const directs = new Map(); // private rooms by name, the one in which something was heard last behind the others
-	let socket, secret, claim, began, bare, said, listeners, ticker, retry, waker, told, pinged;
+	let socket, proof, secret, claim, began, bare, said, listeners, ticker, retry, waker, told, pinged;
 	let distrusted; // the last connection without the router has not come to be online: the next goes through it
 	let counter = 0, attempt = 0, openedAt = 0, heardAt = 0, pingAt = 0, quiet = 1e4;
 	let pace = 0, most = burst, spent = 0; // milliseconds a frame, 0 without a limit; frames at once; paid until
@@ -96,6 +106,28 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		set("connecting");
 		if (chat.state !== "connecting") return; // who heard of it closed the client
 		openedAt = now();
+		if (typeof token === "function") return ask(address);
+		proof = token;
+		reach(address);
+	}
+
+	/** Asks for the token before it connects, as the address says whose it is. */
+	async function ask(address) {
+		const mine = (socket = { close() {} }); // until there is one
+		try {
+			const value = await token();
+			if (mine !== socket) return;
+			proof = value;
+			reach(address);
+		} catch ({ message }) {
+			if (mine === socket) lost(1006, message);
+		}
+	}
+
+	function reach(address) {
+		// The first frame, which shows the token, is nothing that a router sees.
+		const name = keepsToNode && !/[?&](key|user|token)=/.test(address.search) && subject(proof);
+		if (name) address.searchParams.set("key", name);
 		if (options.locatesNode && !distrusted) return locate(address);
 		distrusted = false;
 		dial(address.href);
@@ -137,7 +169,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		mine.onopen = on(() => {
 			clearTimeout(timer);
 			router = ""; // from here on a loss is one
-			return introduce();
+			introduce();
 		});
 		mine.onclose = on(({ code, reason }) => (router ? dial(router) : lost(code, reason)));
 		mine.onmessage = on(({ data }) => {
@@ -146,18 +178,11 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		});
 	}
 
-	async function introduce() {
-		const mine = socket;
-		try {
-			const value = typeof token === "function" ? await token() : token;
-			if (mine !== socket) return;
-			const who = { type: "auth", id: "auth", ...(token ? { token: value } : { user }), client };
-			if (secret || began) return say({ ...who, status, ...comeBack() }); // any further word would confirm the new secret
-			if (token) say(who);
-			say({ type: "status", status }); // a server that wants to know who this is says so at once
-		} catch ({ message }) {
-			if (mine === socket) lost(1006, message);
-		}
+	function introduce() {
+		const who = { type: "auth", id: "auth", ...(token ? { token: proof } : { user }), client };
+		if (secret || began) return say({ ...who, status, ...comeBack() }); // any further word would confirm the new secret
+		if (token) say(who);
+		say({ type: "status", status }); // a server that wants to know who this is says so at once
 	}
 
 	function expiring({ expires_in_ms: left }) {
