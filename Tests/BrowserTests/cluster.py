@@ -50,8 +50,8 @@ def http(url):
 
 
 class Cluster:
-    def __init__(self, names=("node-a", "node-b", "node-c"), node_url=""):
-        """`node_url` is what clients are told of each node, where `{port}` is its own."""
+    def __init__(self, names=("node-a", "node-b", "node-c"), node_url="", **of_nodes):
+        """`node_url` is what clients are told of each node, where `{port}` is its own; `of_nodes` goes to `start_node`."""
         self.node_url = node_url
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="martlet-browser-"))
         self.processes = {}
@@ -63,7 +63,7 @@ class Cluster:
                                   "--appendonly", "no", "--dir", str(self.folder)])
             wait_until("redis-server listens", self._redis_answers)
             for name in names:
-                self.start_node(name)
+                self.start_node(name, **of_nodes)
             self.start_router()
             self.settle(len(names))
         except BaseException:

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import unittest
+from urllib.parse import urlencode
 
 from websockets.sync.server import serve
 
@@ -36,8 +37,8 @@ ITSELF = "ws://127.0.0.1:{port}/ws"
 class Located(unittest.TestCase):
     users = 0
 
-    def start(self, url, names=("node-a",)):
-        self.cluster = Cluster(names, node_url=url)
+    def start(self, url, names=("node-a",), **of_nodes):
+        self.cluster = Cluster(names, node_url=url, **of_nodes)
         self.addCleanup(self.cluster.close)
         self.window = shared.window("locate")
         self.addCleanup(self.window.cdp, "Page.setBypassCSP", enabled=False)
@@ -81,6 +82,22 @@ class Located(unittest.TestCase):
             self.assertEqual(told["node"].split(".")[0], json.loads(answer)["node"])
             self.check_straight(told)
         self.check_through_router(self.connect(locatesNode=False))
+
+    def test_with_a_token_it_comes_to_its_users_node_through_the_router_and_without(self):
+        secret = "only for the browser tests, long enough for all"
+        self.start(ITSELF, ("node-a", "node-b"), auth="token", MARTLET_TOKEN_SECRET=secret)
+        homes = {}
+        for user in ("grüße & co/1", *(f"named-{number}" for number in range(30))):
+            _, answer = http(f"{self.cluster.url}/locate?{urlencode({'key': user})}")
+            homes.setdefault(json.loads(answer)["node"], user)
+        self.assertEqual(len(homes), 2)
+        for home, user in homes.items():
+            token = self.cluster.mint(user, secret)
+            for locates in (False, True):
+                told = self.connect(token=token, locatesNode=locates)
+                self.assertEqual(told["node"].split(".")[0], home)
+                (self.check_straight if locates else self.check_through_router)(told)
+            self.assertNotIn(token, self.cluster.log("router"))
 
     def test_a_page_of_another_origin_asks_where_it_may(self):
         self.start(ITSELF)

@@ -50,8 +50,8 @@ export interface Options {
   key?: string;
   /**
    * With a `token`, its user's name (`sub`) stands in the address as `key`, so that routers keep all clients of a user to one
-   * node; unless `key` is given, `url` has a `key`, `user` or `token` in its query, or the token is no JWT. When false,
-   * routers keep a client with a token by its address, but proxies on the way, which may log URLs, see no name. True by default.
+   * node; unless `key` is given, `url` has a `key`, `user` or `token` in its query, or the token is no JWT. When false, routers
+   * keep the client by cookie or address, but proxies on the way, which may log URLs, see no name. True by default.
    */
   keepsToNode?: boolean;
   status?: Status;
