@@ -31,6 +31,8 @@ run({
   "a message larger than the server takes is refused here; 1009 ends the largest": async () => {
     const client = enter(0, { message_bytes: 1000 });
     const { done: large } = client.chat.send("r", "ä".repeat(500));
+    client.chat.send("r", "small");
+    equal(client.socket().of("message").map(({ text }) => text), ["small"]);
     equal(await large.catch(({ code, message }) => [code, message.includes("at most 1000")]), [104, true]);
     client.chat.close();
     const other = enter(0);

@@ -68,6 +68,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 
 	const now = () => Date.now();
 	const online = () => chat.state === "online";
+	const largest = () => chat.limits.message_bytes; // undefined where the server has not said it
 	const hidden = () => globalThis.document?.hidden;
 	const emit = (type, detail) => chat.dispatchEvent(new CustomEvent(type, { detail }));
 	const set = (state, detail) => emit("state", { state: (chat.state = state), ...detail });
@@ -205,7 +206,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		const inside = all(rooms).filter((room) => !bare && room.inside && !leaving.has(room.name));
 		for (const room of inside) room.claimed = true;
 		const list = all(directs).filter(({ epoch }) => epoch).slice(-200).map(place);
-		while (JSON.stringify(list).length > (chat.limits.message_bytes ?? 65536) / 2) list.shift();
+		while (JSON.stringify(list).length > (largest() ?? 65536) / 2) list.shift();
 		const resume = secret && { session: chat.session, secret };
 		return (claim = { resume, rooms: inside[0] && inside.map(place), directs: began && { since: began, rooms: list } });
 	}
@@ -232,8 +233,8 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 		if (kind === 42) return end(code, reason);
 		if (online() && now() - openedAt > after.stable) attempt = 0;
 		if (code === 1009) {
-			const sent = all(outbox).filter(({ sentAt }) => sentAt);
-			if (sent.length) tooLarge(sent.reduce((a, b) => (b.bytes > a.bytes ? b : a)), "fewer");
+			const [message] = all(outbox).filter(({ sentAt }) => sentAt).sort((a, b) => b.bytes - a.bytes);
+			if (message) tooLarge(message, "fewer");
 		}
 		quiet = 5e3;
 		if (soon) return open();
@@ -443,7 +444,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 			}
 			seen.add(room);
 			if (sentAt && time - sentAt <= after.flight) flying += 1;
-			else if (!online() || !room.joined || waits) continue;
+			else if (!online() || !room.joined || waits || message.bytes > largest()) continue;
 			else if (room.hold > time) wait = Math.min(wait, room.hold - time);
 			else if (pace && flying >= burst) break;
 			else if (credit()) {
@@ -481,8 +482,7 @@ function calls(chat, { url, user, token, key, status = "online", client = `js-${
 	}
 
 	function refuseTooLarge() {
-		const limit = chat.limits.message_bytes;
-		for (const message of all(outbox)) if (message.bytes > limit) tooLarge(message, `at most ${limit}`);
+		for (const message of all(outbox)) if (message.bytes > largest()) tooLarge(message, `at most ${largest()}`);
 	}
 
 	// Frames
