@@ -1,19 +1,24 @@
 /// How fast the clients of a node that drains are sent away: so many a second, one after the other, and all in time.
-/// Times are nanoseconds since the first may go.
+/// Times are nanoseconds since the drain began.
 package struct DrainPace: Sendable, Hashable {
+    /// Before which nobody goes: the first is to be told of it in time, too (``Departures/notice``).
+    private let lead: Int64
     /// Between two clients; 0: all go at once.
     package let interval: Int64
 
     /// - Parameters:
     ///   - perSecond: 0: as fast as can be.
-    ///   - patience: the time in which all must be sent away; the rate rises where it would take longer.
+    ///   - patience: the time in which all must be sent away; the rate rises where it would take longer. Of a short one
+    ///     half is spent before the first goes.
     package init(clients: Int, perSecond: Int, patience: Int64) {
+        let patience = max(0, patience)
+        lead = min(Int64(Departures<Never>.notice), patience / 2)
         let wanted = perSecond > 0 ? 1_000_000_000 / Int64(perSecond) : 0
-        interval = min(wanted, max(0, patience) / Int64(max(1, clients)))
+        interval = min(wanted, (patience - lead) / Int64(max(1, clients)))
     }
 
     /// - Parameter place: 0 for the first client.
-    package func departure(of place: Int) -> Int64 { Int64(place) * interval }
+    package func departure(of place: Int) -> Int64 { lead + Int64(place) * interval }
 
     /// Which places the clients of each table have when one goes from each in turn, from those that have some left.
     ///

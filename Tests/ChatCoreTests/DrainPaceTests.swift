@@ -10,11 +10,11 @@ struct DrainPaceTests {
         let pace = DrainPace(clients: 1000, perSecond: 50, patience: 30_000_000_000)
         #expect(pace.interval == 20_000_000)
         let departures = (0..<1000).map(pace.departure)
-        for beginning in stride(from: 0, to: 20, by: 1) {
+        for beginning in stride(from: 1, to: 21, by: 1) {
             let within = departures.filter { $0 / 1_000_000_000 == beginning }
             #expect(within.count == 50)
         }
-        #expect(departures.first == 0 && departures.last == 19_980_000_000)
+        #expect(departures.first == 1_000_000_000 && departures.last == 20_980_000_000)
     }
 
     @Test(
@@ -30,12 +30,37 @@ struct DrainPaceTests {
         }
         // Not faster than it has to be.
         let rushed = DrainPace(clients: clients, perSecond: 1, patience: 24_000_000_000)
-        #expect(rushed.interval == min(1_000_000_000, 24_000_000_000 / Int64(max(1, clients))))
+        #expect(rushed.interval == min(1_000_000_000, 23_000_000_000 / Int64(max(1, clients))))
     }
 
-    @Test("0 a second: all go at once")
+    @Test(
+        "the first goes a second after the drain begins, so that each hears of it a second before; at half a short patience"
+    )
+    func notice() {
+        for patience: Int64 in [2_000_000_000, 24_000_000_000] {
+            let pace = DrainPace(clients: 10, perSecond: 500, patience: patience)
+            var departures = Departures<Int>()
+            for place in 0..<10 { departures.add(place, at: 100 * second + UInt64(pace.departure(of: place))) }
+            var told: [Int: UInt64] = [:]
+            var next: UInt64? = 100 * second
+            while let now = next {
+                let actions = departures.advance(now: now)
+                for (client, delay) in actions.tell {
+                    #expect(delay == second)
+                    told[client] = now
+                }
+                for client in actions.close { #expect(told[client].map { now - $0 } == second) }
+                next = actions.next
+            }
+            #expect(told.count == 10)
+        }
+        #expect(DrainPace(clients: 10, perSecond: 500, patience: 500_000_000).departure(of: 0) == 250_000_000)
+        #expect(DrainPace(clients: 10, perSecond: 500, patience: -1).departure(of: 9) == 0)
+    }
+
+    @Test("0 a second: all go at once, when they have been told")
     func atOnce() {
-        #expect(DrainPace(clients: 100, perSecond: 0, patience: 10).departure(of: 99) == 0)
+        #expect(DrainPace(clients: 100, perSecond: 0, patience: 24_000_000_000).departure(of: 99) == 1_000_000_000)
     }
 
     @Test(

@@ -17,7 +17,8 @@ struct DrainTests {
             node.terminate()
             for session in sessions {
                 let told = try await session.client.next("reconnect", within: .seconds(60))
-                #expect((0...1000).contains(told["delay_ms"]?.int ?? -1), "\(told.text)")
+                // Less where a timer was late.
+                #expect((1...1000).contains(told["delay_ms"]?.int ?? -1), "\(told.text)")
                 #expect(try await session.client.closed(within: .seconds(60)).code == 4000)
             }
             #expect(try await node.process?.waitForExit(within: .seconds(30)) == .status(0))
@@ -26,7 +27,7 @@ struct DrainTests {
             #expect(left.count == 21)
             for (place, moment) in left.enumerated() {
                 // Timers are never early; lines have milliseconds.
-                let least = Double(place) / 10 - 0.002
+                let least = 1 + Double(place) / 10 - 0.002
                 #expect(moment.timeIntervalSince(began) >= least, "client \(place) of \(left)")
             }
         }
