@@ -108,7 +108,8 @@ enum NodeMetricsText {
             text.counter(
                 "martlet_messages_received_total", help: "Frames from clients.", shard.received, labels: labels)
             text.counter(
-                "martlet_deliveries_total", help: "Room events given to a session.", shard.deliveries, labels: labels)
+                "martlet_deliveries_total", help: "Room events given to a session; acks are none.", shard.deliveries,
+                labels: labels)
             text.counter(
                 "martlet_rate_limited_total", help: "Frames over the limit.", shard.rateLimited, labels: labels)
             text.counter("martlet_errors_total", help: "Error frames sent.", shard.errors, labels: labels)

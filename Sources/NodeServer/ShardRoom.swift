@@ -33,7 +33,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
     var isDirty = false
     var isContinued = false
     private(set) var rest = FanOutRest()
-    /// Frames given to members; the shard takes them from here into its figures.
+    /// Frames given to members, without the answers that stand in place of their own; the shard takes them from here
+    /// into its figures.
     var deliveries = 0
     /// Of messages that every member has been sent; the shard takes them from here.
     var delivered: [DeliveryMark] = []
@@ -46,6 +47,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
     private var tick: TickBuffer?
     private var tickStart = 0
     private var tickMarks: [DeliveryMark] = []
+    /// Frames of the tick that the member who caused them does not get.
+    private var tickAnswers = 0
     /// What is being sent, to the members below `unsent`.
     private var sending: TickBuffer?
     private var sendingStart = 0
@@ -109,7 +112,8 @@ final class ShardRoom<Receiver: FrameReceiver> {
         if tick == nil { tick = pool.take() }
         if let mark = entry.mark { tickMarks.append(mark) }
         let text = UnsafeRawBufferPointer(rebasing: bytes[frame])
-        if let origin = entry.origin, indices[origin] != nil {
+        if let origin = entry.origin, let index = indices[origin] {
+            if entry.kind != .message || !members[index].echo { tickAnswers += 1 }
             let own = UnsafeRawBufferPointer(rebasing: bytes[entry.own])
             tick?.append(text, kind: entry.kind, origin: origin, own: own)
         } else {
@@ -121,7 +125,9 @@ final class ShardRoom<Receiver: FrameReceiver> {
     /// Begins to send what has gathered, unless an earlier tick is on its way.
     func flush() {
         guard sending == nil, let next = tick else { return }
-        deliveries += next.frames * members.count
+        // Who caused some may have left.
+        deliveries += max(0, next.frames * members.count - tickAnswers)
+        tickAnswers = 0
         sendingStart = tickStart
         tickStart += next.bytes.count
         unsent = members.count
