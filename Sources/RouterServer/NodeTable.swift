@@ -75,7 +75,7 @@ package struct RoutedNode: Sendable, Equatable {
 ///    and a node that is back serves at once.
 /// 5. A node that is new among others (`SlowStart`) is passed by for a part of its keys.
 /// 6. A pick passes by nodes that have as many sessions as `LoadBound` allows them: those that their figures count, and
-///    what this table picked since and was not given back. Where nobody is at the bound all routers pick alike; what
+///    what this table picked since and was not given back. Where nobody is at the bound or was left out all routers pick alike; what
 ///    another router picked since the figures is not known here, so several together may go beyond it by that.
 package struct NodeTable: Sendable {
     package private(set) var home: Home

@@ -7,7 +7,8 @@ package import NIOCore
 ///    there a whole window before it. So nobody is held back where all came together, as at the start of a cluster.
 /// 2. It then takes the part of its keys that `share` tells, from a tenth on, in a straight line. Which keys those are says
 ///    `RendezvousHash.ticket`: who has come to it stays, and each key moves to it once.
-/// 3. Ages are the registry's, so routers agree; where it does not tell them, a node is as old as this router has known it,
+/// 3. Ages are the registry's, so routers agree on who came; when a node was well again is each router's own to see. Where the
+///    registry does not tell them, a node is as old as this router has known it,
 ///    and those of the first list are old.
 package struct SlowStart: Sendable {
     package static let standard: TimeAmount = .seconds(30)
