@@ -31,11 +31,7 @@ struct RouterCommand: AsyncParsableCommand {
         Logs.start(level: settings.logLevel)
         let logger = Logger(label: "martlet.router")
         settings.warn(logger)
-        if settings.secret == nil {
-            logger.warning(
-                "MARTLET_SECRET is not set: who knows Martlet can choose keys that all meet on one node."
-            )
-        }
+        for warning in Self.warnings(settings) { logger.warning("\(warning)") }
         let port = settings.port ?? 8080
         var configuration = RouterConfiguration(
             host: settings.host,
@@ -138,14 +134,29 @@ struct RouterCommand: AsyncParsableCommand {
         for await _ in signals { return }
     }
 
+    /// What is set, or is not, and is hardly meant so.
+    static func warnings(_ settings: Settings) -> [String] {
+        var warnings: [String] = []
+        if settings.secret == nil {
+            warnings.append("MARTLET_SECRET is not set: who knows Martlet can choose keys that all meet on one node.")
+        }
+        if settings.proxyProtocol == .on, settings.trustedProxies?.isEmpty ?? true {
+            warnings.append(
+                "MARTLET_PROXY_PROTOCOL is on, and does nothing: MARTLET_TRUSTED_PROXIES names no load balancer whose"
+                    + " headers count.")
+        }
+        return warnings
+    }
+
     static func listenFailure(_ error: any Error, host: String, port: Int) -> Failure {
-        guard let cause = error as? IOError else {
-            return Failure(.failed, "the router cannot listen on \(host) port \(port): \(error)")
-        }
-        if cause.errnoCode == EADDRINUSE {
+        let reason: String
+        switch error {
+        case let error as IOError where error.errnoCode == EADDRINUSE:
             return Failure(.failed, "port \(port) is in use: choose another with --port or MARTLET_PORT")
+        case let error as IOError: reason = String(cString: strerror(error.errnoCode))
+        case let error as SocketAddressError.UnknownHost: reason = error.errorDescription
+        default: reason = "\(error)"
         }
-        let reason = String(cString: strerror(cause.errnoCode))
         return Failure(
             .failed,
             "the router cannot listen on \(host) port \(port) (\(reason)): choose others with --host and --port"

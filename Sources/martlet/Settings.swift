@@ -201,7 +201,7 @@ extension Settings {
             apply: { settings, text in
                 let parts = text.split(separator: ",")
                 let blocks = parts.compactMap { AddressBlock(SettingSyntax.trim($0)) }
-                guard blocks.count == parts.count else { return false }
+                guard !blocks.isEmpty, blocks.count == parts.count else { return false }
                 settings.trustedProxies = blocks
                 return true
             }),

@@ -69,6 +69,22 @@ struct SettingsTests {
             ("MARTLET_TRUSTED_PROXIES", "10.0.0.0/33", "a comma-separated list of addresses or CIDR blocks"),
             ("MARTLET_TRUSTED_PROXIES", "::1,10.0.0.0/0008", "a comma-separated list of addresses or CIDR blocks"),
             ("MARTLET_TRUSTED_PROXIES", "::ffff:10.0.0.0/8", "a comma-separated list of addresses or CIDR blocks"),
+            ("MARTLET_TRUSTED_PROXIES", ",", "a comma-separated list of addresses or CIDR blocks"),
+            ("MARTLET_TRUSTED_PROXIES", " , ", "a comma-separated list of addresses or CIDR blocks"),
+            (
+                "MARTLET_NODE_SOURCE", ",",
+                "a comma-separated list of addresses or CIDR blocks, with 256 addresses at most"
+            ),
+            (
+                "MARTLET_ORIGINS", ",",
+                "a comma-separated list of origins (https://app.example.com), https://*.example.com, self and *"
+            ),
+            (
+                "MARTLET_AFFINITY", ",",
+                "a comma-separated list of key, user, room, cookie, header:NAME and, as the last, address"
+            ),
+            ("MARTLET_TOKEN_KEYS", ",", "a comma-separated list of files"),
+            ("MARTLET_TLS_CERT", ",", "a comma-separated list of paths of files"),
         ])
     func badValue(key: String, value: String, allowed: String) {
         #expect(failure([key: value]) == Failure(.usage, "\(key) is “\(value)”, but must be \(allowed)"))
@@ -107,6 +123,37 @@ struct SettingsTests {
             failure(["MARTLET_TOKEN_SECRET": "hunter2"])?.sentence
                 == "MARTLET_TOKEN_SECRET is of 7 bytes, but must be at least 32 bytes")
         #expect(failure(["MARTLET_HOST": "a\u{1B}[2J"])?.sentence.contains("a\\u{1b}[2J") == true)
+    }
+
+    @Test("a router says what of its settings is hardly meant so: no secret, a PROXY protocol that nobody speaks")
+    func routerWarnings() throws {
+        func warnings(_ environment: [String: String]) throws -> [String] {
+            RouterCommand.warnings(try Settings(environment: environment))
+        }
+        var environment = ["MARTLET_SECRET": "a secret of a router", "MARTLET_PROXY_PROTOCOL": "on"]
+        #expect(
+            try warnings(environment) == [
+                "MARTLET_PROXY_PROTOCOL is on, and does nothing: MARTLET_TRUSTED_PROXIES names no load balancer whose"
+                    + " headers count."
+            ])
+        environment["MARTLET_TRUSTED_PROXIES"] = "10.0.0.7"
+        #expect(try warnings(environment) == [])
+        #expect(try warnings([:]).map { $0.prefix(14) } == ["MARTLET_SECRET"])
+    }
+
+    @Test("an address that does not exist is one plain sentence, without names of the program's inside")
+    func unknownAddress() throws {
+        #expect(throws: SocketAddressError.UnknownHost.self) {
+            do {
+                _ = try SocketAddress.makeAddressResolvingHost("a..b", port: 80)
+            } catch {
+                let sentence = RouterCommand.listenFailure(error, host: "a..b", port: 80).sentence
+                let beginning = "the router cannot listen on a..b port 80 ("
+                #expect(sentence.hasPrefix(beginning) && sentence.hasSuffix("): choose others with --host and --port"))
+                #expect(!sentence.contains("Error"), "\(sentence)")
+                throw error
+            }
+        }
     }
 
     @Test("lists and addresses are read")
