@@ -138,7 +138,7 @@ test-sanitize: swift-there ## Run the unit tests under the thread and the addres
 		echo "== $$sanitizer sanitizer"; \
 		$(SWIFT) build --build-tests --sanitize=$$sanitizer --scratch-path .build-$$sanitizer && \
 		$$(dirname "$$(command -v $(SWIFT))")/clang -shared -fPIC -O1 Tests/Sanitizers/mutex.c -o .build-$$sanitizer/mutex.so && \
-		env $$([ $$sanitizer = address ] && echo ASAN_OPTIONS=detect_leaks=0 || \
+		env MARTLET_TEST_KEYS=100000 $$([ $$sanitizer = address ] && echo ASAN_OPTIONS=detect_leaks=0 || \
 			echo LD_PRELOAD=$(abspath .build-thread/mutex.so) TSAN_OPTIONS=suppressions=$(abspath Tests/Sanitizers/thread.supp)) \
 			$(SWIFT) test --skip-build --sanitize=$$sanitizer --scratch-path .build-$$sanitizer --skip RedisIntegrationTests \
 			--skip ClusterTests --skip ChaosTests $(ARGS) || failed="$$failed $$sanitizer"; \

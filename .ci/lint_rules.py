@@ -203,7 +203,8 @@ def rule_settings(tree):
     for file in sorted(set(pages)):
         for number, line in enumerate(tree.lines(file), 1):
             for key in re.findall(r"\bMARTLET_[A-Z_]*[A-Z]\b(?!\*|_)", line):
-                if key not in known:
+                # What a test reads is no setting.
+                if key not in known and not key.startswith("MARTLET_TEST_"):
                     problems.append(f"{file}:{number}: {key} is no key of Sources/martlet/Settings.swift")
     page = tree.text("docs/operations.md")
     for key in sorted(known):
