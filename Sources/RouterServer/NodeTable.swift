@@ -83,6 +83,8 @@ package struct NodeTable: Sendable {
     private var all: [RoutedNode] = []
     /// Sessions and recent picks, in the order of `home.takers`.
     private var loads: [Int] = []
+    /// Of them, what may be counted twice.
+    private var doubts: [Int] = []
     /// By name, of all nodes.
     private var books: [String: Book] = [:]
     private var ejections: [RoutedNode.Start: Ejection] = [:]
@@ -189,6 +191,7 @@ package struct NodeTable: Sendable {
             books[node.name] = book
         }
         loads = home.takers.map { $0.sessions + (books[$0.name]?.recent.count ?? 0) }
+        doubts = home.takers.map { books[$0.name]?.recent.doubtful ?? 0 }
     }
 
     /// The nodes to try for the key, first choice first, without those that are left out.
@@ -287,7 +290,10 @@ package struct NodeTable: Sendable {
         guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation,
             books.values[book].recent.remove(pick.slot)
         else { return }
-        if let index = home.takers.firstIndex(where: { $0.start == node.start }) { loads[index] -= 1 }
+        if let index = home.takers.firstIndex(where: { $0.start == node.start }) {
+            loads[index] -= 1
+            doubts[index] = books.values[book].recent.doubtful
+        }
     }
 
     /// The place in the order of who gets the next client. Somebody is below the bound, see `LoadBound`; if nobody were, it
@@ -308,10 +314,15 @@ package struct NodeTable: Sendable {
     private func limits(of order: [Int], now: NIODeadline) -> Limits? {
         guard let bound else { return nil }
         var limits = Limits(bound: bound, slowed: slowStart.isUnderWay ? slowedWeights(now: now) : nil)
+        var doubts = 0
         for index in order {
-            limits.sessions += loads[index]
+            limits.sessions += loads[index] - self.doubts[index]
             limits.weight += weight(index, limits)
+            doubts += self.doubts[index]
         }
+        // Each node has at most what is counted, all together at least what is sure, so that nobody goes beyond the bound.
+        // Where that leaves nobody below it, the doubtful count for all alike.
+        if doubts > 0, !order.contains(where: { isBelow(limits, $0) }) { limits.sessions += doubts }
         return limits
     }
 

@@ -1,10 +1,13 @@
 import NIOCore
 
-/// The picks of one node that its figures do not count yet, by when they were made, to a tenth of a second. A minute's at
-/// most are told apart: where figures stay away for longer, those before count as of that minute.
+/// The picks of one node that its figures do not count yet, or may not, by when they were made, to a tenth of a second. A
+/// minute's at most are told apart: where figures stay away for longer, those before count as of that minute.
 struct RecentPicks: Sendable {
     private static let slotLength: UInt64 = 100_000_000
     private static let slotLimit = 600
+    /// How long before figures a pick may be and yet not be in them, beside those of the same slot: its client is on the way
+    /// to its session, the figures are on theirs to the clock that dates them.
+    private static let slotsOnTheWay: UInt64 = 1
 
     /// Tenths of a second since the machine started.
     typealias Slot = UInt64
@@ -12,11 +15,16 @@ struct RecentPicks: Sendable {
     /// By slot, rising.
     private var slots: [(slot: Slot, count: Int)] = []
     private(set) var count = 0
+    /// Of `count`, those that the figures may count, too.
+    private(set) var doubtful = 0
+    /// The last slot of which figures may know.
+    private var told: Slot = 0
 
     /// - Returns: what `remove(_:)` takes it back by.
     mutating func add(at now: NIODeadline) -> Slot {
-        let slot = now.uptimeNanoseconds / Self.slotLength
         count += 1
+        // What is picked after figures were read is not in them.
+        let slot = max(now.uptimeNanoseconds / Self.slotLength, told + 1)
         // Who read the clock before another, and came after it, is counted with that one.
         if let last = slots.last, last.slot >= slot {
             slots[slots.count - 1].count += 1
@@ -37,13 +45,16 @@ struct RecentPicks: Sendable {
         else { return false }
         slots[index].count -= 1
         count -= 1
+        if slot <= told { doubtful -= 1 }
         return true
     }
 
-    /// Those that figures of that time know. Those of the same tenth of a second stay, as figures may lack them.
+    /// Those that figures of that time know.
     mutating func forget(before time: NIODeadline) {
-        let slot = time.uptimeNanoseconds / Self.slotLength
-        slots.removeAll { $0.slot < slot }
+        told = time.uptimeNanoseconds / Self.slotLength
+        let known = told < Self.slotsOnTheWay ? 0 : told - Self.slotsOnTheWay
+        slots.removeAll { $0.slot < known }
         count = slots.reduce(0) { $0 + $1.count }
+        doubtful = slots.reduce(0) { $0 + ($1.slot <= told ? $1.count : 0) }
     }
 }

@@ -231,11 +231,62 @@ struct BoundedPickTests {
         let removedFirst = picks.remove(first)
         #expect(!removedFirst, "it counts as of the oldest minute that is told apart")
         picks.forget(before: now)
-        #expect(picks.count == 1)
+        #expect(picks.count == 2)
         let late = picks.add(at: start)
         let removedLate = picks.remove(late)
         #expect(removedLate)
-        #expect(picks.count == 1)
+        #expect(picks.count == 2)
+    }
+
+    @Test("figures of the moment may know of the last picks or not, and of no later ones")
+    func doubt() {
+        var picks = RecentPicks()
+        let slots = [0, 100, 220, 240].map { picks.add(at: start + .milliseconds($0)) }
+        picks.forget(before: start + .milliseconds(250))
+        #expect(picks.count == 3 && picks.doubtful == 3)
+        let later = picks.add(at: start + .milliseconds(260))
+        #expect(picks.count == 4 && picks.doubtful == 3)
+        let removed = [slots[3], later, slots[0]].map { picks.remove($0) }
+        #expect(removed == [true, true, false])
+        #expect(picks.count == 2 && picks.doubtful == 2)
+        picks.forget(before: start + .milliseconds(900))
+        #expect(picks.count == 0 && picks.doubtful == 0)
+    }
+
+    @Test(
+        "nobody is above the bound, though figures come late, know of the last picks or not, and all clients have one key"
+    )
+    func boundOfLateFigures() {
+        for seed in 0..<20 as Range<UInt64> {
+            var generator = Generator(seed: seed)
+            let count = [3, 4, 6][Int(seed % 3)]
+            let names = Array(names.prefix(count))
+            var table = table(names.map { node($0) }, LoadBound(percent: 125, floor: 10))
+            var now = start
+            // When each node's clients had a session.
+            var sessions: [String: [NIODeadline]] = [:]
+            var told: [String: NIODeadline] = [:]
+            for number in 1...600 {
+                now = now + .milliseconds(.random(in: 1...40, using: &generator))
+                guard let picked = table.pick(for: "k", now: now).pick?.node.name else {
+                    return #expect(Bool(false), "nobody was picked")
+                }
+                sessions[picked, default: []].append(now + .milliseconds(.random(in: 1...40, using: &generator)))
+                let most = sessions.values.map(\.count).max() ?? 0
+                let bound = max(10, (125 * number + 100 * count - 1) / (100 * count))
+                #expect(most <= bound, "seed \(seed): \(most) of \(number), where \(bound) may be")
+                guard Int.random(in: 0..<30, using: &generator) == 0 else { continue }
+                let list = names.map { name in
+                    let time = max(
+                        told[name] ?? start, now - .milliseconds(.random(in: 0...2_000, using: &generator)))
+                    told[name] = time
+                    // The clock that dates figures is read after them.
+                    let counted = sessions[name, default: []].count { $0 <= time - .milliseconds(20) }
+                    return node(name, sessions: counted, age: now - time)
+                }
+                table.update(list, now: now)
+            }
+        }
     }
 
     private struct Generator: RandomNumberGenerator {
