@@ -215,8 +215,8 @@ let package = Package(
         .testTarget(
             name: "WebSocketTransportTests",
             dependencies: [
-                "TLSClient", "TestSupport", "TestTLS", "WebSocketTransport", "CZlib", nioCore, nioEmbedded, nioHTTP1,
-                nioPosix,
+                "TLSClient", "TestSupport", "TestTLS", "WebSocketTransport", "CLinux", "CZlib", nioCore, nioEmbedded,
+                nioHTTP1, nioPosix,
             ],
             swiftSettings: strict
         ),

@@ -1,4 +1,3 @@
-import Glibc
 import NIOCore
 import WebSocketTransport
 
@@ -6,8 +5,7 @@ import WebSocketTransport
 /// have it and every byte read behind it. From then on the connection costs this process nothing, and outlives it.
 ///
 /// Until the node has answered nothing is read, and this process's descriptor stays open; then it is closed, and not shut down.
-/// A node that does not take it is dialled like any other. Where no answer comes the connection ends for everybody: a node
-/// that wakes up finds it closed, and the client knows at once.
+/// A node that does not want it is dialled like any other. From one that hangs it is taken back, and the next is tried.
 extension ClientConnection {
     func mayHandOver(_ exchange: Exchange, to node: RoutedNode) -> Bool {
         // Who is to get a cookie gets it from the router alone.
@@ -32,20 +30,24 @@ extension ClientConnection {
         guard isUnderWay(exchange) else { return }
         switch outcome {
         case .taken:
-            exchange.pick = nil
             core.answered(node)
-            exchange.isLogged = true
-            core.logHandover(
-                exchange.request, to: node, started: exchange.started, tries: exchange.attempt.tries)
-            close()
-        case .notTaken:
-            dial(node, exchange)
+            leave(exchange, to: node)
         case .unanswered:
             core.hung(node)
-            log(exchange, status: RouterResponse.gatewayTimeout.status, isCut: true)
-            if let connection = descriptor { shutdown(connection, Int32(SHUT_RDWR)) }
-            close()
+            leave(exchange, to: node)
+        case .notTaken:
+            dial(node, exchange)
+        case .takenBack:
+            core.hung(node)
+            perform(exchange.attempt.timedOut(), exchange)
         }
+    }
+
+    private func leave(_ exchange: Exchange, to node: RoutedNode) {
+        exchange.pick = nil
+        exchange.isLogged = true
+        core.logHandover(exchange.request, to: node, started: exchange.started, tries: exchange.attempt.tries)
+        close()
     }
 
     private var descriptor: CInt? {

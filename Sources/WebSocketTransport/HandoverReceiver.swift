@@ -9,7 +9,8 @@ package final class HandoverReceiver: Sendable {
     /// the receiver's; with true the descriptor is the callee's.
     package typealias Taker = @Sendable (CInt, [UInt8]) -> Bool
 
-    private static let mostRouters = 64
+    /// A router has one for each of its loops.
+    private static let mostLines = 64
     private let listener: CInt
     private let end: CInt
     private let isEnded = Mutex(false)
@@ -35,48 +36,68 @@ package final class HandoverReceiver: Sendable {
         }
     }
 
+    /// One loop of a router.
+    private struct Line {
+        /// Where its queue comes, and the answers go.
+        let socket: CInt
+        /// -1 until it has come.
+        var queue: CInt = -1
+
+        var awaited: pollfd { pollfd(fd: queue < 0 ? socket : queue, events: Int16(POLLIN), revents: 0) }
+
+        func close() {
+            Glibc.close(socket)
+            if queue >= 0 { Glibc.close(queue) }
+        }
+    }
+
     private func run(_ take: Taker) {
-        var buffer = [UInt8](repeating: 0, count: HandoverSocket.mostBytes)
-        var waits = [listener, end].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        var buffer = [UInt8](repeating: 0, count: HandoverQueue.mostMessageBytes)
+        var lines: [Line] = []
         while true {
+            var waits = [listener, end].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+            waits += lines.map(\.awaited)
             guard poll(&waits, nfds_t(waits.count), -1) >= 0 else { continue }
             if waits[1].revents != 0 { break }
-            if waits[0].revents != 0, let router = accept(waits.count - 2) {
-                waits.append(pollfd(fd: router, events: Int16(POLLIN), revents: 0))
+            for index in lines.indices.reversed() where waits[2 + index].revents != 0 {
+                if !serve(&lines[index], &buffer, take) { lines.remove(at: index).close() }
             }
-            for index in waits.indices.dropFirst(2) where waits[index].revents != 0 {
-                if !serve(waits[index].fd, &buffer, take) {
-                    close(waits[index].fd)
-                    waits[index].fd = -1
-                }
-            }
-            waits.removeAll { $0.fd < 0 }
+            if waits[0].revents != 0, let socket = accept(lines.count) { lines.append(Line(socket: socket)) }
         }
-        for wait in waits { close(wait.fd) }
+        for line in lines { line.close() }
+        close(listener)
+        close(end)
         thread.shutdownGracefully { _ in }
     }
 
-    private func accept(_ routers: Int) -> CInt? {
-        let router = accept4(listener, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
-        guard router >= 0 else { return nil }
-        guard routers < Self.mostRouters, HandoverSocket.isOfOwnUser(router) else {
-            close(router)
+    private func accept(_ lines: Int) -> CInt? {
+        let socket = accept4(listener, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
+        guard socket >= 0 else { return nil }
+        guard lines < Self.mostLines, HandoverSocket.isOfOwnUser(socket) else {
+            close(socket)
             return nil
         }
-        return router
+        return socket
     }
 
     /// - Returns: false when the router is gone, or no router.
-    private func serve(_ router: CInt, _ buffer: inout [UInt8], _ take: Taker) -> Bool {
-        var connection: CInt = -1
-        let count = receive_with_descriptor(router, &buffer, buffer.count, &connection)
-        guard count > 0, connection >= 0 else {
-            if connection >= 0 { close(connection) }
-            return count < 0 && (errno == EAGAIN || errno == EINTR)
+    private func serve(_ line: inout Line, _ buffer: inout [UInt8], _ take: Taker) -> Bool {
+        var descriptor: CInt = -1
+        guard line.queue >= 0 else {
+            let count = receive_with_descriptor(line.socket, &buffer, buffer.count, &descriptor)
+            line.queue = descriptor
+            return descriptor >= 0 || (count < 0 && isNothingThere)
         }
-        let isTaken = take(connection, Array(buffer[..<count]))
-        if !isTaken { close(connection) }
+        let count = receive_with_descriptor(line.queue, &buffer, buffer.count, &descriptor)
+        if count < 0, isNothingThere { return true }
+        // It is this process's from here on. One whose descriptor found no room (EMSGSIZE) has to be answered, too.
+        guard count > 0 || (count < 0 && errno == EMSGSIZE) else { return false }
+        let isTaken = descriptor >= 0 && take(descriptor, HandoverQueue.content(buffer[..<count]))
+        if descriptor >= 0, !isTaken { close(descriptor) }
         var answer = isTaken ? HandoverSocket.taken : HandoverSocket.refused
-        return send(router, &answer, 1, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)) == 1
+        return send(line.socket, &answer, 1, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)) == 1
     }
+
+    /// After a call that returned -1: also where a router was faster, and has taken all back.
+    private var isNothingThere: Bool { errno == EAGAIN || errno == EINTR }
 }

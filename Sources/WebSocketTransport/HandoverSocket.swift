@@ -5,10 +5,13 @@ import Glibc
 ///
 /// The name is abstract, made of the address that the node is dialled at: whoever reaches it is in the node's network
 /// namespace, and nothing is left behind in a file system. Both ends look at the other's user: no other user's process gets a
-/// connection, or gives one.
+/// connection, or gives one. The number in it is the version of what follows: two that do not speak the same do not meet.
 ///
-/// A message is the head of a request, with all that was read behind it, and one descriptor; the answer is one byte.
+/// 1. The router says ``hello``, and sends the receiving end of a ``HandoverQueue`` along, of which it keeps a copy.
+/// 2. The node answers each message that it received from there with one byte, in their order.
+/// 3. The node's end is at the end of the socket, the router's at that of the queue.
 enum HandoverSocket {
+    static let hello = UInt8(ascii: "h")
     static let taken = UInt8(ascii: "+")
     static let refused = UInt8(ascii: "-")
     /// A head (64 KiB) and what was read behind it.
@@ -18,7 +21,7 @@ enum HandoverSocket {
     private static func withName<Result>(
         of address: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
     ) -> Result? {
-        let name = Array("martlet handover \(address)".utf8)
+        let name = Array("martlet handover 2 \(address)".utf8)
         var socket = sockaddr_un()
         socket.sun_family = sa_family_t(AF_UNIX)
         let path = MemoryLayout<sa_family_t>.size

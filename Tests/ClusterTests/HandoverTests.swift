@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import TestSupport
 import Testing
@@ -87,19 +88,70 @@ struct HandoverTests {
         }
     }
 
-    @Test("a node that stands still is given up after a while, and the client, cut off, comes to another")
+    /// As `/proc` names them, `socket:[18632]`: the same in all processes that have it.
+    private func sockets(of process: ClusterProcess) throws -> Set<String> {
+        let folder = "/proc/\(try #require(process.process).pid)/fd"
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder)
+        let targets = names.compactMap { try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)") }
+        return Set(targets.filter { $0.hasPrefix("socket:") })
+    }
+
+    @Test("a node that stands still loses its clients to the next, and when it wakes up has nothing of them")
     func hung() async throws {
         try await Machine.with(Cluster.Options(nodes: 2, routers: 1)) { cluster in
-            let router = cluster.routers[0]
-            let user = newUser()
-            let first = try await cluster.connect(user, to: router)
-            let home = try #require(cluster.nodes.first { first.node.hasPrefix($0.name) })
+            let (router, home, other) = (cluster.routers[0], cluster.nodes[0], cluster.nodes[1])
+            var found: [String] = []
+            while found.count < 4 {
+                let session = try await cluster.connect(newUser(), to: router)
+                if session.node.hasPrefix(home.name) { found.append(session.user) }
+                session.client.close(code: 1000, reason: "done")
+                _ = try await session.client.closed()
+            }
+            let users = found
+            let before = home.log.count
             home.pause()
             defer { home.resume() }
-            let second = try await poll(within: .seconds(30), "another node to serve") {
-                try? await cluster.connect(user, to: router)
+            let began = ContinuousClock.now
+            let sessions = try await withThrowingTaskGroup(of: Session.self) { group in
+                for user in users { group.addTask { try await cluster.connect(user, to: router) } }
+                return try await group.reduce(into: [Session]()) { $0.append($1) }
             }
-            #expect(!second.node.hasPrefix(home.name))
+            // The patience, and what a busy machine takes for the rest.
+            #expect(ContinuousClock.now - began < .seconds(9))
+            #expect(sessions.allSatisfy { $0.node.hasPrefix(other.name) })
+            _ = try await poll(within: .seconds(10), "the router's lines") {
+                let lines = router.log.filter { $0["msg"]?.string == "handed over" && $0["tries"]?.int == 2 }
+                return lines.count == users.count && lines.allSatisfy { $0["node"]?.string == other.name } ? true : nil
+            }
+            let held = router.log.filter { $0["msg"]?.string == "a node does not answer" }
+            #expect(held.map { $0["node"]?.string } == [home.name])
+
+            home.resume()
+            try await home.waitUntilReady()
+            let room = newRoom()
+            for session in sessions { try await session.join(room) }
+            #expect(home.log.dropFirst(before).allSatisfy { $0["msg"]?.string != "connect" })
+            let shared = try await poll(within: .seconds(10), "the woken node to let go of what it was sent") {
+                let shared = try sockets(of: home).intersection(sockets(of: other).union(sockets(of: router)))
+                return shared.isEmpty ? shared : nil
+            }
+            #expect(shared.isEmpty)
+            // What it gets from now on it serves again.
+            let back = try await poll(within: .seconds(60), "the woken node to serve") {
+                let session = try await cluster.connect(users[0], to: router)
+                return session.node.hasPrefix(home.name) ? session : nil
+            }
+            try await back.join(room)
+        }
+    }
+
+    @Test("where the only node stands still the client is told so, by the router")
+    func hungAlone() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1, routers: 1)) { cluster in
+            cluster.nodes[0].pause()
+            defer { cluster.nodes[0].resume() }
+            let told = try await refusal { _ = try await cluster.connect(newUser(), to: cluster.routers[0]) }
+            #expect(told.status == 504)
         }
     }
 

@@ -1,3 +1,5 @@
+import CLinux
+import Dispatch
 import Glibc
 import NIOCore
 import NIOPosix
@@ -28,12 +30,40 @@ struct HandoverTests {
         }
     }
 
+    /// - Parameter next: done before the loop may see an answer, or that the time is over.
     private func give(
-        _ words: [String], _ pair: Pair, by sender: HandoverSender
+        _ words: [String], _ pair: Pair, by sender: HandoverSender, next: @escaping @Sendable () -> Void = {}
     ) -> EventLoopFuture<[HandoverSender.Outcome]> {
         loop.flatSubmit {
-            EventLoopFuture.whenAllSucceed(
+            defer { next() }
+            return EventLoopFuture.whenAllSucceed(
                 words.map { sender.give(pair.own, saying: ByteBuffer(string: $0), to: address, on: loop) }, on: loop)
+        }
+    }
+
+    /// A node's ends of what a router that waits at the listener has opened.
+    private struct Ends {
+        let socket: CInt
+        private(set) var queue: CInt = -1
+
+        init(at listener: CInt) {
+            socket = accept4(listener, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
+            var byte: UInt8 = 0
+            _ = receive_with_descriptor(socket, &byte, 1, &queue)
+        }
+
+        func close() {
+            Glibc.close(socket)
+            Glibc.close(queue)
+        }
+
+        /// nil where there is nothing.
+        func receive() -> (word: String, connection: CInt)? {
+            var buffer = [UInt8](repeating: 0, count: 1024)
+            var connection: CInt = -1
+            let count = receive_with_descriptor(queue, &buffer, buffer.count, &connection)
+            guard count > 0 else { return nil }
+            return (String(decoding: HandoverQueue.content(buffer[..<count]), as: UTF8.self), connection)
         }
     }
 
@@ -73,13 +103,104 @@ struct HandoverTests {
         #expect(sender.mayReach(address))
     }
 
-    @Test("of a process that does not answer in time nobody knows what it has")
+    @Test("what a process does not receive in time is taken back: it finds nothing when it wakes up")
     func silent() async throws {
         let listener = try #require(HandoverSocket.listen(at: address))
-        defer { close(listener) }
         let (pair, sender) = (try Pair(), HandoverSender(patience: .milliseconds(20), pause: .hours(1)))
-        #expect(try await give(["a", "b"], pair, by: sender).get() == [.unanswered, .unanswered])
+        #expect(try await give(["a", "b"], pair, by: sender).get() == [.takenBack, .takenBack])
         #expect(!sender.mayReach(address))
+        #expect(write(pair.own, "x", 1) == 1)
+        let ends = Ends(at: listener)
+        defer { ends.close() }
+        #expect(ends.queue >= 0 && ends.receive() == nil)
+        close(listener)
+    }
+
+    @Test("what it has received when the time is over is its own, and what it has not is the giver's")
+    func half() async throws {
+        let listener = try #require(HandoverSocket.listen(at: address))
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .milliseconds(20), pause: .hours(1)))
+        let received = Mutex<(ends: Ends, word: String, connection: CInt)?>(nil)
+        let outcomes = give(["a", "b", "c"], pair, by: sender) {
+            let ends = Ends(at: listener)
+            if let (word, connection) = ends.receive() { received.withLock { $0 = (ends, word, connection) } }
+        }
+        #expect(try await outcomes.get() == [.unanswered, .takenBack, .takenBack])
+        let first = received.withLock { $0 }
+        let (ends, word, connection) = try #require(first)
+        #expect(word == "a" && ends.receive() == nil)
+        #expect(write(connection, "x", 1) == 1)
+        close(connection)
+        ends.close()
+        close(listener)
+    }
+
+    @Test("one that was received late is served, and what was behind it is not")
+    func late() async throws {
+        let (held, free) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+        let heard = Mutex<[String]>([])
+        let written = Mutex(0)
+        let receiver = HandoverReceiver(address: address) { connection, bytes in
+            heard.withLock { $0.append(String(decoding: bytes, as: UTF8.self)) }
+            held.signal()
+            free.wait()
+            written.withLock { $0 += write(connection, "x", 1) }
+            return close(connection) == 0
+        }
+        defer { receiver?.stop() }
+        try #require(receiver != nil)
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .milliseconds(20), pause: .hours(1)))
+        let outcomes = give(["a", "b"], pair, by: sender) { held.wait() }
+        #expect(try await outcomes.get() == [.unanswered, .takenBack])
+        free.signal()
+        free.signal()
+        // It goes on, with whoever comes next.
+        let another = HandoverSender(patience: .hours(1), pause: .hours(1))
+        #expect(try await give(["c"], pair, by: another).get() == [.taken])
+        #expect(heard.withLock(\.self) == ["a", "c"] && written.withLock(\.self) == 2)
+    }
+
+    @Test("both ends may receive at the same moment: each message is that of one of them")
+    func race() async throws {
+        let pair = try Pair()
+        let numbers = Set((0..<64).map { UInt64($0) })
+        for _ in 0..<200 {
+            let queue = try #require(HandoverQueue())
+            for number in numbers.sorted() { try #require(queue.put(pair.own, saying: [], number: number)) }
+            async let other = queue.takeBack()
+            let own = queue.takeBack()
+            let theirs = await other
+            #expect(own.isDisjoint(with: theirs) && own.union(theirs) == numbers)
+            queue.close()
+        }
+    }
+
+    @Test("a message whose descriptor found no room is answered, and those behind it are served")
+    func noRoom() async throws {
+        let receiver = HandoverReceiver(address: address) { connection, _ in close(connection) == 0 }
+        try #require(receiver != nil)
+        defer { receiver?.stop() }
+        let router = try #require(HandoverSocket.connect(to: address))
+        defer { close(router) }
+        // Where only this test has the other end it can leave out what no router does.
+        var ends: [CInt] = [0, 0]
+        try #require(socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0)
+        defer { close(ends[0]) }
+        #expect(send_with_descriptor(router, [HandoverSocket.hello], 1, ends[1]) == 1)
+        close(ends[1])
+        let pair = try Pair()
+        let message = [UInt8](repeating: 0, count: 9)
+        #expect(send(ends[0], message, message.count, 0) == message.count)
+        #expect(send_with_descriptor(ends[0], message, message.count, pair.own) == message.count)
+        var answers: [UInt8] = []
+        while answers.count < 2 {
+            var wait = pollfd(fd: router, events: Int16(POLLIN), revents: 0)
+            try #require(poll(&wait, 1, 10_000) == 1)
+            var byte: UInt8 = 0
+            try #require(recv(router, &byte, 1, 0) == 1)
+            answers.append(byte)
+        }
+        #expect(answers == [HandoverSocket.refused, HandoverSocket.taken])
     }
 
     @Test("a process that dies before it answers has nothing; no more than 64 wait for it")
