@@ -6,12 +6,12 @@ import WebSocketTransport
 ///
 /// Until the node has answered nothing is read, and this process's descriptor stays open; then it is closed, and not shut down.
 /// A node that does not want it is dialled like any other. From one that hangs it is taken back, and the next is tried.
+///
+/// Who is kept by an address gets no cookie then: the head of the answer is the node's to write, and the same address leads to
+/// the same node again.
 extension ClientConnection {
     func mayHandOver(_ exchange: Exchange, to node: RoutedNode) -> Bool {
-        // Who is to get a cookie gets it from the router alone.
-        guard exchange.request.isUpgrade, !exchange.request.affinity.wantsCookie, !inputEnded,
-            let handover = core.handover
-        else { return false }
+        guard exchange.request.isUpgrade, !inputEnded, let handover = core.handover else { return false }
         return handover.mayReach(node.address)
     }
 

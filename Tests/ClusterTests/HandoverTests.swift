@@ -155,6 +155,24 @@ struct HandoverTests {
         }
     }
 
+    @Test("who says nothing of themselves is handed over, too, and led by the address to the same node")
+    func byAddress() async throws {
+        try await Machine.with(Cluster.Options(nodes: 3, routers: 1)) { cluster in
+            let router = cluster.routers[0]
+            var served: Set<String> = []
+            for _ in 0..<3 {
+                let client = try await cluster.open("/ws", at: router)
+                #expect(client.header("set-cookie") == nil)
+                client.send(["type": "auth", "user": .string(newUser())])
+                served.insert(try await client.next("welcome")["node"]?.string ?? "")
+            }
+            #expect(served.count == 1)
+            _ = try await poll(within: .seconds(10), "all to have been handed over") {
+                try await figure("martlet_router_handovers_total", of: router) == 3 ? true : nil
+            }
+        }
+    }
+
     @Test("a node that stands still holds up nobody but its own clients")
     func aside() async throws {
         try await Machine.with(Cluster.Options(nodes: 2, routers: 1)) { cluster in

@@ -82,7 +82,7 @@ struct RouterTests {
         }
     }
 
-    @Test("?user= keeps a user on one node; without a key a cookie does")
+    @Test("?user= keeps a user on one node; without a key the cookie does that came with the page")
     func affinity() async throws {
         try await SharedCluster.use { cluster in
             let router = cluster.routers[0]
@@ -90,8 +90,7 @@ struct RouterTests {
             let nodes = try await (0..<3).asyncMap { _ in try await cluster.connect(user, to: router).node }
             #expect(Set(nodes).count == 1)
 
-            let first = try await cluster.open("/ws", at: router)
-            let cookie = try #require(first.header("set-cookie"))
+            let cookie = try #require(try await router.get("/")["set-cookie"])
             #expect(cookie.hasPrefix("martlet_affinity="))
             var options = TestClient.Options()
             options.headers = [("Cookie", String(cookie.prefix { $0 != ";" }))]
