@@ -26,7 +26,7 @@ struct AdminTopTests {
             let traffic = zip(speakers, rooms).map { talk($0, in: $1) }
             let lines = try await poll(
                 within: .seconds(40), "both nodes to tell what they carry, and the router that it knows both"
-            ) {
+            ) { () -> [JSON]? in
                 let output = try await MartletProgram.run(
                     ["admin", "top", "--json", "--count", "2", "--interval", "0.2"], environment: cluster.environment)
                 #expect(output.exit == .status(0))
