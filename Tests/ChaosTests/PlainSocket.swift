@@ -9,10 +9,15 @@ final class PlainListener: Sendable {
 
     init() throws {
         fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-        port = try FreePort.next()
         let fd = fd
-        let bound = withLoopback(port: port) { bind(fd, $0, $1) }
+        let bound = withLoopback(port: 0) { bind(fd, $0, $1) }
         guard bound == 0, listen(fd, 16) == 0 else { throw SystemCallFailed("listen") }
+        var name = sockaddr_in()
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        withUnsafeMutableBytes(of: &name) { bytes in
+            _ = getsockname(fd, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), &length)
+        }
+        port = Int(UInt16(bigEndian: name.sin_port))
     }
 
     deinit { close(fd) }

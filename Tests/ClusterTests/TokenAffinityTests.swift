@@ -64,7 +64,7 @@ struct TokenAffinityTests {
             #expect(unkept.count == 1)
             let lines = router.log.filter { $0["path"]?.string == "/ws" }
             #expect(
-                lines.filter { $0["msg"]?.string == "handed over" }.count == 2 * homes.count, "not those who located")
+                lines.filter { $0["msg"]?.string == "handed over" }.count == 3 * homes.count, "not those who located")
             #expect(!lines.contains { homes.keys.contains(where: $0.text.contains) }, "no user is in the log")
         }
     }
