@@ -5,6 +5,7 @@ into docs/performance.md.
 
   Tests/Peers/bench.py MARTLET [--quick] [SECTION…]     sections: fanout rooms idle publish soak others tls (make bench)
   Tests/Peers/bench.py MARTLET [--quick] proxies        the router beside HAProxy and NGINX (proxies.py, docs/router.md)
+  Tests/Peers/bench.py MARTLET [--quick] proxies latency    of these the added latency alone, in five rounds
 
 Nodes, Redis and the peers are its own, in a temporary folder, and end with it. A quick run or one of some sections writes
 nothing. The peer's libraries are Debian's node-ws and node-redis: those that are installed, else unpacked from the packages
@@ -412,15 +413,17 @@ def main(arguments):
     quick = "--quick" in arguments
     words = [word for word in arguments if word != "--quick"]
     sections = words[1:] or list(TABLES)
-    unknown = [name for name in sections if name not in TABLES and sections != ["proxies"]]
+    of_proxies = sections in (["proxies"], ["proxies", "latency"])
+    unknown = [name for name in sections if name not in TABLES and not of_proxies]
     if not words or unknown or not os.access(words[0], os.X_OK):
         sys.exit(f"bench: {'there is no section ' + unknown[0] if unknown else 'name a martlet to run'}\n{__doc__}")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    if sections == ["proxies"]:
+    if of_proxies:
         sys.dont_write_bytecode = True
         import proxies
-        return proxies.main(str(Path(words[0]).resolve()), quick)
+        run = proxies.latency if sections[1:] else proxies.main
+        return run(str(Path(words[0]).resolve()), quick)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="martlet-bench-") as folder:
         bench = Bench(str(Path(words[0]).resolve()), Path(folder), quick)

@@ -108,8 +108,8 @@ class Proxies:
         self.values.setdefault(measure, {}).setdefault(side, []).append(value)
         print(f"  {side}: {measure} {value:.3f}", flush=True)
 
-    def loads(self, sides, order):
-        for name, arguments, seconds in LOADS:
+    def loads(self, sides, order, loads=LOADS, handshakes=True):
+        for name, arguments, seconds in loads:
             straight = None
             for side in [STRAIGHT, *order]:
                 port, pids = sides[side]
@@ -128,7 +128,7 @@ class Proxies:
                         self.keep(f"latency of a delivery, {name}, {quantile}, ms", side, value)
                     else:
                         self.keep(f"added latency, {name}, {quantile}, ms", side, value - straight[quantile])
-        for side in order:
+        for side in order if handshakes else []:
             port, pids = sides[side]
             if pids:
                 report = self.run(port, pids, HANDSHAKES, 4)
@@ -164,6 +164,23 @@ class Proxies:
         for side in order:
             bytes_each, _, _ = self.memory(side, 1000, LOADS[1][1])
             self.keep("memory a connection, 1,000 in traffic, KiB", side, bytes_each / 1024)
+
+
+def latency(martlet, quick):
+    """What the router and HAProxy add, in more rounds than `main` has: of all the figures this is what a busy machine hides."""
+    with tempfile.TemporaryDirectory(prefix="martlet-bench-") as folder:
+        proxies = Proxies(martlet, Path(folder), quick)
+        others = [AGAIN, ROUTER, HAPROXY]
+        try:
+            for number in range(1 if quick else 5):
+                since = len(proxies.processes.running)
+                turn = number % len(others)
+                sides = {side: proxies.start(side) for side in [STRAIGHT, *others]}
+                proxies.loads(sides, others[turn:] + others[:turn], LOADS[:2], handshakes=False)
+                proxies.processes.end(since)
+        finally:
+            proxies.processes.end()
+    print(f"\n{page(proxies.values)}")
 
 
 def pss(pids):
