@@ -416,7 +416,7 @@ def main(arguments):
     of_proxies = sections in (["proxies"], ["proxies", "latency"])
     unknown = [name for name in sections if name not in TABLES and not of_proxies]
     if not words or unknown or not os.access(words[0], os.X_OK):
-        sys.exit(f"bench: {'there is no section ' + unknown[0] if unknown else 'name a martlet to run'}\n{__doc__}")
+        sys.exit(f"bench: {'there is no section ' + unknown[-1] if unknown else 'name a martlet to run'}\n{__doc__}")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     if of_proxies:
