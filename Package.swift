@@ -209,7 +209,9 @@ let package = Package(
         ),
         .testTarget(
             name: "RedisClientTests",
-            dependencies: ["RedisClient", "HiredisShim", "TLSClient", logging, nioCore, nioEmbedded, nioPosix],
+            dependencies: [
+                "RedisClient", "HiredisShim", "TLSClient", "TestSupport", logging, nioCore, nioEmbedded, nioPosix,
+            ],
             swiftSettings: strict
         ),
         .testTarget(

@@ -16,7 +16,7 @@ extension ClientConnection {
     }
 
     func handOver(_ exchange: Exchange, to node: RoutedNode) {
-        guard let context, let handover = core.handover, let connection = descriptor else {
+        guard let context, let handover = core.handover, let connection = context.descriptor else {
             return dial(node, exchange)
         }
         var bytes = exchange.request.headForNode(address: node.address, peer: peer, isSecure: isSecure)
@@ -49,9 +49,11 @@ extension ClientConnection {
         core.logHandover(exchange.request, to: node, started: exchange.started, tries: exchange.attempt.tries)
         close()
     }
+}
 
-    private var descriptor: CInt? {
-        guard let context else { return nil }
-        return try? context.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }
+extension ChannelHandlerContext {
+    /// Of the channel's socket, which stays the channel's; nil where it has none.
+    var descriptor: CInt? {
+        try? pipeline.syncOperations.withUnsafeTransportIfAvailable(of: CInt.self) { $0 }
     }
 }

@@ -1,6 +1,5 @@
 import Glibc
 import NIOCore
-import NIOPosix
 
 /// From a node's `101` on. The head goes out behind what the client is still to have; then both sockets leave their loops for a
 /// ``TunnelSet``, or, where TLS is spoken with either side, a `TunnelHandler` takes the place of what spoke HTTP.
@@ -96,10 +95,8 @@ extension ClientConnection {
         _ client: ChannelHandlerContext, _ node: ChannelHandlerContext
     ) -> (client: CInt, node: CInt)? {
         func copy(_ context: ChannelHandlerContext) -> CInt? {
-            let descriptor = try? context.pipeline.syncOperations
-                .withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { fcntl($0, F_DUPFD_CLOEXEC, 0) }
-            guard let descriptor, descriptor >= 0 else { return nil }
-            return descriptor
+            let descriptor = context.descriptor.map { fcntl($0, F_DUPFD_CLOEXEC, 0) } ?? -1
+            return descriptor >= 0 ? descriptor : nil
         }
         guard let client = copy(client) else { return nil }
         guard let node = copy(node) else {

@@ -46,6 +46,7 @@ final class Tunnel {
             self.waiting = waiting
         }
 
+        /// Never nil: only `Tunnel.init` makes an end, and sets its owner before anybody else has it.
         fileprivate var tunnel: Tunnel { owner.unsafelyUnwrapped }
         fileprivate var other: End { tunnel.client === self ? tunnel.node : tunnel.client }
         fileprivate var hasEnded: Bool { inputEnded || isGone }
@@ -264,9 +265,8 @@ final class TunnelSet {
     private func writeWaiting(_ end: Tunnel.End) {
         guard !end.waiting.isEmpty else { return }
         let sent = end.waiting.withUnsafeBytes { bytes in
-            send(
-                end.descriptor, bytes.baseAddress.unsafelyUnwrapped + end.written, bytes.count - end.written,
-                Self.sending)
+            let left = UnsafeRawBufferPointer(rebasing: bytes[end.written...])
+            return send(end.descriptor, left.baseAddress, left.count, Self.sending)
         }
         if sent < 0 {
             if errno != EAGAIN, errno != EINTR, errno != ENOBUFS { outputBroke(end) }

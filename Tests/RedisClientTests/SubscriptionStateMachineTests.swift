@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import RedisClient
@@ -297,7 +298,7 @@ struct SubscriptionModelTests {
 
     @Test("whatever is asked, lost and confirmed in whatever order, Redis ends with what is wanted", arguments: 0..<200)
     func convergence(_ seed: UInt64) {
-        var random = SplitMix(state: seed)
+        var random = SplitMix(seed: seed)
         var machine = makeMachine(chunk: 2, window: 4)
         var redis: Redis?
         var wanted: Set<String> = []
@@ -370,18 +371,5 @@ struct SubscriptionModelTests {
         #expect(answered.count == asked)
         _ = machine.heardProbe(now: 1)
         #expect(machine.hears)
-    }
-}
-
-/// A generator with a seed (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-        return value ^ (value >> 31)
     }
 }

@@ -96,15 +96,21 @@ struct KeptConnectionTests {
         }
     }
 
+    /// - Returns: the node's end, which is kept for the next request.
+    private func exchange(_ request: String, of client: Wire, with node: FakeNode) async throws -> Wire {
+        try await client.send(request)
+        let server = try await node.connection()
+        _ = try await server.receiveHead()
+        try await server.send(empty)
+        _ = try await client.receiveHead()
+        return server
+    }
+
     @Test("one that its node closes under a request is no failure of the node: the request goes over a new one")
     func stale() async throws {
         try await run { router, port, node in
             let client = try await Wire.connect(port: port)
-            try await client.send(request("/1"))
-            let first = try await node.connection()
-            _ = try await first.receiveHead()
-            try await first.send(empty)
-            _ = try await client.receiveHead()
+            let first = try await exchange(request("/1"), of: client, with: node)
 
             try await client.send(request("/2"))
             #expect(try await first.receiveHead().hasPrefix("GET /2"))
@@ -132,11 +138,8 @@ struct KeptConnectionTests {
         try await run(limits) { _, port, node in
             let client = try await Wire.connect(port: port)
             // What may not be sent again is waited for longer than this test lasts.
-            try await client.send(request("/1", method: "POST", "Content-Length: 0\r\n\r\n"))
-            let first = try await node.connection()
-            _ = try await first.receiveHead()
-            try await first.send(empty)
-            _ = try await client.receiveHead()
+            let first = try await exchange(
+                request("/1", method: "POST", "Content-Length: 0\r\n\r\n"), of: client, with: node)
 
             try await client.send(request("/2"))
             #expect(try await first.receiveHead().hasPrefix("GET /2"))
