@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -21,10 +22,28 @@ def clean_environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("MARTLET_")}
 
 
-def free_port():
+_given_ports = set()
+
+
+def free_port(in_a_row=1):
+    """The first of so many ports that nothing listens on, none given twice. They are below the range from which the system
+    takes ports of outgoing connections: one of those may come in between, or be held by a connection that just ended."""
+    for _ in range(500):
+        first = random.randrange(15_000, 31_500)
+        row = range(first, first + in_a_row)
+        if _given_ports.isdisjoint(row) and all(map(_is_free, row)):
+            _given_ports.update(row)
+            return first
+    raise AssertionError(f"there are no {in_a_row} free ports in a row")
+
+
+def _is_free(port):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def wait_until(what, condition, seconds=20):

@@ -26,14 +26,20 @@ class SecurePage(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="martlet-tls-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        self.port = free_port()
+        self.port = free_port(in_a_row=2)
         log = open(self.folder / "log", "wb")
         self.addCleanup(log.close)
         self.dev = subprocess.Popen([MARTLET, "dev", "--tls", "--nodes", "1", "--port", str(self.port)], cwd=self.folder,
-                                    env=clean_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                                    env={**clean_environment(), "MARTLET_INTERNAL_PORT": str(free_port(in_a_row=2))},
+                                    stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.addCleanup(self.end)
         self.authority = self.folder / ".martlet/tls/ca.pem"
-        wait_until("dev is ready", lambda: b"Ctrl-C ends it all" in (self.folder / "log").read_bytes(), 40)
+        wait_until("dev is ready", self.is_ready, 40)
+
+    def is_ready(self):
+        said = (self.folder / "log").read_text(errors="replace")
+        self.assertIsNone(self.dev.poll(), f"dev ended and said: {said}")
+        return "Ctrl-C ends it all" in said
 
     def end(self):
         self.dev.terminate()

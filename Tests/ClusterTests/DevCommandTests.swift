@@ -17,16 +17,16 @@ struct DevCommandTests {
         ) async throws -> Dev {
             let folder = try folder ?? newFolder()
             // Four in a row: the router and up to three nodes.
-            let port = try port ?? FreePort.next()
+            let port = try port ?? FreePort.first(ofRow: 4)
+            let own = [
+                "PATH": ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin",
+                "MARTLET_INTERNAL_PORT": String(try FreePort.first(ofRow: 4)),
+            ]
             let process = try await ChildProcess.spawn(
                 "/bin/sh",
                 ["-c", "cd \"$0\" && exec \"$@\"", folder, MartletProgram.path, "dev", "--port", String(port)] + extra,
                 name: "dev",
-                environment: environment.merging([
-                    "PATH": ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
-                ]) {
-                    $1
-                })
+                environment: own.merging(environment) { $1 })
             return Dev(folder: folder, port: port, process: process)
         }
 

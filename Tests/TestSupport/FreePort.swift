@@ -1,16 +1,24 @@
 package import Glibc
 import Synchronization
 
-/// A TCP port that nothing listens on, below the range from which the system takes ports of outgoing connections, with the
-/// one 1000 above it, where `martlet dev` has its internal port: so it is still free when a server that was killed wants it again.
+/// TCP ports that nothing listens on, below the range from which the system takes ports of outgoing connections: so one is
+/// still free when a server that was killed wants it again. None is given twice.
 package enum FreePort {
     private static let given = Mutex<Set<Int>>([])
 
-    package static func next() throws -> Int {
+    package static func next() throws -> Int { try first(ofRow: 1) }
+
+    /// - Parameter count: how many ports in a row are free, as `martlet dev` wants them.
+    package static func first(ofRow count: Int) throws -> Int {
         for _ in 0..<500 {
-            let port = Int.random(in: 15_000..<31_500)
-            guard given.withLock({ $0.insert(port).inserted }), isFree(port) else { continue }
-            return port
+            let first = Int.random(in: 15_000..<31_500)
+            let row = first..<first + count
+            let isNew = given.withLock { given in
+                guard given.isDisjoint(with: row) else { return false }
+                given.formUnion(row)
+                return true
+            }
+            if isNew, row.allSatisfy(isFree) { return first }
         }
         throw SystemCallFailed("no free port", EADDRINUSE)
     }
