@@ -28,12 +28,13 @@ extension Settings {
         do throws(RedisConfigurationError) {
             configuration = try RedisConfiguration(url: redisURL, keyPrefix: redisPrefix, tls: tls)
         } catch {
-            throw Failure(.usage, "MARTLET_REDIS_URL: \(error)")
+            throw Failure(.usage, "\(name(of: "MARTLET_REDIS_URL")): \(error)")
         }
         do throws(TLSFailure) {
             try configuration.checkFiles()
         } catch {
-            throw Failure(.usage, "MARTLET_REDIS_TLS_…: \(error)")
+            let names = names(ofGiven: "MARTLET_REDIS_TLS_CA", "MARTLET_REDIS_TLS_CERT", "MARTLET_REDIS_TLS_KEY")
+            throw Failure(.usage, "\(names): \(error)")
         }
         return configuration
     }

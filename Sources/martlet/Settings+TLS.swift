@@ -47,10 +47,10 @@ extension Settings {
 
     /// What clients speak TLS with; nil: they speak HTTP as it is. Blocks on the disk.
     func serverTLS() throws(Failure) -> TLSCredentials? {
-        let pair = try Self.pair(tls.certificate, "MARTLET_TLS_CERT", tls.key, "MARTLET_TLS_KEY")
+        let pair = try pair(tls.certificate, "MARTLET_TLS_CERT", tls.key, "MARTLET_TLS_KEY")
         guard let pair else {
             guard tls.clientAuthorities == nil else {
-                throw Failure(.usage, "MARTLET_TLS_CLIENT_CA is set, which needs MARTLET_TLS_CERT and MARTLET_TLS_KEY")
+                throw missing("MARTLET_TLS_CERT and MARTLET_TLS_KEY", neededBy: "MARTLET_TLS_CLIENT_CA")
             }
             return nil
         }
@@ -58,10 +58,12 @@ extension Settings {
         guard certificates.count == keys.count else {
             throw Failure(
                 .usage,
-                "MARTLET_TLS_CERT names \(certificates.count) and MARTLET_TLS_KEY \(keys.count): each certificate has a key"
+                "\(name(of: "MARTLET_TLS_CERT")) names \(certificates.count) and \(name(of: "MARTLET_TLS_KEY"))"
+                    + " \(keys.count): each certificate has a key"
             )
         }
-        return try Self.loaded("MARTLET_TLS_CERT and MARTLET_TLS_KEY") { () throws(TLSFailure) in
+        return try Self.loaded(names(ofGiven: "MARTLET_TLS_CERT", "MARTLET_TLS_KEY", "MARTLET_TLS_CLIENT_CA")) {
+            () throws(TLSFailure) in
             try TLSCredentials(
                 Array(zip(certificates, keys)).map { (certificate: $0, key: $1) },
                 clientAuthorities: tls.clientAuthorities)
@@ -70,31 +72,36 @@ extension Settings {
 
     /// What the router speaks TLS with to nodes; nil: it speaks HTTP as it is. Blocks on the disk.
     func nodeTLS() throws(Failure) -> FollowedFiles<TLSClient, TLSFailure>? {
-        let pair = try Self.pair(
+        let pair = try pair(
             tls.nodeCertificate, "MARTLET_NODE_TLS_CERT", tls.nodeKey, "MARTLET_NODE_TLS_KEY")
         guard let authorities = tls.nodeAuthorities else {
             guard pair == nil, tls.nodeName == nil else {
-                let name = pair == nil ? "MARTLET_NODE_TLS_NAME" : "MARTLET_NODE_TLS_CERT"
-                throw Failure(.usage, "\(name) is set, which needs MARTLET_NODE_TLS_CA")
+                let user = pair == nil ? "MARTLET_NODE_TLS_NAME" : "MARTLET_NODE_TLS_CERT"
+                throw missing("MARTLET_NODE_TLS_CA", neededBy: user)
             }
             return nil
         }
         let options = TLSClientOptions(
             authorities: authorities, certificate: pair?.certificate, key: pair?.key, serverName: tls.nodeName)
-        return try Self.loaded("MARTLET_NODE_TLS_CA, …_CERT and …_KEY") { () throws(TLSFailure) in
+        return try Self.loaded(names(ofGiven: "MARTLET_NODE_TLS_CA", "MARTLET_NODE_TLS_CERT", "MARTLET_NODE_TLS_KEY")) {
+            () throws(TLSFailure) in
             try FollowedFiles(options)
         }
     }
 
-    private static func pair(
+    private func pair(
         _ certificate: String?, _ certificateName: String, _ key: String?, _ keyName: String
     ) throws(Failure) -> (certificate: String, key: String)? {
         switch (certificate, key) {
         case (let certificate?, let key?): return (certificate, key)
         case (nil, nil): return nil
-        case (_?, nil): throw Failure(.usage, "\(certificateName) is set, which needs \(keyName)")
-        case (nil, _?): throw Failure(.usage, "\(keyName) is set, which needs \(certificateName)")
+        case (_?, nil): throw missing(keyName, neededBy: certificateName)
+        case (nil, _?): throw missing(certificateName, neededBy: keyName)
         }
+    }
+
+    private func missing(_ needed: String, neededBy key: String) -> Failure {
+        Failure(.usage, "\(name(of: key)) is set, which needs \(needed)")
     }
 
     private static func loaded<Files>(_ names: String, _ load: () throws(TLSFailure) -> Files) throws(Failure) -> Files

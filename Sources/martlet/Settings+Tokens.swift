@@ -66,14 +66,14 @@ extension Settings {
             do throws(TokenKeyError) {
                 keys.append(try TokenKey(secret: Array(tokenSecret.utf8)))
             } catch {
-                throw Failure(.usage, "MARTLET_TOKEN_SECRET \(error)")
+                throw Failure(.usage, "\(name(of: "MARTLET_TOKEN_SECRET")) \(error)")
             }
         }
         for path in tokens.keyFiles {
             do throws(TokenKeyError) {
                 keys += try TokenKeys(parsing: try KeyFile.read(path), from: .file).keys
             } catch {
-                throw Failure(.usage, "MARTLET_TOKEN_KEYS: \(Printable.text(path)) \(error)")
+                throw Failure(.usage, "\(name(of: "MARTLET_TOKEN_KEYS")): \(Printable.text(path)) \(error)")
             }
         }
         return keys
@@ -96,7 +96,7 @@ extension Settings {
                 "there is no key for tokens: set MARTLET_TOKEN_SECRET, MARTLET_TOKEN_KEYS or MARTLET_TOKEN_JWKS_URL")
         }
         guard tokens.jwksURL != nil || tokens.jwksAuthorities == nil else {
-            throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA is set, which needs MARTLET_TOKEN_JWKS_URL")
+            throw Failure(.usage, "\(name(of: "MARTLET_TOKEN_JWKS_CA")) is set, which needs MARTLET_TOKEN_JWKS_URL")
         }
         let files = try FollowedFiles(tokens.keyFiles) { () throws(Failure) in try tokenKeys() }
         let ring = TokenKeyRing(files.value)
@@ -112,12 +112,12 @@ extension Settings {
         do throws(JWKSAddress.Refusal) {
             address = try JWKSAddress(url)
         } catch {
-            throw Failure(.usage, "MARTLET_TOKEN_JWKS_URL: \(error)")
+            throw Failure(.usage, "\(name(of: "MARTLET_TOKEN_JWKS_URL")): \(error)")
         }
         do throws(TLSFailure) {
             return try JWKSSource(address, authorities: tokens.jwksAuthorities, for: ring)
         } catch {
-            throw Failure(.usage, "MARTLET_TOKEN_JWKS_CA: \(Printable.text(error.description))")
+            throw Failure(.usage, "\(name(of: "MARTLET_TOKEN_JWKS_CA")): \(Printable.text(error.description))")
         }
     }
 }

@@ -35,7 +35,8 @@ struct ConfigurationFileTests {
         #expect(settings.auth == .none)
         #expect(settings.trustedProxies?.count == 2)
         #expect(settings.redisPrefix == "cafe")
-        #expect(settings.given["MARTLET_AUTH"] == Settings.Given(shown: "none", origin: "m.json:2"))
+        let given = Settings.Given(name: "m.json:2: “auth”", shown: "none", origin: "m.json:2")
+        #expect(settings.given["MARTLET_AUTH"] == given)
     }
 
     @Test("a flag wins over the environment, the environment over the file, the file over the default")
@@ -201,7 +202,7 @@ struct ConfigurationFileTests {
               "token_secret": "0123456789abcdef0123456789abcdef", "token_jwks_url": "https://id.example/k?code=hunter2",
               "redis_url": "redis://me:hunter2@h:1",
               "default_namespace": {"presence": false},
-              "namespaces": {"team": {"history": {"messages": 5}}}
+              "namespaces": {"team": {"history": {"messages": 5}, "messages_per_second": 7}}
             }
             """, environment: ["MARTLET_PORT": "9000"])
         let values = EffectiveValue.all(of: settings)
@@ -219,12 +220,60 @@ struct ConfigurationFileTests {
         expect("default_namespace.history.age", "1d", "history_seconds")
         expect("namespaces.team.presence", "false", "default_namespace")
         expect("namespaces.team.history.messages", "5", "m.json:5")
+        expect("namespaces.team.messages_per_second", "7", "m.json:5")
+        expect("namespaces.team.messages_burst", "14", "messages_per_second")
         #expect(!EffectiveValue.json(values).contains("hunter2"))
         let error = #expect(throws: Failure.self) {
             try Settings(environment: ["MARTLET_TOKEN_JWKS_URL": "https://me:hunter2@id.example/"])
         }
         #expect(error?.sentence == "MARTLET_TOKEN_JWKS_URL: it must not hold a user name")
         #expect(EffectiveValue.json(values).contains(#""port":{"value":"9000","origin":"environment"}"#))
+    }
+
+    @Test(
+        "what is wrong of several settings together names those of a file by place and name, others by key or flag",
+        arguments: [
+            (
+                #""limit_outbound_bytes": 65536"#, [:],
+                "MARTLET_LIMIT_MESSAGE_BYTES is 65536, but must be at most a quarter of m.json:2: “limit_outbound_bytes”,"
+                    + " which is 65536"
+            ),
+            (#""tls_cert": "c.pem""#, [:], "m.json:2: “tls_cert” is set, which needs MARTLET_TLS_KEY"),
+            (
+                #""tls_cert": "c.pem, d.pem""#, ["MARTLET_TLS_KEY": "k.pem"],
+                "m.json:2: “tls_cert” names 2 and MARTLET_TLS_KEY 1: each certificate has a key"
+            ),
+            (
+                #""tls_cert": "/nowhere""#, ["MARTLET_TLS_KEY": "k.pem"],
+                "m.json:2: “tls_cert”, MARTLET_TLS_KEY cannot be used: /nowhere cannot be read: No such file or directory"
+            ),
+            (#""node_tls_name": "nodes""#, [:], "m.json:2: “node_tls_name” is set, which needs MARTLET_NODE_TLS_CA"),
+            (
+                #""token_jwks_ca": "c.pem""#, ["MARTLET_TOKEN_SECRET": "0123456789abcdef0123456789abcdef"],
+                "m.json:2: “token_jwks_ca” is set, which needs MARTLET_TOKEN_JWKS_URL"
+            ),
+            (
+                #""token_keys": "/nowhere""#, [:],
+                "m.json:2: “token_keys”: /nowhere cannot be read: No such file or directory"
+            ),
+            (
+                #""redis_url": "rediss://h", "redis_tls_ca": "/nowhere""#, [:],
+                "m.json:2: “redis_tls_ca”: /nowhere cannot be read: No such file or directory"
+            ),
+            (
+                #""redis_url": "redis://h", "redis_tls_ca": "c.pem""#, [:],
+                "m.json:2: “redis_url”: settings of TLS to Redis are given, but the URL is not rediss://"
+            ),
+        ] as [(String, [String: String], String)])
+    func wrongTogether(line: String, environment: [String: String], sentence: String) {
+        let error = #expect(throws: Failure.self) {
+            let settings = try settings("{\n  \(line)\n}", environment: environment)
+            _ = try settings.serverTLS()
+            _ = try settings.nodeTLS()
+            _ = try settings.redisConfiguration()
+            _ = try settings.tokenChecks()
+        }
+        #expect(error?.sentence == sentence)
     }
 
     @Test("a file that cannot be read is named with the reason")
@@ -273,7 +322,8 @@ struct SecretFileTests {
             let settings = try Settings(environment: ["MARTLET_TOKEN_SECRET_FILE": path])
             #expect(settings.tokenSecret == key + "\n")
             #expect(settings.warnings == [])
-            #expect(settings.given["MARTLET_TOKEN_SECRET"] == Settings.Given(shown: "(33 bytes)", origin: path))
+            let given = Settings.Given(name: "MARTLET_TOKEN_SECRET_FILE", shown: "(33 bytes)", origin: path)
+            #expect(settings.given["MARTLET_TOKEN_SECRET"] == given)
         }
         try withFile("redis://u:hunter2@h") { (path) throws in
             #expect(try Settings(environment: ["MARTLET_REDIS_URL_FILE": path]).redisURL == "redis://u:hunter2@h")

@@ -42,6 +42,8 @@ struct EffectiveValue: Equatable {
             let origin: String
             if let line = members.lines[name], let file = settings.file {
                 origin = "\(file.name):\(line)"
+            } else if name == "messages_burst", members.messagesPerSecond != nil {
+                origin = "messages_per_second"
             } else if path == "default_namespace" {
                 origin = takenFrom[name] ?? "default"
             } else {

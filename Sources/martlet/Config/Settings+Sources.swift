@@ -4,6 +4,8 @@ import Glibc
 extension Settings {
     /// A value that was set, for people: where it comes from, and as much of it as may be shown.
     struct Given: Sendable, Equatable {
+        /// By which a sentence names the setting: its key, its flag, or its place and name in a file.
+        let name: String
         let shown: String
         /// `environment`, a flag, or `FILE:LINE`.
         let origin: String
@@ -68,10 +70,19 @@ extension Settings {
                     + " \(row.key) or \(row.key)_FILE instead")
         }
         try row.store(found.text, as: found.name, in: &self)
-        given[row.key] = Given(shown: row.shown(found.text), origin: found.origin)
+        given[row.key] = Given(name: found.name, shown: row.shown(found.text), origin: found.origin)
         if let secret = row.fileOf.flatMap({ Settings.rows[$0] }), let text = try? SecretFile.read(found.text).text {
-            given[secret.key] = Given(shown: secret.shown(text), origin: found.text)
+            given[secret.key] = Given(name: found.name, shown: secret.shown(text), origin: found.text)
         }
+    }
+
+    /// By which a sentence about several settings names one of them, so that it is found where it stands.
+    func name(of key: String) -> String { given[key]?.name ?? key }
+
+    /// The same of those among them that were set; the first, if none was.
+    func names(ofGiven keys: String...) -> String {
+        let set = keys.filter { given[$0] != nil }
+        return (set.isEmpty ? [keys[0]] : set).map(name).joined(separator: ", ")
     }
 
     /// Else one message would take the budget of everybody in its room.
@@ -79,8 +90,8 @@ extension Settings {
         guard limitMessageBytes > limitOutboundBytes / 4 else { return }
         throw Failure(
             .usage,
-            "MARTLET_LIMIT_MESSAGE_BYTES is \(limitMessageBytes), but must be at most a quarter of"
-                + " MARTLET_LIMIT_OUTBOUND_BYTES, which is \(limitOutboundBytes)")
+            "\(name(of: "MARTLET_LIMIT_MESSAGE_BYTES")) is \(limitMessageBytes), but must be at most a quarter of"
+                + " \(name(of: "MARTLET_LIMIT_OUTBOUND_BYTES")), which is \(limitOutboundBytes)")
     }
 
     /// A namespace cannot allow what the whole node refuses.
