@@ -39,9 +39,10 @@ package struct NodeStore: Sendable {
                     message: "a node name has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ / - and \(name) has not")
             }
             let incarnation = try await create(name: name, figures: figures, lease: lease)
-            let hinted = try await hinted().filter { $0.name == name && $0 != incarnation }
+            let hinted = try await hinted().filter { $0.name == name }
             var known = figures
-            for earlier in Set(hinted + [former].compactMap(\.self)) {
+            // Where Redis forgot the counter, too, the new number may be the old one.
+            for earlier in Set(hinted + [former].compactMap(\.self)) where earlier != incarnation {
                 _ = try await claim(earlier, by: nil, force: true)
                 // Dead by now, so that nobody orders it anything any more.
                 let order = try await order(of: earlier, startedAt: figures.startedAt).get()

@@ -121,6 +121,24 @@ struct NodeLeaseTests {
         }
     }
 
+    @Test("a node that Redis forgot may get the number again that it had: it lives, and is told of once")
+    func sameNumber() async throws {
+        try await ClusterFixture.run { cluster in
+            let first = try await cluster.register("node-a")
+            for key in try await cluster.everyKey() {
+                try await cluster.command("DEL", "\(cluster.keys.prefix):\(key)")
+            }
+            let heard = try await cluster.heard(on: cluster.keys.controlChannel) {
+                let again = try await cluster.nodes.register(
+                    name: "node-a", figures: .of(), lease: .seconds(60), after: first
+                ).get()
+                #expect(again == first)
+            }
+            #expect(heard == ["up node-a.1"])
+            #expect(try await cluster.heartbeat(first) == .held(drainRequested: false))
+        }
+    }
+
     @Test("G4: a lease that is past and that nobody swept is renewed")
     func lapsedRenews() async throws {
         try await ClusterFixture.run { cluster in
