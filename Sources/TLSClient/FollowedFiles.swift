@@ -17,7 +17,12 @@ package final class FollowedFiles<Value: Sendable, Failure: Error>: Sendable {
         var seen: [FileVersion?]
         /// Another one that was met once. Two files are not replaced in one instant.
         var met: [FileVersion?]?
+        /// They were read in vain, and are read again after so many looks.
+        var looksToRetry: Int?
     }
+
+    /// What was in the way of reading them may go without a change of theirs: no descriptor was left, a folder was closed.
+    package static var retryLooks: Int { 30 }
 
     private let paths: [String]
     private let load: @Sendable () throws(Failure) -> Value
@@ -34,7 +39,8 @@ package final class FollowedFiles<Value: Sendable, Failure: Error>: Sendable {
 
     package var value: Value { state.withLock { $0.value } }
 
-    /// Reads the files again when they are others than before, and have been the same at two looks; blocks on the disk.
+    /// Reads the files again when they are others than before, and have been the same at two looks; when that failed, also
+    /// at each ``retryLooks``th look from there. Blocks on the disk.
     ///
     /// - Parameter isForced: at once, whatever they are.
     package func look(isForced: Bool = false) -> Look {
@@ -42,15 +48,16 @@ package final class FollowedFiles<Value: Sendable, Failure: Error>: Sendable {
         let isDue = state.withLock { state in
             let isStable = state.met == seen
             state.met = seen
-            return isForced || (seen != state.seen && isStable)
+            state.looksToRetry = state.looksToRetry.map { $0 - 1 }
+            return isForced || (seen != state.seen && isStable) || state.looksToRetry == 0
         }
         guard isDue else { return .unchanged }
         do throws(Failure) {
             let value = try load()
-            state.withLock { ($0.value, $0.seen) = (value, seen) }
+            state.withLock { ($0.value, $0.seen, $0.looksToRetry) = (value, seen, nil) }
             return .loaded(value)
         } catch {
-            state.withLock { $0.seen = seen }
+            state.withLock { ($0.seen, $0.looksToRetry) = (seen, Self.retryLooks) }
             return .failed(error)
         }
     }
@@ -61,6 +68,7 @@ private struct FileVersion: Equatable {
     let device: UInt
     let inode: UInt
     let size: Int
+    /// Of the last change, be it of its owner or mode alone: what could not be read may be readable by then.
     let seconds: Int
     let nanoseconds: Int
 
@@ -71,7 +79,7 @@ private struct FileVersion: Equatable {
             guard stat(path, &status) == 0 else { return nil }
             return FileVersion(
                 device: UInt(status.st_dev), inode: UInt(status.st_ino), size: Int(status.st_size),
-                seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec)
+                seconds: status.st_ctim.tv_sec, nanoseconds: status.st_ctim.tv_nsec)
         }
     }
 }
