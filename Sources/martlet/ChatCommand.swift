@@ -12,7 +12,8 @@ struct ChatCommand: AsyncParsableCommand {
             is a message, also one that begins with a slash, each line of standard output an event, and the end of input ends the chat once every message \
             is acknowledged.
 
-            A token that says who you are stands in MARTLET_CHAT_TOKEN, or in the file that --token-file names.
+            A token that says who you are stands in MARTLET_CHAT_TOKEN, or in the file that --token-file names: not in a \
+            flag, as those stand in the list of processes.
             """
     )
 
@@ -35,10 +36,6 @@ struct ChatCommand: AsyncParsableCommand {
     @Argument(help: "The room to join.")
     var room = "general"
 
-    func validate() throws {
-        if user != nil, tokenFile != nil { throw ValidationError("give --user or --token-file, not both") }
-    }
-
     func run() async throws {
         let name = user ?? Self.loginName()
         do {
@@ -48,11 +45,17 @@ struct ChatCommand: AsyncParsableCommand {
         }
         let dev = url == nil ? DevFolder.here().running() : nil
         let url = url ?? dev?.chatURL ?? "ws://127.0.0.1:8080/ws"
-        let token = try token()
+        let settings = try Settings.read(flags: ["MARTLET_CHAT_TOKEN_FILE": tokenFile])
+        for warning in settings.warnings { Terminal.write("martlet: \(warning)\n", to: STDERR_FILENO) }
+        guard user == nil || settings.chatToken == nil else {
+            throw Failure(
+                .usage,
+                "--user and \(settings.name(of: "MARTLET_CHAT_TOKEN")) both say who you are: leave one of them out")
+        }
         let client: MartletClient
         do {
             client = try MartletClient(
-                url: url, credential: token.map { .token($0) } ?? .user(name),
+                url: url, credential: settings.chatToken.map { .token($0) } ?? .user(name),
                 tls: .init(trustRoots: (cacert ?? dev?.authority).map { .file($0) } ?? .system))
         } catch {
             throw Failure(.usage, error.message)
@@ -60,16 +63,18 @@ struct ChatCommand: AsyncParsableCommand {
         try await Chat(client: client, room: room, url: url).run()
     }
 
-    /// Not from a flag, as those stand in `ps`.
-    private func token() throws(Failure) -> String? {
-        if let tokenFile { return try SecretFile.read(tokenFile).text }
-        guard user == nil else { return nil }
-        return getenv("MARTLET_CHAT_TOKEN").flatMap { String(validatingCString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
-    }
-
     private static func loginName() -> String {
         getenv("USER").flatMap { String(validatingCString: $0) }.flatMap { $0.isEmpty ? nil : $0 } ?? "guest"
     }
+}
+
+extension Settings {
+    static let chatRows: [SettingRow] = [
+        .optionalText(
+            "MARTLET_CHAT_TOKEN", flag: nil, \.chatToken, SettingSyntax.secret(minimumBytes: 1), [.chat],
+            "The token that says who chats from the terminal.", unset: "the name that --user says", isSecret: true),
+        .file("MARTLET_CHAT_TOKEN_FILE", flag: "--token-file", of: "MARTLET_CHAT_TOKEN", [.chat]),
+    ]
 }
 
 /// One run of `martlet chat`: what comes from the keyboard, the client and the signals, one after the other.

@@ -3,7 +3,7 @@ import NIOCore
 
 /// One row of `Settings.table`.
 struct SettingRow: Sendable {
-    enum Reader: String, Sendable, CaseIterable { case node, router, dev, admin, token }
+    enum Reader: String, Sendable, CaseIterable { case node, router, dev, admin, token, chat }
 
     /// What a configuration file may say beside text.
     enum Form: Sendable { case text, number, list, toggle }
@@ -158,7 +158,9 @@ extension SettingRow {
 
 extension SettingRow {
     /// The row by which a secret comes from a file; a file that cannot be read is refused with the reason.
-    static func file(_ key: String, of secret: String, _ readers: Set<Reader>) -> SettingRow {
+    static func file(
+        _ key: String, flag: String? = nil, of secret: String, _ readers: Set<Reader>
+    ) -> SettingRow {
         @Sendable func problem(_ path: String, _ settings: inout Settings) -> String? {
             guard let row = Settings.rows[secret] else { return "no setting is called \(secret)" }
             do throws(Failure) {
@@ -169,7 +171,7 @@ extension SettingRow {
             }
         }
         return SettingRow(
-            key: key, allowed: "the path of a file that can be read", readers: readers,
+            key: key, flag: flag, allowed: "the path of a file that can be read", readers: readers,
             doc:
                 "A file that holds the value of \(secret) and at most one newline behind it; only one of the two may be set.",
             defaultText: nil, unset: "\(secret) counts", fileOf: secret,

@@ -25,6 +25,7 @@ struct Settings: Sendable, Equatable {
     var tokenSecret: String?
     var tokens = TokenSettings()
     var secret: String?
+    var chatToken: String?
     var limitMessagesPerSecond = 30
     var limitMessagesBurst = 60
     var limitMessageBytes = 65536
@@ -69,7 +70,7 @@ extension Settings {
     /// Every key there is. `.env.example` and docs are made from it (`martlet config env-example`).
     static let table =
         generalRows + tokenRows + tlsRows + redisTLSRows + LimitSettings.table
-        + BalanceSettings.table + nodeConnectionRows
+        + BalanceSettings.table + nodeConnectionRows + chatRows
 
     private static let generalRows: [SettingRow] = [
         SettingRow(
@@ -79,12 +80,12 @@ extension Settings {
                 + " namespaces. The environment and flags win over it.",
             defaultText: nil, unset: "there is none", apply: { _, _ in true }),
         .text(
-            "MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .all,
+            "MARTLET_REDIS_URL", flag: "--redis", \.redisURL, SettingSyntax.redisURL, .redis,
             "Where Redis is: redis://[user:password@]host[:port][/db], rediss:// for TLS, or unix:///path/to/socket[?db=N]."
         ),
-        .file("MARTLET_REDIS_URL_FILE", of: "MARTLET_REDIS_URL", .all),
+        .file("MARTLET_REDIS_URL_FILE", of: "MARTLET_REDIS_URL", .redis),
         .text(
-            "MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .all,
+            "MARTLET_REDIS_PREFIX", flag: "--prefix", \.redisPrefix, SettingSyntax.prefix, .redis,
             "What every key and channel in Redis begins with; two clusters on one Redis need two of them."),
         .seconds(
             "MARTLET_REDIS_TIMEOUT_SECONDS", flag: "--redis-timeout", \.redisTimeout, 0...86400, .servers,

@@ -188,11 +188,14 @@ class TerminalChat(unittest.TestCase):
         self.assertRegex(result.stderr, r"\Amartlet: [^\n]*this server asks for a token\n\Z")
 
     def test_what_cannot_work_ends_with_one_sentence(self):
-        def run(*options):
-            return subprocess.run([MARTLET, "chat", *options], env=clean_environment(), input="", capture_output=True,
-                                  text=True, timeout=30)
+        def run(*options, **environment):
+            return subprocess.run([MARTLET, "chat", *options], env={**clean_environment(), **environment}, input="",
+                                  capture_output=True, text=True, timeout=30)
 
         for options in (["--url", "http://x"], ["--url", "ftp://x"], ["--user", "a\x01"], ["--user", ""], ["--nonsense"], ["no room"]):
             result = run(*options)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertRegex(result.stderr, r"\Amartlet: [^\n]+\n\Z")
+        result = run("--user", "bob", MARTLET_CHAT_TOKEN="a.b.c")
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(result.stderr, "martlet: --user and MARTLET_CHAT_TOKEN both say who you are: leave one of them out\n")

@@ -105,6 +105,39 @@ struct DevCommandTests {
         await dev.end()
     }
 
+    @Test("what it says to try next works as it stands there, also where the nodes ask for tokens", .patience)
+    func banner() async throws {
+        let dev = try await Dev.start(
+            ["--nodes", "1", "--auth", "token"],
+            environment: [
+                "MARTLET_TOKEN_SECRET": "only for the tests of dev, 32 bytes"
+            ])
+        do {
+            try await dev.says("Ctrl-C ends it all.")
+            let lines = dev.process.output.current.text.split(separator: "\n").map { $0.drop { $0 == " " } }
+            let export = try #require(lines.first { $0.hasPrefix("export MARTLET_CHAT_TOKEN=") })
+            func command(_ part: String) throws -> String {
+                String(try #require(lines.first { $0.contains(" \(part) ") }).prefix { $0 != "#" })
+            }
+            for (script, expected) in [
+                ("echo hello | \(try command("chat general"))", "alice: hello"),
+                (try command("admin presence general"), "general"),
+                (try command("admin nodes").replacing("--watch", with: ""), "node-a"),
+            ] {
+                let output = try await ChildProcess.run(
+                    "/bin/sh", ["-c", "cd \"$0\" && \(export) && \(script)", dev.folder],
+                    environment: ["PATH": ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"],
+                    within: .seconds(60))
+                #expect(output.exit == .status(0), "\(script): \(output.errorText)")
+                #expect(output.text.contains(expected), "\(script): \(output.text)")
+            }
+        } catch {
+            await dev.end()
+            throw TimedOut("\(error)\n\(dev.process.output.current.text)")
+        }
+        await dev.end()
+    }
+
     @Test("--tls: the page through https, with a certificate of an authority that stays the same", .patience)
     func secure() async throws {
         let folder = try Dev.newFolder()
