@@ -100,32 +100,32 @@ extension ClusterAdmin {
 
     /// Asks the node to move its clients elsewhere and end. It is written first and published second.
     /// - Parameter text: see `node(_:)`.
+    /// - Returns: the node as it was, and whether the audit knows of the order, which is in force in any case.
     /// - Throws: `NotFound` when there is no such node, or it is dead.
-    package func drain(_ text: String, _ signature: OrderSignature) async throws -> NodeReport {
+    package func drain(
+        _ text: String, _ signature: OrderSignature
+    ) async throws -> (node: NodeReport, isNoted: Bool) {
         let node = try await node(text)
         guard node.state != .dead, try await nodeStore.requestDrain(node.incarnation).get() else {
             throw Self.isDead(node)
         }
-        try await note(.drain, of: node, signature)
-        return node
+        return (node, await note(.drain, of: node, signature))
     }
 
     /// Takes such an order back: the node takes clients again, and who has not left it stays. It may be said again.
     /// - Parameter text: see `node(_:)`.
-    /// - Returns: the node as it was, and whether there was an order.
+    /// - Returns: the node as it was, whether there was an order, and whether the audit knows that it is taken back.
     /// - Throws: `NotFound` as above; `OrderRefused` when the node is ending by now.
     package func undrain(
         _ text: String, _ signature: OrderSignature
-    ) async throws -> (node: NodeReport, wasOrdered: Bool) {
+    ) async throws -> (node: NodeReport, wasOrdered: Bool, isNoted: Bool) {
         let node = try await node(text)
         switch try await nodeStore.takeBackDrain(node.incarnation).get() {
         case .takenBack:
-            try await note(.undrain, of: node, signature)
-            return (node, true)
+            return (node, true, await note(.undrain, of: node, signature))
         case .wasNotOrdered:
             // Told again, maybe as the answer to the first time was lost.
-            try await note(.undrain, of: node, signature)
-            return (node, false)
+            return (node, false, await note(.undrain, of: node, signature))
         case .isUnable:
             throw OrderRefused(
                 "node \(node.incarnation) is of a version that does not take an order to drain back; start it again")
@@ -143,7 +143,9 @@ extension ClusterAdmin {
         )
     }
 
-    private func note(_ order: NodeOrder, of node: NodeReport, _ signature: OrderSignature) async throws {
-        try await moderationStore.note(order, of: node.incarnation, by: signature.by, reason: signature.reason).get()
+    /// The audit stands in another slot than the order, so that one may be refused where the other was taken.
+    private func note(_ order: NodeOrder, of node: NodeReport, _ signature: OrderSignature) async -> Bool {
+        let noted = moderationStore.note(order, of: node.incarnation, by: signature.by, reason: signature.reason)
+        return (try? await noted.get()) != nil
     }
 }

@@ -8,6 +8,27 @@ import WireProtocol
 
 @Suite("martlet admin")
 struct AdminCommandTests {
+    @Test("an order to a node that the audit cannot take is given all the same, and that is said")
+    func unnoted() async throws {
+        try await AdminFixture.with { fixture in
+            let node = try await fixture.node("node-a")
+            _ = try await fixture.client.command(["SET", .string(fixture.keys.audit), "no stream"]).get()
+            for (order, begins, state) in [
+                ("drain", "node-a.1 was asked to drain", "draining"),
+                ("undrain", "node-a.1 takes clients again", "ready"),
+            ] {
+                let given = try await fixture.run(order, node.description)
+                #expect(given.exit == .status(0))
+                #expect(given.text.hasPrefix(begins), "\(given.text)")
+                #expect(
+                    given.standardErrorLines == [
+                        "martlet: the node has the order, but Redis did not take the line for `martlet admin audit`"
+                    ])
+                #expect(try await fixture.json("nodes").array?.first?["state"]?.string == state)
+            }
+        }
+    }
+
     @Test("nodes: state, lease and what the indexes count, with no node running")
     func nodes() async throws {
         try await AdminFixture.with { fixture in

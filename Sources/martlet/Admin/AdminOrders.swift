@@ -2,6 +2,7 @@ import Admin
 import ArgumentParser
 import ChatCore
 import ClusterState
+import Glibc
 import NIOCore
 import WireProtocol
 
@@ -110,14 +111,13 @@ struct AdminDrain: AsyncParsableCommand {
     func run() async throws {
         let signature = try signature.signature()
         try await options.run { session in
-            try await session.show {
-                try await session.admin.drain(node, signature)
-            } lines: { report in
-                let count = report.sessions
-                return [
-                    "\(report.incarnation) was asked to drain; it moves \(count) session\(count == 1 ? "" : "s")."
-                ] + report.lateness
-            }
+            let (report, isNoted) = try await session.admin.drain(node, signature)
+            if !isNoted { session.warnOfAudit() }
+            guard !session.json else { return session.print(report) }
+            let count = report.sessions
+            session.print(
+                ["\(report.incarnation) was asked to drain; it moves \(count) session\(count == 1 ? "" : "s")."]
+                    + report.lateness)
         }
     }
 }
@@ -133,7 +133,8 @@ struct AdminUndrain: AsyncParsableCommand {
     func run() async throws {
         let signature = try signature.signature()
         try await options.run { session in
-            let (report, wasOrdered) = try await session.admin.undrain(node, signature)
+            let (report, wasOrdered, isNoted) = try await session.admin.undrain(node, signature)
+            if !isNoted { session.warnOfAudit() }
             guard !session.json else { return session.print(report) }
             let count = report.sessions
             session.print(
@@ -143,6 +144,14 @@ struct AdminUndrain: AsyncParsableCommand {
                         : "\(report.incarnation) was not asked to drain."
                 ] + report.lateness)
         }
+    }
+}
+
+extension AdminSession {
+    fileprivate func warnOfAudit() {
+        Terminal.write(
+            "martlet: the node has the order, but Redis did not take the line for `martlet admin audit`\n",
+            to: STDERR_FILENO)
     }
 }
 
