@@ -52,17 +52,3 @@ package struct RouterReport: Report {
         json.endObject()
     }
 }
-
-extension JSONWriter {
-    /// To the hundredth; null for nothing, and for what is no number.
-    mutating func member(_ key: String, _ value: Double?) {
-        self.key(key)
-        guard let value, value.isFinite else { return null() }
-        let rounded = (value * 100).rounded() / 100
-        if rounded == rounded.rounded(), abs(rounded) < 1e15 {
-            self.value(Int64(rounded))
-        } else {
-            raw("\(rounded)".utf8)
-        }
-    }
-}

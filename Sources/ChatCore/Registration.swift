@@ -122,7 +122,7 @@ package struct Registration<Content: Equatable & Sendable, Request: Sendable>: S
         requests.append(request)
     }
 
-    /// Returns the requests that nobody needs an answer to any more.
+    /// - Returns: the requests that no command answers any more.
     package mutating func wantNothing() -> [Request] {
         wanted = nil
         isEstablished = false

@@ -88,14 +88,6 @@ package struct NodeTraffic: Sendable, Hashable {
     }
 }
 
-extension Double {
-    /// As Redis is given it: so many decimals are enough for people.
-    func rounded(toPlaces places: Int) -> Double {
-        let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
-        return (self * scale).rounded() / scale
-    }
-}
-
 /// What became of taking an order to drain back.
 package enum UndrainResult: Sendable, Hashable {
     case takenBack
@@ -163,8 +155,8 @@ package struct SweepReport: Sendable, Hashable {
     package internal(set) var failure: String?
 }
 
-/// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `undrain I`, `draining I`; ``ModerationChange``s go
-/// there too.
+/// An order or announcement on the control channel: `up I`, `down I`, `drain I`, `undrain I`, `draining I`,
+/// `barred SECONDS USER`; ``ModerationChange``s go there too.
 package enum ControlMessage: Sendable, Hashable, CustomStringConvertible {
     case up(Incarnation)
     case down(Incarnation)

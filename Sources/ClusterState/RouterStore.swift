@@ -1,5 +1,6 @@
 package import NIOCore
 package import RedisClient
+import WireProtocol
 
 /// What a router says of itself, each time that it renews its lease.
 package struct RouterFigures: Sendable, Hashable {

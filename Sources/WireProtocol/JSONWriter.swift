@@ -92,6 +92,17 @@ package struct JSONWriter: Sendable {
         self.value(value)
     }
 
+    /// To the hundredth; null for nothing, and for what is no number.
+    package mutating func member(_ key: String, _ value: Double?) {
+        self.key(key)
+        guard let rounded = value?.rounded(toPlaces: 2), rounded.isFinite else { return null() }
+        if rounded == rounded.rounded(), abs(rounded) < 1e15 {
+            self.value(Int64(rounded))
+        } else {
+            raw("\(rounded)".utf8)
+        }
+    }
+
     private mutating func separate() {
         if needsComma { bytes.append(UInt8(ascii: ",")) }
     }
@@ -120,5 +131,13 @@ package struct JSONWriter: Sendable {
         var bytes: [UInt8] = []
         append(string, to: &bytes)
         return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+extension Double {
+    /// To so many decimals; infinite where the number is too large for that.
+    package func rounded(toPlaces places: Int) -> Double {
+        let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
+        return (self * scale).rounded() / scale
     }
 }

@@ -209,4 +209,18 @@ struct JSONWriterTests {
         writer.endObject()
         #expect(writer.string == #"{"a":1,"b":["x",{}],"c":true}"#)
     }
+
+    @Test(
+        "a figure has two decimals at most, and is null where there is none that JSON could write",
+        arguments: [
+            (1.0, "1"), (0.125, "0.13"), (-2.5, "-2.5"), (1e16, "1e+16"), (nil, "null"), (1e308, "null"),
+            (.infinity, "null"), (.nan, "null"),
+        ] as [(Double?, String)])
+    func figures(value: Double?, text: String) {
+        var writer = JSONWriter()
+        writer.beginObject()
+        writer.member("a", value)
+        writer.endObject()
+        #expect(writer.string == #"{"a":\#(text)}"#)
+    }
 }

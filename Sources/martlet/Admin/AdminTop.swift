@@ -98,7 +98,8 @@ private final class TopView {
             case .trouble(let sentence): trouble = sentence
             case .failed(let error): throw error
             case .typed(let bytes):
-                if bytes.contains(where: { $0 | 0x20 == UInt8(ascii: "q") }) { return }
+                // Keys without a letter come as an escape and more, F2 with a Q in it.
+                if bytes.first != 0x1B, bytes.contains(where: { $0 | 0x20 == UInt8(ascii: "q") }) { return }
                 continue
             case .signal(SIGWINCH): break
             case .signal(SIGTSTP):

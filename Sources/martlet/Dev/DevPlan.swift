@@ -25,9 +25,9 @@ struct DevPlan: Sendable, Equatable {
     let redisPrefix: String
     /// That of the router's hash.
     let secret: String
-    /// Without its password.
     /// Where the router takes WebSockets.
     var chatURL: String { (isSecure ? "wss" : "ws") + page.drop { $0 != ":" } + "ws" }
+    /// Without its password.
     var shownRedisURL: String { Settings.rows["MARTLET_REDIS_URL"]?.shown(redisURL) ?? "" }
     /// Of the Redis that is started here; nil when it stands already.
     let ownSocket: String?
