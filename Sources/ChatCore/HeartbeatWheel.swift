@@ -15,7 +15,7 @@ package struct HeartbeatWheel<Element: WheelElement> {
     /// Slots whose pings may still be answered.
     private var pinged: [(elements: [Element], at: UInt64, deadline: UInt64)] = []
     private var unauthenticated: [Element: UInt64] = [:]
-    /// In the order in which they came; those who are not in `unauthenticated` any more count no longer.
+    /// Those who may be taken, in the order in which they came; who is not in `unauthenticated` any more counts no longer.
     private var arrivals: ArraySlice<Element> = []
     private var advancedAt: UInt64?
 
@@ -23,6 +23,7 @@ package struct HeartbeatWheel<Element: WheelElement> {
         package var ping: [Element] = []
         /// Their ping was sent a whole timeout ago, at `pingedAt`: whoever said nothing since is gone.
         package var check: [(element: Element, pingedAt: UInt64)] = []
+        /// Their time to say who they are is over; each is named once.
         package var unauthenticated: [Element] = []
     }
 
@@ -32,13 +33,15 @@ package struct HeartbeatWheel<Element: WheelElement> {
         self.slots = Array(repeating: [], count: max(1, Int(interval / Self.tick)))
     }
 
-    /// - Parameter slot: a random number; it chooses the moment within the interval.
-    package mutating func add(_ element: Element, now: UInt64, slot: UInt64) {
+    /// - Parameters:
+    ///   - slot: a random number; it chooses the moment within the interval.
+    ///   - givesWay: whether ``takeLongestUnauthenticated()`` may take it.
+    package mutating func add(_ element: Element, now: UInt64, slot: UInt64, givesWay: Bool = true) {
         let index = Int(slot % UInt64(slots.count))
         element.wheelPlace = WheelPlace(slot: Int32(index), row: Int32(slots[index].count))
         slots[index].append(element)
         unauthenticated[element] = now + authenticationTimeout
-        arrivals.append(element)
+        if givesWay { arrivals.append(element) }
     }
 
     /// The one that has waited longest without saying who it is; it is not waited for any longer.
@@ -51,6 +54,8 @@ package struct HeartbeatWheel<Element: WheelElement> {
 
     private mutating func forgetFirstArrivals() {
         arrivals = arrivals.drop { unauthenticated[$0] == nil }
+        // What was dropped stands in the buffer until then, and would live as long.
+        if arrivals.startIndex > arrivals.count { arrivals = ArraySlice(Array(arrivals)) }
     }
 
     package mutating func authenticated(_ element: Element) {
@@ -88,6 +93,7 @@ package struct HeartbeatWheel<Element: WheelElement> {
         forgetFirstArrivals()
         if !unauthenticated.isEmpty {
             actions.unauthenticated = unauthenticated.filter { $0.value <= now }.map(\.key)
+            for element in actions.unauthenticated { unauthenticated[element] = nil }
         }
         return actions
     }

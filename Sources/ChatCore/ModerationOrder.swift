@@ -5,7 +5,8 @@ package struct ModerationOrder: Sendable, Hashable {
     package enum Kind: String, Sendable, CaseIterable {
         /// Not let in, and sent away; with a room, out of that room alone.
         case ban
-        /// Heard by nobody: messages, private messages and typing are refused; with a room, in that room alone.
+        /// Heard by nobody: messages, private messages, typing and each status but `invisible` are refused, and `info` is told
+        /// to nobody; with a room, messages, typing and `info` in that room alone.
         case mute
         /// A token that is good no more; of a user or an address, all that were issued up to the second of the order; a
         /// session to which nobody comes back.

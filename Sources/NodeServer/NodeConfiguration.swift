@@ -54,9 +54,6 @@ package struct NodeConfiguration: Sendable {
     package var origins = OriginPolicy(rules: [.any], allowsMissing: true)
     /// Agree on permessage-deflate with clients that offer it.
     package var compression = false
-    /// Whether this says that a token names a key which nobody published so far: mostly one that was made up.
-    func isOfUnknownKey(_ error: WireError) -> Bool { error.code == .unavailable && keySource?.hasKeys == true }
-
     /// Takes connections that a router of this host accepted.
     package var takesHandovers = false
 
@@ -117,6 +114,9 @@ package struct NodeConfiguration: Sendable {
     func historyLimits(of room: RoomName) -> HistoryLimits {
         HistoryLimits(namespaces.rules(of: room) ?? namespaces.standard)
     }
+
+    /// Whether this says that a token names a key which nobody published so far: mostly one that was made up.
+    func isOfUnknownKey(_ error: WireError) -> Bool { error.code == .unavailable && keySource?.hasKeys == true }
 
     var authenticationTimeout: TimeAmount {
         switch authentication {

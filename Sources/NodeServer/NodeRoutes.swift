@@ -76,9 +76,9 @@ final class NodeRoutes: Sendable {
         guard hub.moderation.isRead else { return .refuse(Self.notReady("starting")) }
         var subject = ModerationSubject(
             user: nil, session: nil, token: nil, address: ClientAddress(request.clientAddress))
-        // First, so that a banned address costs no look at its token.
-        if let order = hub.moderation.exclusion(of: subject) { return turnAway(request, shard, order) }
         if let refusal = originRefusal(request) { return .refuse(refusal) }
+        // Before its token, so that a banned address costs no look at one.
+        if let order = hub.moderation.exclusion(of: subject) { return turnAway(request, shard, order) }
         let claim: Identity.Claim
         do throws(WireError) {
             claim = try Identity.claim(request, configuration.authentication)
@@ -96,14 +96,17 @@ final class NodeRoutes: Sendable {
                     headers: ["Retry-After": String(refusal.retryAfterSeconds)]))
         }
         // Last, so that a bad token takes nobody's turn.
-        if let seconds = upgrades.take() {
-            return .refuse(
-                .error(
-                    .serviceUnavailable, reason: "too_many_upgrades",
-                    message: "too many clients connect at once; try again", headers: ["Retry-After": String(seconds)]))
-        }
+        if let refusal = refusalOfTurn() { return .refuse(refusal) }
         if claim.user == nil, let refusal = refusalOfStranger(shard) { return .refuse(refusal.response) }
         return accept(request, shard, claim)
+    }
+
+    private func refusalOfTurn() -> HTTPResponse? {
+        upgrades.take().map { seconds in
+            .error(
+                .serviceUnavailable, reason: "too_many_upgrades",
+                message: "too many clients connect at once; try again", headers: ["Retry-After": String(seconds)])
+        }
     }
 
     /// Where as many as may be have not said who they are, the one that has been silent longest gives way: clients say it
@@ -117,6 +120,7 @@ final class NodeRoutes: Sendable {
     /// closed with a code. A token that is revoked is a bad token like others: a client has to get a new one.
     private func turnAway(_ request: HTTPRequest, _ shard: Shard, _ order: ModerationOrder) -> UpgradeDecision {
         guard order.key.kind != .revoke else { return .refuse(Identity.refusal(order.wireError)) }
+        if let refusal = refusalOfTurn() { return .refuse(refusal) }
         return accept(request, shard, .nobody, exclusion: order)
     }
 

@@ -27,6 +27,7 @@ extension Session {
     func turnAway(_ order: ModerationOrder) {
         // Without the id of its request: a client would take the answer for one about how it asked. Who was kicked is not
         // forbidden to come, and the close says all.
+        if order.key.kind == .ban { note(.banned) }
         if order.key.kind != .kick { refuse(order.wireError, id: nil) }
         end(order.closeCode, reason: order.closeReason)
     }

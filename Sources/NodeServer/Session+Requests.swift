@@ -152,7 +152,7 @@ extension Session {
                             room: room, session: id, user: user, id: message.id, range: range, limit: limit)))
             case .status(let status):
                 _ = try state.requireOpen()
-                try refuseIfMuted(in: nil)
+                if status != .invisible { try refuseIfMuted(in: nil) }
                 if state.setStatus(status) { shard.send(.status(session: id, status: status)) }
                 send(ServerMessage.ack(id: message.id, status: status))
             case .ping:
@@ -272,7 +272,7 @@ extension Session {
         }
         guard !isExcluded(user, grant, resuming: auth.resume?.session) else { return }
         let isMuted = isMuted(user, grant, resuming: auth.resume?.session)
-        let status = isMuted ? nil : auth.status
+        let status = isMuted && auth.status != .invisible ? nil : auth.status
         switch state.authenticate(as: user, status: status) {
         case .open(let user):
             self.grant = grant

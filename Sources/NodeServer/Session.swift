@@ -304,14 +304,14 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
 
     func authenticationTimedOut() {
         note(.noAuth)
-        refuse(WireError(.notAuthenticated, "no auth came in time"), id: nil)
+        answer(WireError(.notAuthenticated, "no auth came in time"), id: nil)
         end(.authenticationTimeout)
     }
 
     /// So many are silent that it goes for one who may not be.
     func givesWay() {
         note(.noAuth)
-        refuse(
+        answer(
             WireError(.notAuthenticated, "many wait to say who they are; connect again, and send auth at once"), id: nil
         )
         end(.overloaded)
@@ -385,9 +385,14 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         sendFrames(bytes)
     }
 
+    /// What its client did wrong is noted.
     func refuse(_ error: WireError, id requestID: String?, room: String? = nil) {
-        shard.metrics.errors += 1
         noteRefusal(error.code)
+        answer(error, id: requestID, room: room)
+    }
+
+    private func answer(_ error: WireError, id requestID: String?, room: String? = nil) {
+        shard.metrics.errors += 1
         send(ServerMessage.error(error, id: requestID, room: room))
     }
 }

@@ -117,7 +117,8 @@ final class Shard: @unchecked Sendable {
         eventLoop.assertInEventLoop()
         sessions[session.id] = session
         metrics.connections += 1
-        wheel.add(session, now: NIODeadline.now().uptimeNanoseconds, slot: random.next())
+        wheel.add(
+            session, now: NIODeadline.now().uptimeNanoseconds, slot: random.next(), givesWay: session.isStranger)
         came(session)
     }
 

@@ -8,6 +8,8 @@ package enum AnomalyCause: String, Sendable, CaseIterable {
     case badFrame = "bad_frame"
     /// Connected, and never said who it is.
     case noAuth = "no_auth"
+    /// Came though it is banned.
+    case banned
     /// Went on over its limits until it was closed.
     case flood
 

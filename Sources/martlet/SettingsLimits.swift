@@ -59,8 +59,8 @@ struct LimitSettings: Sendable, Equatable {
                 + " router two each)."),
         .integer(
             "MARTLET_LIMIT_UNAUTHENTICATED", \.limits.unauthenticated, 0...100_000_000, .node,
-            "WebSockets at once that have not said who they are; for one more the longest silent is closed with 4101."
-                + " 0 lifts the limit."),
+            "WebSockets at once that have not said who they are; for one more the longest silent of those that share its"
+                + " event loop is closed with 4101, and where there is none it is answered 503. 0 lifts the limit."),
         .integer(
             "MARTLET_LIMIT_MEMORY_BYTES", \.limits.memoryBytes, 0...1_000_000_000_000_000, .node,
             "Bytes of RAM of the process, over which the node is not ready and answers new connections with 503; 0 lifts"

@@ -245,7 +245,7 @@ struct HeartbeatWheelTests {
         #expect(wheel.advance(now: 24 * second).check.map(\.element) == [client])
     }
 
-    @Test("who sends no auth in time is named, who left is not")
+    @Test("who sends no auth in time is named once, who left is not")
     func unauthenticated() {
         var wheel = wheel()
         let (first, other) = (Client(), Client())
@@ -254,6 +254,7 @@ struct HeartbeatWheelTests {
         wheel.remove(other)
         #expect(wheel.advance(now: 2 * second).unauthenticated.isEmpty)
         #expect(wheel.advance(now: 3 * second).unauthenticated == [first])
+        #expect(wheel.advance(now: 4 * second).unauthenticated.isEmpty)
     }
 
     @Test("T19: of those who sent no auth the one that came first is taken, who did or left is not")
@@ -267,6 +268,32 @@ struct HeartbeatWheelTests {
         #expect(wheel.takeLongestUnauthenticated() == clients[3])
         #expect(wheel.takeLongestUnauthenticated() == nil)
         #expect(wheel.advance(now: 9 * second).unauthenticated.isEmpty)
+    }
+
+    @Test("who has proved who it is, and is waited for all the same, is not taken")
+    func givesNoWay() {
+        var wheel = wheel()
+        let (known, stranger) = (Client(), Client())
+        wheel.add(known, now: 0, slot: 0, givesWay: false)
+        wheel.add(stranger, now: 1, slot: 0)
+        #expect(wheel.takeLongestUnauthenticated() == stranger)
+        #expect(wheel.takeLongestUnauthenticated() == nil)
+        #expect(wheel.advance(now: 4 * second).unauthenticated == [known])
+    }
+
+    @Test("no more of those who are gone are kept than wait")
+    func keepsNobody() {
+        var wheel = wheel()
+        let count = 1000
+        weak var first: Client?
+        do {
+            let clients = (0..<count).map { _ in Client() }
+            first = clients[0]
+            for client in clients { wheel.add(client, now: 0, slot: 0) }
+            for client in clients { wheel.remove(client) }
+        }
+        _ = wheel.advance(now: second)
+        #expect(first == nil)
     }
 }
 

@@ -237,10 +237,11 @@ struct ModerationTests {
                     $0["order"]?.string?.hasSuffix(" \(user)") == true
                 }
             }
-            func enter(_ user: String) async throws -> Session {
+            func enter(_ user: String, status: String = "busy") async throws -> Session {
                 let client = try await cluster.open("/ws", at: cluster.nodes[0])
                 client.send([
-                    "type": "auth", "user": .string(user), "info": ["name": "BUY NOW"], "status": "busy",
+                    "type": "auth", "user": .string(user), "info": ["name": "BUY NOW"],
+                    "status": .string(status),
                 ])
                 let session = Session(user: user, client: client, welcome: try await client.next("welcome"))
                 for room in [room, free] { try await session.join(room) }
@@ -260,6 +261,16 @@ struct ModerationTests {
             }
             sessions[0].client.send(["type": "status", "status": "away", "id": "s"])
             #expect(try await sessions[0].client.next("error", id: "s")["code"]?.int == 121)
+            // To hide says nothing.
+            for session in sessions where session.user == eve {
+                session.client.send(["type": "status", "status": "invisible", "id": "h"])
+                _ = try await session.client.next("ack", id: "h")
+                try await watcher.sees("left", eve, in: room)
+                let hidden = try await enter(eve, status: "invisible")
+                let members = try await watcher.presence(of: room)["members"]?.array
+                #expect(members?.contains { $0["user"]?.string == eve } == false)
+                try await hidden.client.roundTrip()
+            }
         }
     }
 

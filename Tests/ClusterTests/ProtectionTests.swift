@@ -181,6 +181,31 @@ struct ProtectionTests {
         }
     }
 
+    @Test("T8, T19: who comes again and again though banned is barred, and the page of another origin is told nothing")
+    func bannedAgain() async throws {
+        let options = Cluster.Options(
+            nodes: 1,
+            environment: [
+                "MARTLET_LIMIT_ADDRESS_FAILURES": "5", "MARTLET_ORIGINS": "self",
+                "MARTLET_TRUSTED_PROXIES": "127.0.0.2",
+            ])
+        try await Machine.with(options) { cluster in
+            let node = cluster.nodes[0]
+            _ = try await cluster.admin("ban", "--address", "127.0.0.1")
+            _ = try await node.logged("the order") { $0["msg"]?.string == "order" }
+            let foreign = try await upgrade("/ws?user=a", at: node, [("Origin", "https://evil.example")])
+            #expect(try reason(foreign) == "403 origin_not_allowed")
+            #expect(try await cluster.turnsAway("a", at: node)?.code == 120)
+            let text = try await node.internals("/metrics").text
+            #expect(text.contains("martlet_anomaly_total{cause=\"banned\"} 1"))
+            let barred = try await poll(within: .seconds(10), "the address to be barred") {
+                let answer = try await upgrade("/ws?user=a", at: node)
+                return answer.status == 101 ? nil : answer
+            }
+            #expect(try reason(barred) == "429 address_barred")
+        }
+    }
+
     @Test("T21: a user who is barred for flooding is barred at every node, told so, and others of that address are not")
     func barredUser() async throws {
         let options = Cluster.Options(nodes: 2, environment: ["MARTLET_LIMIT_ADDRESS_FAILURES": "25"])
