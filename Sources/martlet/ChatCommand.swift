@@ -68,15 +68,6 @@ struct ChatCommand: AsyncParsableCommand {
     }
 }
 
-extension Settings {
-    static let chatRows: [SettingRow] = [
-        .optionalText(
-            "MARTLET_CHAT_TOKEN", flag: nil, \.chatToken, SettingSyntax.secret(minimumBytes: 1), [.chat],
-            "The token that says who chats from the terminal.", unset: "the name that --user says", isSecret: true),
-        .file("MARTLET_CHAT_TOKEN_FILE", flag: "--token-file", of: "MARTLET_CHAT_TOKEN", [.chat]),
-    ]
-}
-
 /// One run of `martlet chat`: what comes from the keyboard, the client and the signals, one after the other.
 private final class Chat {
     private enum Input: Sendable {
