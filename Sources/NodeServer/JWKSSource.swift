@@ -32,7 +32,7 @@ package final class JWKSSource: Sendable {
         state = Mutex(State(schedule: JWKSSchedule(now: .now())))
     }
 
-    /// One fetch, for those who run no node. Fails with ``JWKSFailure``.
+    /// One fetch, for those who run no node. Fails with ``HTTPFetch/Failure``.
     package func fetchOnce(on loop: any EventLoop) -> EventLoopFuture<Void> {
         JWKSFetch.get(address, tls: tls, on: loop).map { [ring] in ring.replace(fetched: $0.keys.keys) }
     }
