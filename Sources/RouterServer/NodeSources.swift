@@ -1,6 +1,5 @@
 import Glibc
 import NIOCore
-import NIOPosix
 import Synchronization
 package import WebSocketTransport
 
@@ -54,21 +53,13 @@ package final class NodeSources: Sendable {
 
         /// A socket of a family without a source is left to the kernel.
         ///
-        /// - Throws: `IOError` of bind(2).
+        /// - Throws: `IOError`.
         func bind(_ descriptor: CInt) throws {
-            var family: CInt = 0
-            var length = socklen_t(MemoryLayout<CInt>.size)
-            guard getsockopt(descriptor, SOL_SOCKET, SO_DOMAIN, &family, &length) == 0 else {
-                throw IOError(errnoCode: errno, reason: "getsockopt")
-            }
-            let list = family == AF_INET6 ? sources.ipv6 : sources.ipv4
+            let list = try SystemCall.option(SO_DOMAIN, of: descriptor) == AF_INET6 ? sources.ipv6 : sources.ipv4
             guard !list.isEmpty else { return }
-            var one: CInt = 1
-            setsockopt(descriptor, Int32(IPPROTO_IP), IP_BIND_ADDRESS_NO_PORT, &one, length)
+            try SystemCall.set(Int32(IPPROTO_IP), IP_BIND_ADDRESS_NO_PORT, to: 1, of: descriptor)
             let address = list[Int(UInt(bitPattern: first &+ tried) % UInt(list.count))]
-            guard address.withSockAddr({ Glibc.bind(descriptor, $0, socklen_t($1)) }) == 0 else {
-                throw IOError(errnoCode: errno, reason: "bind")
-            }
+            try SystemCall.check("bind", address.withSockAddr { Glibc.bind(descriptor, $0, socklen_t($1)) })
         }
     }
 }

@@ -60,12 +60,12 @@ private final class TunnelLoop: Sendable {
     }
 
     init() throws {
-        let epoll = try ListeningSocket.check("epoll_create1", epoll_create1(Int32(EPOLL_CLOEXEC)))
+        let epoll = try SystemCall.check("epoll_create1", epoll_create1(Int32(EPOLL_CLOEXEC)))
         do {
-            let wake = try ListeningSocket.check("eventfd", eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)))
+            let wake = try SystemCall.check("eventfd", eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)))
             var event = epoll_event()
             event.events = UInt32(EPOLLIN.rawValue)
-            try ListeningSocket.check("epoll_ctl", epoll_ctl(epoll, EPOLL_CTL_ADD, wake, &event))
+            try SystemCall.check("epoll_ctl", epoll_ctl(epoll, EPOLL_CTL_ADD, wake, &event))
             (self.epoll, self.wake) = (epoll, wake)
         } catch {
             Glibc.close(epoll)

@@ -64,9 +64,9 @@ package final class Acceptor: Sendable {
         localAddress = socket.localAddress
         do {
             // The accepted ones inherit what is set here.
-            try ListeningSocket.set(Int32(IPPROTO_TCP), TCP_NODELAY, 1, descriptor)
+            try SystemCall.set(Int32(IPPROTO_TCP), TCP_NODELAY, to: 1, of: descriptor)
             try keepAlive?.set(on: descriptor)
-            wake = try ListeningSocket.check("eventfd", eventfd(0, Int32(EFD_CLOEXEC)))
+            wake = try SystemCall.check("eventfd", eventfd(0, Int32(EFD_CLOEXEC)))
         } catch {
             Glibc.close(socket.descriptor)
             throw error
@@ -148,9 +148,9 @@ package struct TCPKeepAlive: Sendable {
     }
 
     package func set(on descriptor: CInt) throws {
-        try ListeningSocket.set(SOL_SOCKET, SO_KEEPALIVE, 1, descriptor)
+        try SystemCall.set(SOL_SOCKET, SO_KEEPALIVE, to: 1, of: descriptor)
         for (option, value) in [(TCP_KEEPIDLE, idle), (TCP_KEEPINTVL, interval), (TCP_KEEPCNT, probes)] {
-            try ListeningSocket.set(Int32(IPPROTO_TCP), option, value, descriptor)
+            try SystemCall.set(Int32(IPPROTO_TCP), option, to: value, of: descriptor)
         }
     }
 }

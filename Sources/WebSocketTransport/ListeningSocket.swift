@@ -22,11 +22,11 @@ package struct ListeningSocket: Sendable {
         let address = try SocketAddress.makeAddressResolvingHost(host, port: port)
         let family = address.protocol == .inet6 ? AF_INET6 : AF_INET
         let flags = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
-        let descriptor = try check("socket", socket(family, flags, 0))
+        let descriptor = try SystemCall.check("socket", socket(family, flags, 0))
         do {
-            try set(SOL_SOCKET, SO_REUSEADDR, 1, descriptor)
-            try check("bind", address.withSockAddr { Glibc.bind(descriptor, $0, socklen_t($1)) })
-            try check("listen", listen(descriptor, 4096))
+            try SystemCall.set(SOL_SOCKET, SO_REUSEADDR, to: 1, of: descriptor)
+            try SystemCall.check("bind", address.withSockAddr { Glibc.bind(descriptor, $0, socklen_t($1)) })
+            try SystemCall.check("listen", listen(descriptor, 4096))
         } catch {
             Glibc.close(descriptor)
             throw error
@@ -51,9 +51,10 @@ package struct ListeningSocket: Sendable {
             throw PassedSocketError(
                 "LISTEN_FDS passes \(count) sockets, and one is taken: give the .socket unit a single ListenStream=")
         }
-        let family = option(SO_DOMAIN, of: first)
-        guard family == AF_INET || family == AF_INET6, option(SO_TYPE, of: first) == CInt(SOCK_STREAM.rawValue),
-            option(SO_ACCEPTCONN, of: first) == 1
+        func option(_ name: CInt) -> CInt? { try? SystemCall.option(name, of: first) }
+        let family = option(SO_DOMAIN)
+        guard family == AF_INET || family == AF_INET6, option(SO_TYPE) == CInt(SOCK_STREAM.rawValue),
+            option(SO_ACCEPTCONN) == 1
         else {
             throw PassedSocketError(
                 "LISTEN_FDS passes no listening TCP socket: the .socket unit needs ListenStream= with a port, and Accept=no"
@@ -66,12 +67,6 @@ package struct ListeningSocket: Sendable {
                 "the socket that LISTEN_FDS passes cannot be used (\(String(cString: strerror(errno))))")
         }
         return ListeningSocket(descriptor: first, isPassed: true, localAddress: address(of: first))
-    }
-
-    private static func option(_ name: CInt, of descriptor: CInt) -> CInt? {
-        var value: CInt = 0
-        var length = socklen_t(MemoryLayout<CInt>.size)
-        return getsockopt(descriptor, SOL_SOCKET, name, &value, &length) == 0 ? value : nil
     }
 
     private static func withName<Result>(
@@ -95,18 +90,6 @@ package struct ListeningSocket: Sendable {
         let host = withName(of: descriptor) { IPAddress(sockaddr: $0).description }
         guard let host, let port = boundPort(of: descriptor) else { return nil }
         return try? SocketAddress(ipAddress: host, port: port)
-    }
-
-    static func set(_ level: CInt, _ option: CInt, _ value: CInt, _ descriptor: CInt) throws {
-        var value = value
-        try check("setsockopt", setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<CInt>.size)))
-    }
-
-    /// Throws errno of a system call that failed.
-    @discardableResult
-    package static func check(_ call: String, _ result: CInt) throws -> CInt {
-        guard result >= 0 else { throw IOError(errnoCode: errno, reason: call) }
-        return result
     }
 }
 
