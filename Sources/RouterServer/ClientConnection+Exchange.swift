@@ -73,16 +73,11 @@ extension ClientConnection {
     }
 
     func dial(_ node: RoutedNode, _ exchange: Exchange) {
-        dial(node, exchange, from: core.configuration.nodeSources?.next())
-    }
-
-    private func dial(_ node: RoutedNode, _ exchange: Exchange, from source: NodeSources.Turn?) {
         guard let context else { return }
         let began = NIODeadline.now()
-        let dialer = core.configuration.dialer
+        let dialer = core.dialer
         let header = dialer.writesProxyProtocol ? proxyHeader(exchange.request, context) : nil
-        let connecting = dialer.dial(
-            node, on: context.eventLoop, from: source, saying: header, within: limits.connectTime)
+        let connecting = dialer.dial(node, on: context.eventLoop, saying: header, within: limits.connectTime)
         connecting.assumeIsolated().whenComplete { result in
             let isCurrent = self.isUnderWay(exchange)
             switch result {
@@ -93,11 +88,7 @@ extension ClientConnection {
                 }
                 guard dialer.tls != nil else { return self.send(exchange, to: node, over: connection, began) }
                 self.secure(connection, exchange, node, began)
-            case .failure(let error):
-                if isCurrent, ConnectFailure.isOutOfPorts(error), let next = source?.after {
-                    return self.dial(node, exchange, from: next)
-                }
-                self.connectFailed(error, exchange, node)
+            case .failure(let error): self.connectFailed(error, exchange, node)
             }
         }
     }

@@ -1,6 +1,7 @@
 import Glibc
 import NIOCore
 import NIOPosix
+import WebSocketTransport
 
 /// Whose fault it is that a connection to a node was not made.
 enum ConnectFailure {
@@ -28,6 +29,14 @@ enum ConnectFailure {
         case let error as IOError: error.errnoCode == EADDRNOTAVAIL
         default: false
         }
+    }
+
+    /// The address that it was to be dialled from, where this machine has it no more, and nothing worse.
+    static func lostSource(_ error: any Error) -> IPAddress? {
+        if let error = error as? NIOConnectionError {
+            return isOfNode(error) ? nil : error.connectionErrors.lazy.compactMap { lostSource($0.error) }.first
+        }
+        return (error as? NodeSources.NotOfThisMachine)?.address
     }
 
     /// Its machine says that nobody listens there.

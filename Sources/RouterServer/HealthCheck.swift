@@ -48,8 +48,8 @@ final class HealthCheck: NodeConnectionDelegate {
             self.end(NIODeadline.now() - deadline > Self.lateness ? .unknown : .failed(.silent))
         }
         let connecting = dialer.dial(
-            node, on: eventLoop, from: dialer.sources?.next(),
-            saying: dialer.writesProxyProtocol ? ProxyProtocol.localHeader : nil, within: time + .seconds(1))
+            node, on: eventLoop, saying: dialer.writesProxyProtocol ? ProxyProtocol.localHeader : nil,
+            within: time + .seconds(1))
         connecting.assumeIsolated().whenComplete { result in
             switch result {
             case .success(let channel):

@@ -28,7 +28,6 @@ package final class HealthChecker: @unchecked Sendable {
     private let eventLoop: any EventLoop
     private let times: Times
     private let dialer: NodeDialer
-    private let trouble: OwnTrouble
     private let tell: @Sendable (RoutedNode, CheckFailure?) -> Bool
     private var watches: [RoutedNode.Start: Watch] = [:]
     private var hasStopped = false
@@ -36,11 +35,10 @@ package final class HealthChecker: @unchecked Sendable {
     /// - Parameter tell: what a check came to, nil where it was 200; returns whether the node is settled (`NodeHealth`).
     ///   Called on the event loop.
     init(
-        on eventLoop: any EventLoop, times: Times, dialer: NodeDialer, trouble: OwnTrouble,
+        on eventLoop: any EventLoop, times: Times, dialer: NodeDialer,
         tell: @escaping @Sendable (RoutedNode, CheckFailure?) -> Bool
     ) {
         (self.eventLoop, self.times, self.dialer, self.tell) = (eventLoop, times, dialer, tell)
-        self.trouble = trouble
     }
 
     /// From now on asks these nodes.
@@ -89,7 +87,7 @@ package final class HealthChecker: @unchecked Sendable {
                 case .success(.passed): isSettled = self.tell(node, nil)
                 case .success(.failed(let failure)): isSettled = self.tell(node, failure)
                 case .success(.unknown): break
-                case .failure(let error): self.trouble.cannotConnect(to: node, error)
+                case .failure(let error): self.dialer.trouble.cannotConnect(to: node, error)
                 }
                 let interval = (isSettled ? self.times.interval : self.times.fastInterval) * .random(in: 0.9...1.1)
                 self.schedule(watch, in: max(began + interval - .now(), .nanoseconds(0)))

@@ -8,13 +8,37 @@ import WebSocketTransport
 struct NodeDialer: Sendable {
     let headLimit: Int
     var tls: FollowedFiles<TLSClient, TLSFailure>?
+    /// nil: the kernel chooses.
     var sources: NodeSources?
     var writesProxyProtocol = false
+    let trouble: OwnTrouble
 
+    /// From the next source; where that has no port left, or is not this machine's any more, from the one behind it.
+    ///
     /// - Parameters:
-    ///   - source: where it is dialled from; nil: the kernel chooses.
     ///   - header: of the PROXY protocol.
+    ///   - time: for each source; one that has no port or is lost takes none of it.
     func dial(
+        _ node: RoutedNode, on eventLoop: any EventLoop, saying header: ByteBuffer?, within time: TimeAmount
+    ) -> EventLoopFuture<any Channel> {
+        dial(node, on: eventLoop, from: sources?.next(), saying: header, within: time)
+    }
+
+    private func dial(
+        _ node: RoutedNode, on eventLoop: any EventLoop, from source: NodeSources.Turn?, saying header: ByteBuffer?,
+        within time: TimeAmount
+    ) -> EventLoopFuture<any Channel> {
+        let connecting = connect(node, on: eventLoop, from: source, saying: header, within: time)
+        guard let next = source?.after else { return connecting }
+        return connecting.flatMapError { error in
+            let lost = ConnectFailure.lostSource(error)
+            if let lost { trouble.lostSource(lost) }
+            guard lost != nil || ConnectFailure.isOutOfPorts(error) else { return eventLoop.makeFailedFuture(error) }
+            return dial(node, on: eventLoop, from: next, saying: header, within: time)
+        }
+    }
+
+    private func connect(
         _ node: RoutedNode, on eventLoop: any EventLoop, from source: NodeSources.Turn?, saying header: ByteBuffer?,
         within time: TimeAmount
     ) -> EventLoopFuture<any Channel> {
@@ -41,9 +65,10 @@ struct NodeDialer: Sendable {
     }
 }
 
-extension RouterConfiguration {
-    var dialer: NodeDialer {
-        NodeDialer(
-            headLimit: limits.headBytes, tls: nodeTLS, sources: nodeSources, writesProxyProtocol: writesProxyProtocol)
+extension NodeDialer {
+    init(_ configuration: RouterConfiguration, trouble: OwnTrouble) {
+        self.init(
+            headLimit: configuration.limits.headBytes, tls: configuration.nodeTLS, sources: configuration.nodeSources,
+            writesProxyProtocol: configuration.writesProxyProtocol, trouble: trouble)
     }
 }

@@ -13,20 +13,26 @@ package final class NodeSources: Sendable {
         package let address: IPAddress
     }
 
-    private let ipv4: [SocketAddress]
-    private let ipv6: [SocketAddress]
+    private struct Source {
+        let address: IPAddress
+        /// With port 0.
+        let socketAddress: SocketAddress
+    }
+
+    private let ipv4: [Source]
+    private let ipv6: [Source]
     private let turns = Atomic(0)
 
     package init(_ addresses: [IPAddress]) throws(NotOfThisMachine) {
-        var sources: [(isIPv4: Bool, address: SocketAddress)] = []
+        var sources: [Source] = []
         for address in addresses {
             guard let source = try? SocketAddress(ipAddress: address.description, port: 0), Self.canBind(source) else {
                 throw NotOfThisMachine(address: address)
             }
-            sources.append((address.isIPv4, source))
+            sources.append(Source(address: address, socketAddress: source))
         }
-        ipv4 = sources.filter(\.isIPv4).map(\.address)
-        ipv6 = sources.filter { !$0.isIPv4 }.map(\.address)
+        ipv4 = sources.filter(\.address.isIPv4)
+        ipv6 = sources.filter { !$0.address.isIPv4 }
     }
 
     private static func canBind(_ address: SocketAddress) -> Bool {
@@ -53,13 +59,19 @@ package final class NodeSources: Sendable {
 
         /// A socket of a family without a source is left to the kernel.
         ///
-        /// - Throws: `IOError`.
+        /// - Throws: ``NotOfThisMachine`` when the machine has lost the address since it was named, else `IOError`.
         func bind(_ descriptor: CInt) throws {
             let list = try SystemCall.option(SO_DOMAIN, of: descriptor) == AF_INET6 ? sources.ipv6 : sources.ipv4
             guard !list.isEmpty else { return }
             try SystemCall.set(Int32(IPPROTO_IP), IP_BIND_ADDRESS_NO_PORT, to: 1, of: descriptor)
-            let address = list[Int(UInt(bitPattern: first &+ tried) % UInt(list.count))]
-            try SystemCall.check("bind", address.withSockAddr { Glibc.bind(descriptor, $0, socklen_t($1)) })
+            let source = list[Int(UInt(bitPattern: first &+ tried) % UInt(list.count))]
+            do {
+                try SystemCall.check(
+                    "bind", source.socketAddress.withSockAddr { Glibc.bind(descriptor, $0, socklen_t($1)) })
+            } catch let error as IOError where error.errnoCode == EADDRNOTAVAIL {
+                // connect(2) says the same of an address without a port to give.
+                throw NotOfThisMachine(address: source.address)
+            }
         }
     }
 }

@@ -1,35 +1,44 @@
 import Logging
-import NIOCore
 import Synchronization
 import Telemetry
+import WebSocketTransport
 
-/// Says that this router cannot make connections to nodes, which is no node's fault. Each request and each check would say so again:
-/// of each kind there is one line in five seconds.
+/// Says that this router cannot make connections to nodes, which is no node's fault. Each request and each check would say
+/// so again: of each kind, and of each address that is lost, there is one line in five seconds.
 final class OwnTrouble: Sendable {
-    private struct Throttles {
-        var ports = LogThrottle(seconds: 5)
-        var others = LogThrottle(seconds: 5)
+    private let logger: Logger
+    private let ports: ThrottledLine
+    private let others: ThrottledLine
+    private let lost = Mutex<[IPAddress: ThrottledLine]>([:])
+
+    init(logger: Logger) {
+        self.logger = logger
+        ports = ThrottledLine(
+            .error,
+            "no source port is left for a connection to a node: give this router more addresses (MARTLET_NODE_SOURCE)",
+            logger: logger)
+        others = ThrottledLine(.error, "this router cannot make a connection", logger: logger)
     }
 
-    private let logger: Logger
-    private let throttles = Mutex(Throttles())
-
-    init(logger: Logger) { self.logger = logger }
-
     func cannotConnect(to node: RoutedNode, _ error: any Error) {
-        let lacksPort = ConnectFailure.isOutOfPorts(error)
-        let now = NIODeadline.now().uptimeNanoseconds
-        let unsaid = throttles.withLock { lacksPort ? $0.ports.say(now: now) : $0.others.say(now: now) }
-        guard let unsaid else { return }
-        var metadata: Logger.Metadata = [
-            "node": "\(node.name)", "address": "\(node.address)", "unsaid": .stringConvertible(unsaid),
-        ]
-        guard !lacksPort else {
-            return logger.error(
-                "no source port is left for a connection to a node: give this router more addresses (MARTLET_NODE_SOURCE)",
-                metadata: metadata)
+        if let address = ConnectFailure.lostSource(error) { return lostSource(address) }
+        if ConnectFailure.isOutOfPorts(error) {
+            ports.say(["node": "\(node.name)", "address": "\(node.address)"])
+        } else {
+            others.say(["node": "\(node.name)", "address": "\(node.address)", "error": "\(error)"])
         }
-        metadata["error"] = "\(error)"
-        logger.error("this router cannot make a connection", metadata: metadata)
+    }
+
+    /// Also where the next address carries on: without it there are fewer ports.
+    func lostSource(_ address: IPAddress) {
+        let line = lost.withLock { lost in
+            if let line = lost[address] { return line }
+            let line = ThrottledLine(
+                .error, "an address that nodes are dialled from is not this machine's any more (MARTLET_NODE_SOURCE)",
+                logger: logger)
+            lost[address] = line
+            return line
+        }
+        line.say(["source": "\(address)"])
     }
 }

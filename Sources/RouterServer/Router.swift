@@ -55,9 +55,7 @@ package final class Router: Sendable {
         let patience = loop.scheduleTask(in: firstListTime) { isReady.succeed() }
         isReady.futureResult.whenComplete { _ in patience.cancel() }
         let checker = configuration.checks.map { times in
-            HealthChecker(
-                on: group.next(), times: times, dialer: configuration.dialer, trouble: core.trouble
-            ) { core.checked($0, $1) }
+            HealthChecker(on: group.next(), times: times, dialer: core.dialer) { core.checked($0, $1) }
         }
         let acceptor = try Acceptor.start(
             on: socket, keepAlive: .ofTunnels, after: isReady.futureResult, group: group,

@@ -21,7 +21,7 @@ final class RouterCore: Sendable {
     let meters = NodeMeters()
     /// nil: tunnels stay on the loops of their connections.
     let tunnels: TunnelLoops?
-    let trouble: OwnTrouble
+    let dialer: NodeDialer
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -43,7 +43,7 @@ final class RouterCore: Sendable {
         self.configuration = configuration
         self.tunnels = tunnels
         self.logger = logger
-        trouble = OwnTrouble(logger: logger)
+        dialer = NodeDialer(configuration, trouble: OwnTrouble(logger: logger))
         // A header of the PROXY protocol says whose a connection is.
         var limits = configuration.limits
         if configuration.writesProxyProtocol { limits.nodeKeptConnections = 0 }
@@ -131,7 +131,7 @@ final class RouterCore: Sendable {
         if error is TLSFailure {
             return eject(node, "TLS with a node fails", reason: error) { $0.failed(node, now: $1) }
         }
-        if ConnectFailure.isOfNode(error) { failed(node) } else { trouble.cannotConnect(to: node, error) }
+        if ConnectFailure.isOfNode(error) { failed(node) } else { dialer.trouble.cannotConnect(to: node, error) }
     }
 
     func reused() { reuses.add(1, ordering: .relaxed) }

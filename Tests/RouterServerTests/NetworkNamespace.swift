@@ -52,13 +52,26 @@ enum NetworkNamespace {
         guard unshare(newNetwork) == 0 else {
             throw Unavailable(description: "unshare(2): \(String(cString: strerror(errno)))")
         }
+        try configure("lo", SIOCSIFFLAGS, [UInt8(IFF_UP)])
+    }
+
+    /// Loopback of the calling thread's network has the address, too.
+    static func addAddress(_ address: [UInt8]) throws {
+        // struct sockaddr_in: the family in two bytes, two of the port.
+        try configure("lo:1", SIOCSIFADDR, [UInt8(AF_INET), 0, 0, 0] + address)
+    }
+
+    /// That one again is nobody's.
+    static func removeAddress() throws { try configure("lo:1", SIOCSIFFLAGS, [0]) }
+
+    /// ioctl(2) with a struct ifreq (netdevice(7)): the name in 16 bytes, what belongs to the request behind it.
+    private static func configure(_ interface: String, _ request: CInt, _ content: [UInt8]) throws {
         let descriptor = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
         defer { close(descriptor) }
-        // struct ifreq (netdevice(7)): the name in 16 bytes, the flags in two behind it.
-        var request = [UInt8](repeating: 0, count: 40)
-        request.replaceSubrange(0..<2, with: "lo".utf8)
-        request[16] = UInt8(IFF_UP)
-        guard ioctl(descriptor, UInt(SIOCSIFFLAGS), &request) == 0 else {
+        var bytes = [UInt8](repeating: 0, count: 40)
+        bytes.replaceSubrange(0..<interface.utf8.count, with: interface.utf8)
+        bytes.replaceSubrange(16..<16 + content.count, with: content)
+        guard ioctl(descriptor, UInt(request), &bytes) == 0 else {
             throw Unavailable(description: "ioctl(2): \(String(cString: strerror(errno)))")
         }
     }

@@ -161,9 +161,8 @@ struct NodeHealthTests {
 struct HealthCheckTests {
     private func ask(_ node: RoutedNode, within time: TimeAmount = .minutes(2)) async throws -> HealthCheck.Outcome {
         let loop = MultiThreadedEventLoopGroup.singleton.any()
-        return try await loop.flatSubmit {
-            HealthCheck.ask(node, on: loop, by: NodeDialer(headLimit: 16 * 1024), within: time)
-        }.get()
+        let dialer = NodeDialer(headLimit: 16 * 1024, trouble: OwnTrouble(logger: Logger(label: "test")))
+        return try await loop.flatSubmit { HealthCheck.ask(node, on: loop, by: dialer, within: time) }.get()
     }
 
     @Test("200 is ready; another status, no HTTP, an end without an answer, nobody there are told apart")

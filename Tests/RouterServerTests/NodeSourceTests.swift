@@ -64,6 +64,7 @@ struct NodeSourceTests {
             let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
             var configuration = RouterConfiguration(host: "127.0.0.1", port: 39_001, affinityKey: (1, 2))
             configuration.limits = .patient
+            configuration.checks = nil
             configuration.nodeSources = try NodeSources(["127.0.0.2", "127.0.0.3"].compactMap { IPAddress($0) })
             let routed = RoutedNode(name: "a", incarnation: 1, host: "127.0.0.1", port: 39_000)
             let router = try Router.start(
@@ -103,6 +104,73 @@ struct NodeSourceTests {
             #expect(try node.accept().1 == "127.0.0.2", "a port that is free again is used")
             try router.drain(within: .zero).wait()
             try group.syncShutdownGracefully()
+        }
+    }
+
+    @Test(
+        "an address that the machine has lost is named, the next carries on, and it is used again once it is back",
+        .enabled(if: NetworkNamespace.isAllowed, "a network of its own takes CAP_SYS_ADMIN"))
+    func lost() async throws {
+        let log = LogRecorder()
+        try await NetworkNamespace.run(ports: 40_000...40_999) {
+            let node = try PlainSocket.listen("127.0.0.1", 39_000)
+            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            try NetworkNamespace.addAddress([10, 9, 0, 1])
+            var configuration = RouterConfiguration(host: "127.0.0.1", port: 39_001, affinityKey: (1, 2))
+            configuration.limits = .patient
+            configuration.checks = nil
+            configuration.nodeSources = try NodeSources(["10.9.0.1", "127.0.0.3"].compactMap { IPAddress($0) })
+            let routed = RoutedNode(name: "a", incarnation: 1, host: "127.0.0.1", port: 39_000)
+            let router = try Router.start(
+                configuration, directory: FixedDirectory([routed]), group: group,
+                logger: Logger(label: "test", factory: { _ in log }))
+            var held: [PlainSocket] = []
+            func source() throws -> String {
+                let client = try PlainSocket.connect(
+                    from: ("127.0.0.1", 50_000 + held.count), to: ("127.0.0.1", 39_001))
+                try client.send(Self.upgrade)
+                let (connection, source) = try node.accept()
+                #expect(try connection.receive().hasPrefix("GET /ws?key=k HTTP/1.1\r\n"))
+                held += [client, connection]
+                return source
+            }
+            #expect(try (0..<2).map { _ in try source() } == ["10.9.0.1", "127.0.0.3"])
+            try NetworkNamespace.removeAddress()
+            #expect(try (0..<4).map { _ in try source() } == Array(repeating: "127.0.0.3", count: 4))
+            let lines = log.lines.withLock(\.self)
+            #expect(lines.count == 1 && lines[0].message.contains("is not this machine's any more"), "\(lines)")
+            #expect(lines.first?.metadata.mapValues { "\($0)" } == ["source": "10.9.0.1", "unsaid": "0"])
+            #expect(router.core.nodes.ejected(routed, now: .now()) == nil, "it is not the node's fault")
+            try NetworkNamespace.addAddress([10, 9, 0, 1])
+            #expect(try (0..<2).map { _ in try source() } == ["10.9.0.1", "127.0.0.3"])
+            try router.drain(within: .zero).wait()
+            try group.syncShutdownGracefully()
+        }
+    }
+
+    @Test(
+        "where the only address is lost a check fails with it, and says nothing of the node",
+        .enabled(if: NetworkNamespace.isAllowed, "a network of its own takes CAP_SYS_ADMIN"))
+    func allLost() async throws {
+        let log = LogRecorder()
+        try await NetworkNamespace.run(ports: 40_000...40_999) {
+            let loop = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            try NetworkNamespace.addAddress([10, 9, 0, 1])
+            let sources = try NodeSources(["10.9.0.1"].compactMap { IPAddress($0) })
+            try NetworkNamespace.removeAddress()
+            let trouble = OwnTrouble(logger: Logger(label: "test", factory: { _ in log }))
+            let dialer = NodeDialer(headLimit: 1024, sources: sources, trouble: trouble)
+            for host in ["127.0.0.1", "localhost"] {
+                let routed = RoutedNode(name: "a", incarnation: 1, host: host, port: 39_000)
+                let asked = loop.any().flatSubmit {
+                    HealthCheck.ask(routed, on: loop.any(), by: dialer, within: .minutes(1))
+                }
+                let error = #expect(throws: (any Error).self) { _ = try asked.wait() }
+                let address = try ConnectFailure.lostSource(#require(error))
+                #expect(address?.description == "10.9.0.1", "\(String(describing: error))")
+                #expect(try !ConnectFailure.isOutOfPorts(#require(error)))
+            }
+            try loop.syncShutdownGracefully()
         }
     }
 }
