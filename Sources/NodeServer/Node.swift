@@ -48,7 +48,7 @@ package final class Node: Sendable {
         limits.allowsCompression = configuration.compression
         let internalServer = try await HTTPServer.startInternal(
             host: configuration.internalHost, port: configuration.internalPort, group: group,
-            paths: routes.internalPaths
+            onAcceptFailure: guards.cannotAccept, paths: routes.internalPaths
         ).get()
         let log = RequestLog(logger: logger)
         let server = try await HTTPServer.start(
@@ -58,6 +58,7 @@ package final class Node: Sendable {
             onUnreadable: { reason, client in
                 logger.debug("unreadable", metadata: ["reason": "\(reason)", "client": "\(client)"])
             },
+            onAcceptFailure: guards.cannotAccept,
             onRequest: { request, loop in log.following(routes.respond(to: request, on: loop), to: request) },
             onUpgrade: { request, loop in log.following(routes.upgrade(request, on: loop), on: request) }
         ).get()

@@ -19,6 +19,7 @@ final class NodeGuards: Sendable {
     private let limitsUsers: Bool
     private let memoryLimit: Int
     private let watchesOver = Atomic(0)
+    private let failedAccepts: ThrottledLine
     private let logger: Logger
 
     init(_ configuration: NodeConfiguration, logger: Logger) {
@@ -37,6 +38,7 @@ final class NodeGuards: Sendable {
         shares = Mutex(UserShares(ratePerSecond: configuration.limits.userMessagesPerSecond))
         limitsUsers = configuration.limits.userMessagesPerSecond > 0
         memoryLimit = configuration.limits.memoryBytes
+        failedAccepts = ThrottledLine(.error, "connections wait and cannot be taken", logger: logger)
         self.logger = logger
     }
 
@@ -73,6 +75,9 @@ final class NodeGuards: Sendable {
         return pages * sysconf(Int32(_SC_PAGESIZE))
     }
 
+    /// On any thread.
+    func cannotAccept(_ error: IOError) { failedAccepts.say(["error": "\(error)"]) }
+
     // MARK: Rates of users
 
     /// A frame of `user`, on any loop.
@@ -103,6 +108,10 @@ final class NodeGuards: Sendable {
         text.counter(
             "martlet_connections_dropped_total", help: "Connections over a limit, closed without an answer.",
             gate.droppedConnections)
+        text.counter(
+            "martlet_accept_failures_total",
+            help: "Tries to take a connection that failed, as for want of descriptors; ten a second while it lasts.",
+            failedAccepts.count)
         let refusals = gate.refusals
         for reason in GateRefusal.Reason.allCases {
             text.counter(

@@ -58,7 +58,7 @@ package final class Router: Sendable {
             HealthChecker(on: group.next(), times: times, dialer: core.dialer) { core.checked($0, $1) }
         }
         let acceptor = try Acceptor.start(
-            on: socket, keepAlive: .ofTunnels, after: isReady.futureResult, group: group,
+            on: socket, keepAlive: .ofTunnels, after: isReady.futureResult, group: group, onFailure: core.cannotAccept,
             admit: { peer in
                 let admission = core.gate.accepted(peer)
                 if case .drop = admission { return nil }

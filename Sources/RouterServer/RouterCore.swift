@@ -3,6 +3,7 @@ import Logging
 import NIOCore
 import Synchronization
 import TLSClient
+import Telemetry
 import WebSocketTransport
 
 /// What all connections of a router share.
@@ -22,6 +23,7 @@ final class RouterCore: Sendable {
     /// nil: tunnels stay on the loops of their connections.
     let tunnels: TunnelLoops?
     let dialer: NodeDialer
+    let failedAccepts: ThrottledLine
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -44,6 +46,7 @@ final class RouterCore: Sendable {
         self.tunnels = tunnels
         self.logger = logger
         dialer = NodeDialer(configuration, trouble: OwnTrouble(logger: logger))
+        failedAccepts = ThrottledLine(.error, "connections wait and cannot be taken", logger: logger)
         // A header of the PROXY protocol says whose a connection is.
         var limits = configuration.limits
         if configuration.writesProxyProtocol { limits.nodeKeptConnections = 0 }
@@ -192,6 +195,9 @@ final class RouterCore: Sendable {
             try channel.pipeline.syncOperations.addHandler(ProxyProtocolReader(), position: .first)
         }
     }
+
+    /// On any thread.
+    func cannotAccept(_ error: IOError) { failedAccepts.say(["error": "\(error)"]) }
 
     /// False when the router drains: the connection is to be closed at once.
     private func add(_ channel: any Channel, _ end: ConnectionEnd) -> Bool {

@@ -12,7 +12,7 @@ extension Router {
     package func serveInternally(host: String, port: Int, group: any EventLoopGroup) -> EventLoopFuture<HTTPServer> {
         let core = core
         return HTTPServer.startInternal(
-            host: host, port: port, group: group,
+            host: host, port: port, group: group, onAcceptFailure: core.cannotAccept,
             paths: [
                 "/healthz": { _, loop in loop.makeSucceededFuture(.text("ok\n")) },
                 "/readyz": { _, loop in loop.makeSucceededFuture(Self.readiness(core)) },
@@ -53,6 +53,10 @@ extension Router {
         for certificate in (core.configuration.tls?.value.certificates ?? []) + shown {
             text.certificate(certificate.file, notAfter: certificate.notAfter)
         }
+        text.counter(
+            "martlet_accept_failures_total",
+            help: "Tries to take a connection that failed, as for want of descriptors; ten a second while it lasts.",
+            core.failedAccepts.count)
         let table = core.nodes
         for state in RoutedNode.State.allCases {
             text.gauge(

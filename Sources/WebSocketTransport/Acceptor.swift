@@ -12,9 +12,12 @@ import Synchronization
 /// 1. `admit` says on this thread what becomes of a connection; with nil it is reset.
 /// 2. The others go to the loops in turn.
 /// 3. The thread has what the loops leave of the CPUs: those who are connected come before those who want to be.
-/// 4. Out of descriptors or memory, accept(2) fails while connections wait: it is tried again after 100 ms, and the
-///    listening socket stays.
+/// 4. Out of descriptors or memory, accept(2) fails while connections wait: `onFailure` is told, it is tried again after
+///    100 ms, and the listening socket stays.
 package final class Acceptor: Sendable {
+    /// On the acceptor's thread, with what accept(2) said.
+    package typealias FailureHandler = @Sendable (IOError) -> Void
+
     package let localAddress: SocketAddress?
     /// As many as may wait in a queue (listen(2)) unless somebody raised that.
     private static let mostAtEnd = 4096
@@ -38,7 +41,7 @@ package final class Acceptor: Sendable {
     /// - Throws: `IOError`.
     package static func start<Admission: Sendable>(
         on socket: ListeningSocket, keepAlive: TCPKeepAlive? = nil, after ready: EventLoopFuture<Void>? = nil,
-        group: any EventLoopGroup,
+        group: any EventLoopGroup, onFailure: @escaping FailureHandler = { _ in },
         admit: @escaping @Sendable (IPAddress) -> Admission?,
         serve: @escaping @Sendable (any Channel, IPAddress, Admission) throws -> Void
     ) throws -> Acceptor {
@@ -46,7 +49,7 @@ package final class Acceptor: Sendable {
         acceptor.thread.start()
         (ready ?? group.any().makeSucceededVoidFuture()).whenComplete { _ in
             acceptor.thread.submit { _ in
-                acceptor.acceptAll { connection, peer in
+                acceptor.acceptAll(onFailure: onFailure) { connection, peer in
                     guard let admission = admit(peer) else { return Self.reset(connection) }
                     let loop = group.next()
                     acceptor.underWay.withLock { $0 += 1 }
@@ -87,7 +90,7 @@ package final class Acceptor: Sendable {
         return ended.futureResult
     }
 
-    private func acceptAll(_ take: (CInt, IPAddress) -> Void) {
+    private func acceptAll(onFailure: FailureHandler, _ take: (CInt, IPAddress) -> Void) {
         // On Linux the nice value is a thread's own (setpriority(2), "C library/kernel differences").
         setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10)
         var waits = [descriptor, wake].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
@@ -95,7 +98,9 @@ package final class Acceptor: Sendable {
             switch accept(take) {
             case 0, EINTR, ECONNABORTED: break
             case EAGAIN: poll(&waits, nfds_t(waits.count), -1)
-            default: usleep(100_000)
+            case let code:
+                onFailure(IOError(errnoCode: code, reason: "accept"))
+                usleep(100_000)
             }
         }
         // Connections in the queue of a socket that no other process has would end with it.

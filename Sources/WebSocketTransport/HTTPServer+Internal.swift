@@ -4,10 +4,11 @@ import NIOHTTP1
 extension HTTPServer {
     /// A server for those who run this one: GET and HEAD of a few paths, and no WebSocket. Fails as ``start`` does.
     package static func startInternal(
-        host: String, port: Int, group: any EventLoopGroup, paths: [String: RequestHandler]
+        host: String, port: Int, group: any EventLoopGroup, onAcceptFailure: @escaping Acceptor.FailureHandler,
+        paths: [String: RequestHandler]
     ) -> EventLoopFuture<HTTPServer> {
         start(
-            host: host, port: port, group: group, webSocketPath: "",
+            host: host, port: port, group: group, webSocketPath: "", onAcceptFailure: onAcceptFailure,
             onRequest: { request, loop in
                 guard let answer = paths[request.path] else {
                     let known = paths.keys.sorted().joined(separator: " ")

@@ -68,6 +68,7 @@ package struct HTTPServer: Sendable {
     /// the client is, and `X-Forwarded-Proto` whether it came through TLS. With `tls` the port speaks nothing but TLS.
     /// With `readsProxyProtocol` connections of trusted proxies begin with a header of the PROXY protocol.
     /// `onUnreadable` is told of each connection that ended because what came is not the protocol of the port, with the reason.
+    /// `onAcceptFailure` is told, every 100 ms while it lasts, that connections wait and cannot be taken.
     /// `gate` decides which connections and handshakes are taken, and hears of those that are bad; of plain
     /// requests whose connection it refused the answer stands in the request.
     package static func start(
@@ -81,6 +82,7 @@ package struct HTTPServer: Sendable {
         gate: ConnectionGate? = nil,
         tls: TLSCredentials? = nil,
         onUnreadable: @escaping UnreadableHandler = { _, _ in },
+        onAcceptFailure: @escaping Acceptor.FailureHandler = { _ in },
         onRequest: @escaping RequestHandler,
         onUpgrade: @escaping UpgradeHandler
     ) -> EventLoopFuture<HTTPServer> {
@@ -99,7 +101,7 @@ package struct HTTPServer: Sendable {
         return group.any().makeCompletedFuture {
             do {
                 let acceptor = try Acceptor.start(
-                    on: try .bind(host: host, port: port), group: group,
+                    on: try .bind(host: host, port: port), group: group, onFailure: onAcceptFailure,
                     admit: { peer in
                         guard let gate else { return .serve }
                         let admission = gate.accepted(peer)

@@ -1,9 +1,10 @@
 import Foundation
+import Synchronization
 import TestSupport
 import Testing
 
-/// A router whose descriptors are used up.
-@Suite("Descriptors of a router", .patience)
+/// Processes whose descriptors are used up.
+@Suite("Descriptors of a router and a node", .patience)
 struct DescriptorTests {
     private static let trouble = "this router cannot make a connection"
 
@@ -53,6 +54,40 @@ struct DescriptorTests {
             try await limitDescriptors(of: router, to: "1000")
             #expect(try await HTTPAnswer.of("GET", "/?key=k", port: router.port).status == 200)
             #expect(!router.log.contains { $0["msg"]?.string?.hasPrefix("a node ") == true }, "no node is to blame")
+        }
+    }
+
+    @Test(
+        "T23: used up, who connects waits until there is one again; the log says so once in a while, and a counter counts"
+    )
+    func waiting() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1, routers: 1)) { cluster in
+            for (process, path) in [(cluster.routers[0], "/_router/healthz"), (cluster.nodes[0], "/healthz")] {
+                @Sendable func said() -> [JSON] {
+                    process.log.filter { $0["msg"] == "connections wait and cannot be taken" }
+                }
+                let clients = Mutex<[Task<Int, any Error>]>([])
+                // Connections of the harness may be about to end.
+                let first = try await poll(within: .seconds(60), every: .milliseconds(200), "a client to wait") {
+                    try await limitDescriptors(of: process, to: "\(firstFree(of: process))")
+                    let client = Task {
+                        try await HTTPAnswer.of("GET", path, port: process.port, timeout: 120).status
+                    }
+                    clients.withLock { $0.append(client) }
+                    return said().first
+                }
+                #expect(first["unsaid"] == 0, "\(first.text)")
+                #expect(first["error"]?.string?.contains("Too many open files") == true, "\(first.text)")
+                let next = try await poll(within: .seconds(60), "it to be said again") { said().dropFirst().first }
+                #expect(try next.time().timeIntervalSince(first.time()) > 4.9)
+                let unsaid = try #require(next["unsaid"]?.int)
+                #expect(unsaid > 0)
+                try await limitDescriptors(of: process, to: "1000")
+                for client in clients.withLock(\.self) { #expect(try await client.value == 200) }
+                let metrics = try await process.internals("/metrics").text.split(separator: "\n")
+                let count = metrics.first { $0.hasPrefix("martlet_accept_failures_total ") }?.split(separator: " ").last
+                #expect(try #require(count.flatMap { Int($0) }) >= unsaid + 2)
+            }
         }
     }
 
