@@ -7,9 +7,8 @@ package import NIOCore
 ///    there a whole window before it. So nobody is held back where all came together, as at the start of a cluster.
 /// 2. It then takes the part of its keys that `share` tells, from a tenth on, in a straight line. Which keys those are says
 ///    `RendezvousHash.ticket`: who has come to it stays, and each key moves to it once.
-/// 3. Ages are the registry's, so routers agree on who came; when a node was well again is each router's own to see. Where the
-///    registry does not tell them, a node is as old as this router has known it,
-///    and those of the first list are old.
+/// 3. Ages are the registry's, so routers agree on who came; when a node was well again is each router's own to see. Where
+///    the registry does not tell them, a node is as old as this router has known it, and those of the first list are old.
 package struct SlowStart: Sendable {
     package static let standard: TimeAmount = .seconds(30)
     /// Of `share`: all keys.
@@ -25,7 +24,8 @@ package struct SlowStart: Sendable {
 
     package init(window: TimeAmount) { self.window = max(window.nanoseconds, 0) }
 
-    /// False while every node takes all its keys.
+    /// False: every node takes all its keys. True from the list or the check on that brought somebody new until one that
+    /// finds nobody new any more, which may be long after the window.
     package var isUnderWay: Bool { !ramps.isEmpty }
 
     /// - Parameters:
@@ -36,7 +36,7 @@ package struct SlowStart: Sendable {
         let isFirst = births.isEmpty
         births = Dictionary(
             nodes.map { node in
-                let told = node.age.map { time - max($0.nanoseconds, 0) }
+                let told = node.age.map { time - min(max($0.nanoseconds, 0), .max / 2) }
                 return (node.start, births[node.start] ?? told ?? (isFirst ? .min / 2 : time))
             }, uniquingKeysWith: { $1 })
         choose(among: well, now: now)
@@ -54,10 +54,13 @@ package struct SlowStart: Sendable {
     /// Of its keys, in thousandths; nil: all.
     package func share(of node: RoutedNode, now: NIODeadline) -> Int? {
         guard let birth = ramps[node.start] else { return nil }
-        // Up to an hour: below 2^42.
-        let share = (Self.nanoseconds(now) - birth) * Int64(Self.whole) / window
+        // While no list comes `ramps` stays, and the age grows on. A window is an hour at most, which is below 2^42.
+        let share = min(Self.nanoseconds(now) - birth, window) * Int64(Self.whole) / window
         return share < Self.whole ? max(Int(share), Self.least) : nil
     }
 
-    private static func nanoseconds(_ time: NIODeadline) -> Int64 { Int64(clamping: time.uptimeNanoseconds) }
+    /// So few that no birth is too far away to subtract.
+    private static func nanoseconds(_ time: NIODeadline) -> Int64 {
+        min(Int64(clamping: time.uptimeNanoseconds), .max / 2)
+    }
 }

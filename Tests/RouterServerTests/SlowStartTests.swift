@@ -115,6 +115,22 @@ struct SlowStartTests {
         }
     }
 
+    @Test("without another list the window ends all the same, and ages may grow as they like")
+    func noMoreLists() {
+        // Also of one that came before this machine started.
+        for start in [start, NIODeadline.uptimeNanoseconds(1)] {
+            let table = table([node("a", age: old), node("b", age: .seconds(1))], at: start)
+            #expect(homes(table, at: start) != keys.map { table.home(of: $0)?.name })
+            for time in [start + .seconds(30), start + .hours(24 * 107), .distantFuture] {
+                #expect(homes(table, at: time) == keys.map { table.home(of: $0)?.name })
+            }
+        }
+        var table = table([node("a", age: .nanoseconds(.max)), node("b", age: .zero)], at: .distantFuture)
+        #expect(homes(table, at: .distantFuture) != keys.map { table.home(of: $0)?.name })
+        table.update([node("a", age: nil)], now: .distantFuture)
+        #expect(table.pick(for: "k", now: .distantFuture).pick?.node.name == "a")
+    }
+
     @Test("a new start of a node begins small; so does a node that rose again, but not where all did")
     func again() {
         let both = ["a", "b"].map { node($0, age: old) }
