@@ -55,9 +55,7 @@ package final class Node: Sendable {
             host: configuration.host, port: configuration.port, group: group, limits: limits,
             trustedProxies: configuration.trustedProxies, readsProxyProtocol: configuration.readsProxyProtocol,
             gate: guards.gate, tls: configuration.tls,
-            onUnreadable: { reason, client in
-                logger.debug("unreadable", metadata: ["reason": "\(reason)", "client": "\(client)"])
-            },
+            onUnreadable: guards.cannotRead,
             onAcceptFailure: guards.cannotAccept,
             onRequest: { request, loop in log.following(routes.respond(to: request, on: loop), to: request) },
             onUpgrade: { request, loop in log.following(routes.upgrade(request, on: loop), on: request) }

@@ -20,6 +20,7 @@ final class NodeGuards: Sendable {
     private let memoryLimit: Int
     private let watchesOver = Atomic(0)
     private let failedAccepts: ThrottledLine
+    private let missingHeaders: ThrottledLine
     private let logger: Logger
 
     init(_ configuration: NodeConfiguration, logger: Logger) {
@@ -39,6 +40,9 @@ final class NodeGuards: Sendable {
         limitsUsers = configuration.limits.userMessagesPerSecond > 0
         memoryLimit = configuration.limits.memoryBytes
         failedAccepts = ThrottledLine(.error, "connections wait and cannot be taken", logger: logger)
+        missingHeaders = ThrottledLine(
+            .warning, "a connection of a trusted proxy has no header of the PROXY protocol and was closed",
+            logger: logger)
         self.logger = logger
     }
 
@@ -77,6 +81,14 @@ final class NodeGuards: Sendable {
 
     /// On any thread.
     func cannotAccept(_ error: IOError) { failedAccepts.say(["error": "\(error)"]) }
+
+    /// What clients send is their own affair; a proxy that writes no header loses every connection until somebody sets it up.
+    func cannotRead(_ what: Unreadable, of client: IPAddress) {
+        switch what {
+        case .proxyHeader(let reason): missingHeaders.say(["reason": "\(reason)", "client": "\(client)"])
+        case .tls, .http: logger.debug("unreadable", metadata: ["reason": "\(what)", "client": "\(client)"])
+        }
+    }
 
     // MARK: Rates of users
 

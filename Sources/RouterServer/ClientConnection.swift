@@ -102,8 +102,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             (peer, isSecureAtBalancer) = (address, isSecure)
             connectionID = id.flatMap { ProxiedRequest.isRequestID($0) ? $0 : nil }
         case let malformed as ProxyProtocol.Malformed:
-            core.logger.warning(
-                "a connection was closed", metadata: ["reason": "\(malformed.reason)", "client": "\(peer)"])
+            core.cannotRead(malformed, of: peer)
         case let event where awaitsHandshake && TLSRecords.isHandshakeCompleted(event):
             awaitsHandshake = false
         default:

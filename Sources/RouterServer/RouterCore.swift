@@ -24,6 +24,7 @@ final class RouterCore: Sendable {
     let tunnels: TunnelLoops?
     let dialer: NodeDialer
     let failedAccepts: ThrottledLine
+    let missingHeaders: ThrottledLine
     private let table: Mutex<NodeTable>
     private let connections = Mutex(Connections())
 
@@ -47,6 +48,9 @@ final class RouterCore: Sendable {
         self.logger = logger
         dialer = NodeDialer(configuration, trouble: OwnTrouble(logger: logger))
         failedAccepts = ThrottledLine(.error, "connections wait and cannot be taken", logger: logger)
+        missingHeaders = ThrottledLine(
+            .warning, "a connection of a trusted proxy has no header of the PROXY protocol and was closed",
+            logger: logger)
         // A header of the PROXY protocol says whose a connection is.
         var limits = configuration.limits
         if configuration.writesProxyProtocol { limits.nodeKeptConnections = 0 }
@@ -198,6 +202,12 @@ final class RouterCore: Sendable {
 
     /// On any thread.
     func cannotAccept(_ error: IOError) { failedAccepts.say(["error": "\(error)"]) }
+
+    /// A trusted proxy that writes no header loses every connection until somebody sets it up.
+    func cannotRead(_ header: ProxyProtocol.Malformed, of proxy: IPAddress) {
+        gate.note(.badHandshake, of: proxy)
+        missingHeaders.say(["reason": "\(header.reason)", "client": "\(proxy)"])
+    }
 
     /// False when the router drains: the connection is to be closed at once.
     private func add(_ channel: any Channel, _ end: ConnectionEnd) -> Bool {

@@ -17,6 +17,22 @@ package enum UpgradeDecision {
     case refuse(HTTPResponse)
 }
 
+/// A connection does not begin, or go on, with the protocol of the port; with the reason.
+package enum Unreadable: Sendable, CustomStringConvertible {
+    /// A trusted proxy's, which is to write a header of the PROXY protocol before anything else.
+    case proxyHeader(String)
+    case tls(String)
+    case http(String)
+
+    package var description: String {
+        switch self {
+        case .proxyHeader(let reason): reason
+        case .tls(let reason): "no TLS handshake: \(reason)"
+        case .http(let reason): "not HTTP/1.1: \(reason)"
+        }
+    }
+}
+
 package struct HTTPServerError: Error, CustomStringConvertible, Sendable {
     package enum Code: Sendable {
         /// Another socket listens there.
@@ -58,8 +74,8 @@ package struct HTTPServer: Sendable {
     private let gate: ConnectionGate?
 
     package typealias RequestHandler = @Sendable (HTTPRequest, any EventLoop) -> EventLoopFuture<HTTPResponse>
-    /// The reason, and whose connection it was.
-    package typealias UnreadableHandler = @Sendable (String, IPAddress) -> Void
+    /// What did not come, and whose connection it was.
+    package typealias UnreadableHandler = @Sendable (Unreadable, IPAddress) -> Void
     package typealias UpgradeHandler = @Sendable (HTTPRequest, any EventLoop) -> UpgradeDecision
 
     /// Listens on `host` (a name, an IPv4 or IPv6 address) and `port` (0: any that is free). Fails with `HTTPServerError`.

@@ -396,7 +396,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         case .idle, .receiving, .answering, .closed:
             if event is ChannelShouldQuiesceEvent { serverIsClosing() }
             if let header = event as? ProxyProtocol.Header { proxied = header }
-            if let malformed = event as? ProxyProtocol.Malformed { unreadable(malformed.reason, context) }
+            if let malformed = event as? ProxyProtocol.Malformed { unreadable(.proxyHeader(malformed.reason), context) }
             if awaitsHandshake, TLSRecords.isHandshakeCompleted(event) { awaitsHandshake = false }
         }
     }
@@ -423,7 +423,7 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
         }
         switch phase {
         case .idle, .receiving:
-            unreadable("not HTTP/1.1: \(error)", context)
+            unreadable(.http("\(error)"), context)
             refuse(Self.response(to: error), nil, context)
         // The broken bytes stand behind a request that is still to be answered: its answer is the last.
         case .answering: closesAfterAnswer = true
@@ -434,10 +434,10 @@ final class HTTPServerConnection: ChannelDuplexHandler, RemovableChannelHandler 
     /// Told once: closing fails again.
     private func handshakeFailed(_ reason: String, _ context: ChannelHandlerContext) {
         awaitsHandshake = false
-        unreadable("no TLS handshake: \(reason)", context)
+        unreadable(.tls(reason), context)
     }
 
-    private func unreadable(_ reason: String, _ context: ChannelHandlerContext) {
+    private func unreadable(_ reason: Unreadable, _ context: ChannelHandlerContext) {
         note(.badHandshake, of: peer)
         server.settings.onUnreadable(reason, peer)
     }

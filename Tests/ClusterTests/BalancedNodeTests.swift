@@ -59,6 +59,10 @@ struct BalancedNodeTests {
             let bare = try await start(
                 .router, "bare", in: cluster, routerTLS.merging(["MARTLET_HANDOVER": "off"]) { $1 })
             #expect(try await bare.get("/healthz").status >= 502)
+            let closed = try await node.logged("a connection without a header") {
+                $0["msg"] == "a connection of a trusted proxy has no header of the PROXY protocol and was closed"
+            }
+            #expect(closed["level"] == "warning" && closed["client"] == "127.0.0.1", "\(closed.text)")
             // What is handed over has no beginning of its own.
             if !tls {
                 let giving = try await start(.router, "giving", in: cluster, [:])

@@ -35,7 +35,10 @@ struct BehindBalancerTests {
         let said = Mutex<[String]>([])
         let server = try TestServer(
             readsProxyProtocol: true,
-            onUnreadable: { reason, client in said.withLock { $0.append("\(client): \(reason)") } })
+            onUnreadable: { what, client in
+                guard case .proxyHeader(let reason) = what else { return }
+                said.withLock { $0.append("\(client): \(reason)") }
+            })
         #expect(try ask(ByteBuffer(), of: server) == "")
         #expect(
             said.withLock(\.self)

@@ -40,7 +40,7 @@ private final class Complaints: Sendable {
     private let reasons = Mutex<[String]>([])
     private let changed = DispatchSemaphore(value: 0)
 
-    func add(_ reason: String, _ client: IPAddress) {
+    func add(_ reason: Unreadable, _ client: IPAddress) {
         reasons.withLock { $0.append("\(client): \(reason)") }
         changed.signal()
     }
