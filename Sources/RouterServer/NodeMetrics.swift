@@ -33,7 +33,7 @@ enum NodeMetrics {
             "martlet_router_ejections_total", help: "Times that the node was left out as it did not serve a client.",
             counts.ejections, labels: labels)
         text.counter(
-            "martlet_router_checks_total", help: "Times that the node was asked whether it is ready.", counts.checks,
+            "martlet_router_checks_total", help: "Checks that said something of the node.", counts.checks,
             labels: labels)
         text.counter(
             "martlet_router_check_failures_total", help: "Those that were not answered with 200.", counts.failedChecks,
@@ -42,7 +42,7 @@ enum NodeMetrics {
 
     private static func write(_ meter: NodeMeter, of node: String, to text: inout MetricsText) {
         text.gauge(
-            "martlet_router_node_connections", help: "Open connections to the node, tunnels included.",
+            "martlet_router_node_connections", help: "Connections to the node that are in use, tunnels included.",
             meter.connections.load(ordering: .relaxed), labels: ["node": node])
         for (way, bytes) in [
             ("to_node", meter.toNode.load(ordering: .relaxed)), ("from_node", meter.fromNode.load(ordering: .relaxed)),
