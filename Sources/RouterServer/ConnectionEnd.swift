@@ -1,6 +1,11 @@
 import Synchronization
 
-/// What is to be done when a client's connection has ended, which may be long after its channel: a tunnel goes on without.
+/// What the gate and the count of connections are told when a client's connection ends, once: with its channel, or, where a
+/// ``TunnelSet`` has taken its socket, with the tunnel.
+///
+/// 1. ``RouterCore`` adds its own count and `gate.ended`, for the address that connected; ``ClientConnection`` adds
+///    `gate.left`, for the client that a trusted proxy names.
+/// 2. Nothing is to be added once the tunnel may have ended: it would never be called.
 final class ConnectionEnd: Sendable {
     private struct State {
         var actions: [@Sendable () -> Void] = []

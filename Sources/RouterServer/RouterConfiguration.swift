@@ -86,10 +86,21 @@ package struct RouterLimits: Sendable {
     package var keptConnections = 1024
     /// How long such a one is kept without a request: well below the 75 s after which a node closes it.
     package var nodeKeepAliveTime: TimeAmount = .seconds(30)
-    /// After which a tunnel in which nothing moves ends.
+    /// Of a tunnel that ends, or half of which has. Where nothing moves it ends after twice its node's `silence`, if that is told.
     package var tunnels = TunnelTimes()
     /// For a client to close after the last answer of its connection.
     package var lingerTime: TimeAmount = .seconds(2)
+
+    package init() {}
+}
+
+/// How long a tunnel may stand still. A ``TunnelSet`` looks every `sweep`, so that those in it may last that much longer.
+package struct TunnelTimes: Sendable {
+    /// One direction has ended.
+    package var halfClosed: TimeAmount = .seconds(30)
+    /// It ends, and one end does not take what it is still to have, or does not end its own side.
+    package var ending: TimeAmount = .seconds(5)
+    package var sweep: TimeAmount = .seconds(5)
 
     package init() {}
 }
