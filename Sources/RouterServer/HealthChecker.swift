@@ -29,7 +29,7 @@ package final class HealthChecker: @unchecked Sendable {
     private let times: Times
     private let dialer: NodeDialer
     private let tell: @Sendable (RoutedNode, CheckFailure?) -> Bool
-    private var watches: [RoutedNode.Start: Watch] = [:]
+    private var watches: [RoutedNode.Incarnation: Watch] = [:]
     private var hasStopped = false
 
     /// - Parameter tell: what a check came to, nil where it was 200; returns whether the node is settled (`NodeHealth`).
@@ -46,17 +46,17 @@ package final class HealthChecker: @unchecked Sendable {
         eventLoop.execute {
             guard !self.hasStopped else { return }
             let asked = Dictionary(
-                nodes.filter { $0.state == .ready }.map { ($0.start, $0) }, uniquingKeysWith: { $1 })
-            for (start, watch) in self.watches where asked[start] == nil {
+                nodes.filter { $0.state == .ready }.map { ($0.incarnation, $0) }, uniquingKeysWith: { $1 })
+            for (incarnation, watch) in self.watches where asked[incarnation] == nil {
                 watch.timer?.cancel()
-                self.watches[start] = nil
+                self.watches[incarnation] = nil
             }
-            for (start, node) in asked {
-                if let watch = self.watches[start] {
+            for (incarnation, node) in asked {
+                if let watch = self.watches[incarnation] {
                     watch.node = node
                 } else {
                     let watch = Watch(node)
-                    self.watches[start] = watch
+                    self.watches[incarnation] = watch
                     self.schedule(watch, in: self.times.interval * .random(in: 0...1))
                 }
             }
@@ -81,7 +81,7 @@ package final class HealthChecker: @unchecked Sendable {
         let (node, began) = (watch.node, NIODeadline.now())
         HealthCheck.ask(node, on: eventLoop, by: dialer, within: times.deadline)
             .assumeIsolated().whenComplete { result in
-                guard self.watches[node.start] === watch else { return }
+                guard self.watches[node.incarnation] === watch else { return }
                 var isSettled = true
                 switch result {
                 case .success(.passed): isSettled = self.tell(node, nil)

@@ -5,10 +5,7 @@ package import NIOCore
 package struct RoutedNode: Sendable, Equatable {
     package enum State: String, Sendable, CaseIterable { case ready, draining, dead }
 
-    /// What the hash knows: stays the same over the node's restarts.
-    package let name: String
-    /// Rises with each start of the name.
-    package let incarnation: Int64
+    package let incarnation: Incarnation
     package let host: String
     package let port: Int
     package let state: State
@@ -40,8 +37,7 @@ package struct RoutedNode: Sendable, Equatable {
         silence: TimeAmount? = nil,
         age: TimeAmount? = nil
     ) {
-        self.name = name
-        self.incarnation = incarnation
+        self.incarnation = Incarnation(name: name, number: incarnation)
         self.host = host
         self.port = port
         self.state = state
@@ -56,11 +52,13 @@ package struct RoutedNode: Sendable, Equatable {
 
     package var address: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 
-    var start: Start { Start(name: name, incarnation: incarnation) }
+    package var name: String { incarnation.name }
 
-    struct Start: Hashable, Sendable {
-        let name: String
-        let incarnation: Int64
+    package struct Incarnation: Hashable, Sendable {
+        /// What the hash knows: stays the same over the node's restarts.
+        package let name: String
+        /// Rises with each start of the name.
+        package let number: Int64
     }
 }
 
@@ -70,13 +68,14 @@ package struct RoutedNode: Sendable, Equatable {
 /// 2. A node that failed is left out of it for a while that doubles from 1 s to 30 s with each failure, until it
 ///    answers or starts anew; one that had a request and said nothing at once for 16 s, as each try costs a client long.
 /// 3. A node whose checks fail (`NodeHealth`) is left out until they go well again.
-/// 4. When no node is well, those take clients that still answer checks, if only to say that they are not ready: Redis may be
-///    away from all of them. Where none answers, none is left out: it is then rather the network or this router that fails,
-///    and a node that is back serves at once.
+/// 4. When no node is well, those take clients that still answer checks, if only to say that they are not ready: Redis
+///    may be away from all of them. Where none answers, none is left out: it is then rather the network or this router
+///    that fails, and a node that is back serves at once.
 /// 5. A node that is new among others (`SlowStart`) is passed by for a part of its keys.
 /// 6. A pick passes by nodes that have as many sessions as `LoadBound` allows them: those that their figures count, and
-///    what this table picked since and was not given back. Where nobody is at the bound or was left out all routers pick alike; what
-///    another router picked since the figures is not known here, so several together may go beyond it by that.
+///    what this table picked since and was not given back. Where nobody is at the bound or was left out all routers pick
+///    alike; what another router picked since the figures is not known here, so several together may go beyond it by
+///    that.
 package struct NodeTable: Sendable {
     package private(set) var home: Home
     private let bound: LoadBound?
@@ -86,12 +85,12 @@ package struct NodeTable: Sendable {
     /// Of them, what may be counted twice.
     private var doubts: [Int] = []
     /// By name, of all nodes.
-    private var books: [String: Book] = [:]
-    private var ejections: [RoutedNode.Start: Ejection] = [:]
+    private var books: [String: PickBook] = [:]
+    private var ejections: [RoutedNode.Incarnation: Ejection] = [:]
     /// Upgrades that the node had and ended without an answer, since its last answer.
-    private var breaks: [RoutedNode.Start: Int] = [:]
+    private var breaks: [RoutedNode.Incarnation: Int] = [:]
     /// Of all nodes that were checked.
-    private var checks: [RoutedNode.Start: NodeHealth] = [:]
+    private var checks: [RoutedNode.Incarnation: NodeHealth] = [:]
     private var checksFail = false
     private var slowStart: SlowStart
 
@@ -119,7 +118,7 @@ package struct NodeTable: Sendable {
         var end: NIODeadline
     }
 
-    private struct Book {
+    private struct PickBook {
         var incarnation: Int64
         var recent = RecentPicks()
         var counts = PickCounts()
@@ -157,7 +156,7 @@ package struct NodeTable: Sendable {
     /// rather the registry that stood still than every node.
     package mutating func update(_ list: [RoutedNode], now: NIODeadline) {
         var latest: [String: RoutedNode] = [:]
-        for node in list where latest[node.name].map({ $0.incarnation < node.incarnation }) ?? true {
+        for node in list where latest[node.name].map({ $0.incarnation.number < node.incarnation.number }) ?? true {
             latest[node.name] = node
         }
         all = latest.values.sorted { $0.name < $1.name }
@@ -166,25 +165,25 @@ package struct NodeTable: Sendable {
         let takers = punctual.isEmpty ? ready : punctual
         home.takers = takers
         home.candidates = takers.map { [hash = home.hash] in hash.candidate($0.name, weight: $0.weight) }
-        let known = Set(all.map(\.start))
+        let known = Set(all.map(\.incarnation))
         ejections = ejections.filter { known.contains($0.key) }
         breaks = breaks.filter { known.contains($0.key) }
         // A node that drains says that it is not ready, and is not asked.
-        let asked = Set(ready.map(\.start))
+        let asked = Set(ready.map(\.incarnation))
         checks = checks.filter { asked.contains($0.key) }
         checksFail = checks.values.contains { $0.cause != nil }
         slowStart.listed(all, well: well, now: now)
         balance(latest, now: now)
     }
 
-    private var well: [RoutedNode] { home.takers.filter { checks[$0.start]?.cause == nil } }
+    private var well: [RoutedNode] { home.takers.filter { checks[$0.incarnation]?.cause == nil } }
 
     private mutating func balance(_ latest: [String: RoutedNode], now: NIODeadline) {
         books = books.filter { latest[$0.key] != nil }
         for node in all {
-            var book = books[node.name] ?? Book(incarnation: node.incarnation)
-            if book.incarnation != node.incarnation {
-                book.incarnation = node.incarnation
+            var book = books[node.name] ?? PickBook(incarnation: node.incarnation.number)
+            if book.incarnation != node.incarnation.number {
+                book.incarnation = node.incarnation.number
                 book.recent = RecentPicks()
             }
             book.recent.forget(before: now - node.figuresAge)
@@ -243,7 +242,7 @@ package struct NodeTable: Sendable {
 
     private func condition(_ node: RoutedNode, now: NIODeadline) -> Condition {
         guard ejected(node, now: now) == nil else { return .absent }
-        switch checks[node.start]?.cause {
+        switch checks[node.incarnation]?.cause {
         case nil: return .well
         case .notReady: return .unready
         case .refused, .unreachable, .silent, .broken: return .absent
@@ -272,11 +271,11 @@ package struct NodeTable: Sendable {
 
     /// Counts a client that another node failed; nil when the node is not listed any more.
     package mutating func take(_ node: RoutedNode, now: NIODeadline) -> Pick? {
-        take(node, at: home.takers.firstIndex { $0.start == node.start }, now: now)
+        take(node, at: home.takers.firstIndex { $0.incarnation == node.incarnation }, now: now)
     }
 
     private mutating func take(_ node: RoutedNode, at index: Int?, now: NIODeadline) -> Pick? {
-        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation else {
+        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation.number else {
             return nil
         }
         books.values[book].counts.picks += 1
@@ -287,10 +286,10 @@ package struct NodeTable: Sendable {
     /// The node did not get the client, or lost it before it took it.
     package mutating func giveBack(_ pick: Pick) {
         let node = pick.node
-        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation,
+        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation.number,
             books.values[book].recent.remove(pick.slot)
         else { return }
-        if let index = home.takers.firstIndex(where: { $0.start == node.start }) {
+        if let index = home.takers.firstIndex(where: { $0.incarnation == node.incarnation }) {
             loads[index] -= 1
             doubts[index] = books.values[book].recent.doubtful
         }
@@ -402,54 +401,54 @@ package struct NodeTable: Sendable {
     /// The node had an upgrade and ended the connection without an answer. Once is an accident, or the client's doing; from the
     /// third in a row on the node is left out.
     package mutating func broke(_ node: RoutedNode, now: NIODeadline) {
-        guard all.contains(where: { $0.start == node.start }) else { return }
-        breaks[node.start, default: 0] += 1
-        if breaks[node.start, default: 0] >= 3 { eject(node, atLeast: 1, now: now) }
+        guard all.contains(where: { $0.incarnation == node.incarnation }) else { return }
+        breaks[node.incarnation, default: 0] += 1
+        if breaks[node.incarnation, default: 0] >= 3 { eject(node, atLeast: 1, now: now) }
     }
 
     private mutating func eject(_ node: RoutedNode, atLeast least: Int, now: NIODeadline) {
-        guard all.contains(where: { $0.start == node.start }), ejected(node, now: now) == nil else { return }
-        let failures = min(max((ejections[node.start]?.failures ?? 0) + 1, least), 6)
+        guard all.contains(where: { $0.incarnation == node.incarnation }), ejected(node, now: now) == nil else { return }
+        let failures = min(max((ejections[node.incarnation]?.failures ?? 0) + 1, least), 6)
         let seconds = min(Int64(1) << Int64(failures - 1), 30)
-        ejections[node.start] = Ejection(failures: failures, end: now + .seconds(seconds))
+        ejections[node.incarnation] = Ejection(failures: failures, end: now + .seconds(seconds))
         books[node.name]?.counts.ejections += 1
     }
 
     package mutating func answered(_ node: RoutedNode) {
-        if !ejections.isEmpty { ejections[node.start] = nil }
-        if !breaks.isEmpty { breaks[node.start] = nil }
+        if !ejections.isEmpty { ejections[node.incarnation] = nil }
+        if !breaks.isEmpty { breaks[node.incarnation] = nil }
     }
 
     /// How long the node is still left out; nil when it is not.
     package func ejected(_ node: RoutedNode, now: NIODeadline) -> TimeAmount? {
-        guard let end = ejections[node.start]?.end, end > now else { return nil }
+        guard let end = ejections[node.incarnation]?.end, end > now else { return nil }
         return end - now
     }
 
     /// What a check of the node came to; nil: it went well. Who rises is no longer left out for anything.
     package mutating func checked(_ node: RoutedNode, _ failure: CheckFailure?, now: NIODeadline) -> NodeHealth.Change?
     {
-        guard all.contains(where: { $0.start == node.start && $0.state == .ready }) else { return nil }
-        var health = checks[node.start] ?? NodeHealth()
+        guard all.contains(where: { $0.incarnation == node.incarnation && $0.state == .ready }) else { return nil }
+        var health = checks[node.incarnation] ?? NodeHealth()
         let change = failure.map { health.failed($0, now: now) } ?? health.passed(now: now)
-        checks[node.start] = health
+        checks[node.incarnation] = health
         books[node.name]?.counts.checks += 1
         if failure != nil { books[node.name]?.counts.failedChecks += 1 }
         guard let change else { return nil }
         checksFail = checks.values.contains { $0.cause != nil }
         if case .rose = change {
-            ejections[node.start] = nil
-            breaks[node.start] = nil
+            ejections[node.incarnation] = nil
+            breaks[node.incarnation] = nil
             slowStart.rose(node, now: now)
         }
         slowStart.choose(among: well, now: now)
         return change
     }
 
-    package func health(of node: RoutedNode) -> NodeHealth { checks[node.start] ?? NodeHealth() }
+    package func health(of node: RoutedNode) -> NodeHealth { checks[node.incarnation] ?? NodeHealth() }
 
     /// Why the checks of the node leave it out; nil when they do not.
-    package func failingCheck(_ node: RoutedNode) -> CheckFailure? { checks[node.start]?.cause }
+    package func failingCheck(_ node: RoutedNode) -> CheckFailure? { checks[node.incarnation]?.cause }
 
     /// When there may be a node again that has none now, in whole seconds; at least 1.
     package func retryAfter(now: NIODeadline) -> Int {

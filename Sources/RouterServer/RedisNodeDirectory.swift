@@ -103,7 +103,7 @@ package final class RedisNodeDirectory: NodeDirectory, RedisSubscriberDelegate, 
         } else if let lastFound, NIODeadline.now() - lastFound < Self.emptyPatience {
             return
         }
-        let described = nodes.map { "\($0.name).\($0.incarnation)=\($0.state.rawValue)" }
+        let described = nodes.map { "\($0.name).\($0.incarnation.number)=\($0.state.rawValue)" }
         if described != names {
             names = described
             logger.info("nodes", metadata: ["nodes": "\(described.joined(separator: " "))"])

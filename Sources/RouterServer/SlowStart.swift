@@ -18,9 +18,9 @@ package struct SlowStart: Sendable {
     /// Nanoseconds; 0: nobody is held back.
     private let window: Int64
     /// Nanoseconds since this machine started, less than 0 before.
-    private var births: [RoutedNode.Start: Int64] = [:]
+    private var births: [RoutedNode.Incarnation: Int64] = [:]
     /// The births of those that are new.
-    private var ramps: [RoutedNode.Start: Int64] = [:]
+    private var ramps: [RoutedNode.Incarnation: Int64] = [:]
 
     package init(window: TimeAmount) { self.window = max(window.nanoseconds, 0) }
 
@@ -37,23 +37,23 @@ package struct SlowStart: Sendable {
         births = Dictionary(
             nodes.map { node in
                 let told = node.age.map { time - min(max($0.nanoseconds, 0), .max / 2) }
-                return (node.start, births[node.start] ?? told ?? (isFirst ? .min / 2 : time))
+                return (node.incarnation, births[node.incarnation] ?? told ?? (isFirst ? .min / 2 : time))
             }, uniquingKeysWith: { $1 })
         choose(among: well, now: now)
     }
 
     /// The node's checks go well again.
-    package mutating func rose(_ node: RoutedNode, now: NIODeadline) { births[node.start] = Self.nanoseconds(now) }
+    package mutating func rose(_ node: RoutedNode, now: NIODeadline) { births[node.incarnation] = Self.nanoseconds(now) }
 
     package mutating func choose(among well: [RoutedNode], now: NIODeadline) {
         let time = Self.nanoseconds(now)
-        guard window > 0, let oldest = well.compactMap({ births[$0.start] }).min() else { return ramps = [:] }
+        guard window > 0, let oldest = well.compactMap({ births[$0.incarnation] }).min() else { return ramps = [:] }
         ramps = births.filter { $0.value - oldest >= window && time - $0.value < window }
     }
 
     /// Of its keys, in thousandths; nil: all.
     package func share(of node: RoutedNode, now: NIODeadline) -> Int? {
-        guard let birth = ramps[node.start] else { return nil }
+        guard let birth = ramps[node.incarnation] else { return nil }
         // While no list comes `ramps` stays, and the age grows on. A window is an hour at most, which is below 2^42.
         let share = min(Self.nanoseconds(now) - birth, window) * Int64(Self.whole) / window
         return share < Self.whole ? max(Int(share), Self.least) : nil

@@ -64,7 +64,7 @@ struct NodeTableTests {
     @Test("of one name only the latest start counts")
     func incarnations() {
         let table = table([node("a", 3), node("a", 4, state: .draining), node("a", 2)])
-        #expect(table.nodes.map(\.incarnation) == [4])
+        #expect(table.nodes.map(\.incarnation.number) == [4])
         #expect(table.order(for: "k", now: start).isEmpty)
     }
 
