@@ -140,9 +140,11 @@ extension ProxiedRequest {
     /// The head for a node.
     ///
     /// 1. Hop-by-hop fields end here; a WebSocket upgrade is written anew.
-    /// 2. X-Forwarded-For ends with the peer, before it only what a trusted proxy said; X-Forwarded-Proto and -Host are
-    ///    the trusted proxy's, or this hop's (`isSecure`: the client speaks TLS with it) where none came through. Of anybody else no X-Forwarded-*, Forwarded or
-    ///    X-Real-IP passes.
+    /// 2. What says whom the request comes from is this hop's word, and that of trusted proxies:
+    ///    - of a peer that is none, no X-Forwarded-*, Forwarded or X-Real-IP passes;
+    ///    - X-Forwarded-For ends with the peer; before it stands what a trusted proxy wrote;
+    ///    - X-Forwarded-Proto and -Host are what a trusted proxy wrote; where none did, they are what this hop saw, https
+    ///      with `isSecure` (the client speaks TLS with it), and the Host.
     /// 3. The body is framed as `body` says, never twice.
     /// 4. With `keepsAlive` another request may follow; behind an upgrade none can.
     package func headForNode(

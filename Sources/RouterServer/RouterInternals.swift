@@ -113,8 +113,8 @@ final class AnswerCounts: Sendable {
 
 enum NodeTableReport {
     /// `{"nodes":[{"node","address","state","late","sessions","weight","url","ejected_ms","down"}]}` by name, `down` null
-    /// or why its checks leave it out; with a key also
-    /// `"key"`, `"order"`, the names from its first choice on, the ejected left out, and `"route"`, as `KeyRoute` writes it.
+    /// or why its checks leave it out; with a key also `"key"`, `"order"`, the names from its first choice on, the ejected
+    /// left out, and `"route"`, as `KeyRoute` writes it.
     static func bytes(_ table: NodeTable, key: String?, now: NIODeadline) -> [UInt8] {
         var out = JSONWriter()
         out.beginObject()
