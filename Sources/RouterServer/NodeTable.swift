@@ -275,7 +275,8 @@ package struct NodeTable: Sendable {
     }
 
     private mutating func take(_ node: RoutedNode, at index: Int?, now: NIODeadline) -> Pick? {
-        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation.number else {
+        guard let book = books.index(forKey: node.name), books.values[book].incarnation == node.incarnation.number
+        else {
             return nil
         }
         books.values[book].counts.picks += 1
@@ -407,7 +408,9 @@ package struct NodeTable: Sendable {
     }
 
     private mutating func eject(_ node: RoutedNode, atLeast least: Int, now: NIODeadline) {
-        guard all.contains(where: { $0.incarnation == node.incarnation }), ejected(node, now: now) == nil else { return }
+        guard all.contains(where: { $0.incarnation == node.incarnation }), ejected(node, now: now) == nil else {
+            return
+        }
         let failures = min(max((ejections[node.incarnation]?.failures ?? 0) + 1, least), 6)
         let seconds = min(Int64(1) << Int64(failures - 1), 30)
         ejections[node.incarnation] = Ejection(failures: failures, end: now + .seconds(seconds))

@@ -43,7 +43,9 @@ package struct SlowStart: Sendable {
     }
 
     /// The node's checks go well again.
-    package mutating func rose(_ node: RoutedNode, now: NIODeadline) { births[node.incarnation] = Self.nanoseconds(now) }
+    package mutating func rose(_ node: RoutedNode, now: NIODeadline) {
+        births[node.incarnation] = Self.nanoseconds(now)
+    }
 
     package mutating func choose(among well: [RoutedNode], now: NIODeadline) {
         let time = Self.nanoseconds(now)

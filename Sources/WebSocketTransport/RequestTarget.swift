@@ -17,52 +17,11 @@ struct RequestTarget: Equatable {
         if let fragment = rest.firstIndex(of: "#") { rest = rest[..<fragment] }
         let mark = rest.firstIndex(of: "?")
         let rawPath = mark.map { rest[..<$0] } ?? rest
-        guard let path = Self.decode(rawPath, plusIsSpace: false) else { return nil }
-        self.path = path.isEmpty ? "/" : path
-        var items: [(name: String, value: String)] = []
-        if let mark {
-            for pair in rest[rest.index(after: mark)...].split(separator: "&") {
-                let equals = pair.firstIndex(of: "=")
-                let rawName = equals.map { pair[..<$0] } ?? pair
-                let rawValue = equals.map { pair[pair.index(after: $0)...] } ?? ""
-                guard let name = Self.decode(rawName, plusIsSpace: true),
-                    let value = Self.decode(rawValue, plusIsSpace: true)
-                else { return nil }
-                items.append((name, value))
-            }
-        }
-        self.queryItems = items
-    }
-
-    private static func decode(_ text: Substring, plusIsSpace: Bool) -> String? {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(text.utf8.count)
-        var escapeDigits = 0
-        var escaped: UInt8 = 0
-        for byte in text.utf8 {
-            if escapeDigits > 0 {
-                guard let digit = hexDigit(byte) else { return nil }
-                escaped = escaped << 4 | digit
-                escapeDigits -= 1
-                if escapeDigits == 0 { bytes.append(escaped) }
-            } else if byte == UInt8(ascii: "%") {
-                escapeDigits = 2
-                escaped = 0
-            } else {
-                bytes.append(plusIsSpace && byte == UInt8(ascii: "+") ? UInt8(ascii: " ") : byte)
-            }
-        }
-        guard escapeDigits == 0 else { return nil }
-        return String(validating: bytes, as: UTF8.self)
-    }
-
-    private static func hexDigit(_ byte: UInt8) -> UInt8? {
-        switch byte {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
-        case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
-        case UInt8(ascii: "A")...UInt8(ascii: "F"): byte - UInt8(ascii: "A") + 10
-        default: nil
-        }
+        let path = PercentEncoding.decode(rawPath, plusIsSpace: false)
+        let query = QueryItems(mark.map { rest[rest.index(after: $0)...] } ?? "")
+        guard path.isValid, query.isValid else { return nil }
+        self.path = path.text.isEmpty ? "/" : path.text
+        queryItems = query.items
     }
 }
 

@@ -312,6 +312,16 @@ struct RequestTargetTests {
         #expect(RequestTarget("/%e2%82")?.path == nil)
         #expect(RequestTarget("/%2")?.path == nil)
         #expect(RequestTarget("/?a=%g0")?.path == nil)
+        #expect(RequestTarget("/?a=%41%")?.path == nil)
+        #expect(RequestTarget("/?%ff")?.path == nil)
+    }
+
+    @Test("a query that a server refuses is decoded all the same for who only looks at it, and says that it is broken")
+    func brokenQuery() {
+        let query = QueryItems(target: "/?user=%zz%4&%75=%%41+&room=%ff&key=&key=a")
+        #expect(query["user"] == "%zz%4" && query["u"] == "%A " && query["room"] == "\u{FFFD}" && query["key"] == nil)
+        #expect(!query.isValid && QueryItems(target: "/ws?a=%41+b").isValid)
+        #expect(QueryItems(target: "/ws").items.isEmpty)
     }
 
     @Test("the example date of RFC 9110")
