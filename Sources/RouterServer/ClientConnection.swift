@@ -100,7 +100,7 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
             if case .head = state, !headHasBegun, servesRequests > 0 { close() }
         case ProxyProtocol.Header.client(let address, let isSecure, let id):
             (peer, isSecureAtBalancer) = (address, isSecure)
-            connectionID = id.flatMap { ProxiedRequest.isRequestID($0) ? $0 : nil }
+            connectionID = id.flatMap { HTTPRequest.isRequestID($0) ? $0 : nil }
         case let malformed as ProxyProtocol.Malformed:
             core.cannotRead(malformed, of: peer)
         case let event where awaitsHandshake && TLSRecords.isHandshakeCompleted(event):

@@ -47,7 +47,7 @@ package struct ProxiedRequest: Sendable {
             peerIsTrusted && head.fields.first("x-forwarded-proto").map { $0.lowercased() == "https" } ?? false
         client = peerIsTrusted ? trusted.client(of: peer, chain: chain) : peer
         let given = peerIsTrusted ? head.fields.first("x-request-id") : nil
-        id = given.flatMap { Self.isRequestID($0) ? $0 : nil } ?? newID
+        id = given.flatMap { HTTPRequest.isRequestID($0) ? $0 : nil } ?? newID
         affinity = AffinityKey(of: head, by: rule, subject: subject, client: client)
     }
 
@@ -81,20 +81,6 @@ package struct ProxiedRequest: Sendable {
                 case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
                     UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "_"),
                     UInt8(ascii: ":"), UInt8(ascii: "["), UInt8(ascii: "]"), UInt8(ascii: "%"), UInt8(ascii: "~"):
-                    true
-                default: false
-                }
-            }
-    }
-
-    /// What a node takes for one, too.
-    static func isRequestID(_ text: String) -> Bool {
-        (1...128).contains(text.utf8.count)
-            && text.utf8.allSatisfy { byte in
-                switch byte {
-                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                    UInt8(ascii: "0")...UInt8(ascii: ":"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "_"),
-                    UInt8(ascii: "/"), UInt8(ascii: "+"), UInt8(ascii: "="), UInt8(ascii: "@"):
                     true
                 default: false
                 }

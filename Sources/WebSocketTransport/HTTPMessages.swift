@@ -73,7 +73,8 @@ package struct HTTPRequest: Sendable {
         self.requestID = given.flatMap { Self.isRequestID($0) ? $0 : nil } ?? Self.newRequestID()
     }
 
-    private static func isRequestID(_ text: String) -> Bool {
+    /// What a proxy may call a request; anything else is not passed on, and not logged.
+    package static func isRequestID(_ text: String) -> Bool {
         (1...128).contains(text.utf8.count) && text.utf8.allSatisfy(isRequestIDByte)
     }
 
