@@ -242,11 +242,11 @@ final class ClientConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private func refusal(of request: ProxiedRequest) -> RouterResponse? {
         if let gateRefusal { return .refusal(gateRefusal) }
         guard request.isUpgrade || request.path == RouterEndpoints.locate else { return nil }
-        if let seconds = core.upgrades.take() { return .tooManyUpgrades(retryAfter: seconds) }
         let (gate, peer, client) = (core.gate, accepted, request.client)
         if let refusal = gate.handshake(of: client, through: peer) { return .refusal(refusal) }
         if client != peer { end.add { gate.left(client, through: peer) } }
-        return nil
+        // Last, so that who is over a limit of their own takes nobody's turn.
+        return core.upgrades.take().map { .tooManyUpgrades(retryAfter: $0) }
     }
 
     // MARK: Own answers and ends

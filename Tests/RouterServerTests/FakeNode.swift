@@ -136,6 +136,7 @@ extension RouterLimits {
 func withRouter(
     over nodes: [RoutedNode],
     limits: RouterLimits = .patient,
+    gate: GateLimits = GateLimits(),
     trusted: [String] = [],
     readsProxyProtocol: Bool = false,
     tls: TLSCredentials? = nil,
@@ -157,6 +158,7 @@ func withRouter(
         subject: { $0.hasPrefix("token-of-") ? String($0.dropFirst(9)) : nil }
     )
     configuration.limits = limits
+    configuration.gate = gate
     if !keepsNodes { configuration.limits.nodeKeptConnections = 0 }
     configuration.nodeSources = try sources.map { try NodeSources($0.compactMap { IPAddress($0) }) }
     configuration.writesProxyProtocol = writesProxyProtocol

@@ -2,6 +2,7 @@ import Affinity
 import NIOCore
 import Synchronization
 import Testing
+import WebSocketTransport
 
 @testable import RouterServer
 
@@ -87,6 +88,34 @@ struct RouterFailureTests {
             let client = try await Wire.connect(port: port)
             try await client.send("GET /?key=k HTTP/1.1\r\nHost: a\r\n\r\n")
             #expect(try await client.receiveHead().hasPrefix("HTTP/1.1 204 "))
+        }
+        try await node.stop()
+    }
+
+    @Test("T19: an address over its own limit takes no handshake from the others, whatever it asks for")
+    func addressFirst() async throws {
+        let node = try await FakeNode.start("a") { _ in "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" }
+        var (limits, gate) = (RouterLimits.patient, GateLimits())
+        // An address has four at once, so one is always left.
+        limits.upgradesPerSecond = 5
+        gate.address = ConductLimits(handshakesPerSecond: 1)
+        try await withRouter(over: [node.node], limits: limits, gate: gate) { router, port, _ in
+            func ask(_ request: String, from source: String) async throws -> String {
+                let client = try await Wire.connect(port: port, from: source)
+                defer { client.close() }
+                try await client.send(request)
+                return String(try await client.receiveHead().prefix(13))
+            }
+            let locate = "GET /locate?key=k HTTP/1.1\r\nHost: a\r\n\r\n"
+            var refused = 0
+            for number in 0..<60 {
+                let answer = try await ask(number % 2 == 0 ? upgrade : locate, from: "127.0.0.2")
+                #expect(answer != "HTTP/1.1 503 ")
+                if answer == "HTTP/1.1 429 " { refused += 1 }
+            }
+            #expect(refused > 0)
+            #expect(try await ask(upgrade, from: "127.0.0.1") == "HTTP/1.1 204 ")
+            #expect(router.core.upgrades.refused == 0)
         }
         try await node.stop()
     }

@@ -37,6 +37,7 @@ final class Wire: ChannelDuplexHandler, @unchecked Sendable {
     static func connect(
         host: String = "127.0.0.1",
         port: Int,
+        from source: String? = nil,
         paused: Bool = false,
         receiveBuffer: Int? = nil
     ) async throws -> Wire {
@@ -45,6 +46,7 @@ final class Wire: ChannelDuplexHandler, @unchecked Sendable {
         if let receiveBuffer {
             bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: .init(receiveBuffer))
         }
+        if let source { bootstrap = bootstrap.bind(to: try SocketAddress(ipAddress: source, port: 0)) }
         let wire = Wire()
         if paused { wire.pause() }
         _ = try await bootstrap.channelInitializer { channel in
