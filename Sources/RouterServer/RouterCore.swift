@@ -251,8 +251,11 @@ final class RouterCore: Sendable {
         kept.closeAll()
         if isEmpty { promise.succeed() }
         tunnels?.endAll(within: time)
+        // The last one has still time for its end, as in `TunnelSet`.
+        let ending = configuration.limits.tunnels.ending
+        let last = time > ending * 2 ? time - ending : time
         for (number, channel) in channels.enumerated() {
-            let share = TimeAmount.nanoseconds(time.nanoseconds / Int64(channels.count) * Int64(number + 1))
+            let share = TimeAmount.nanoseconds(last.nanoseconds / Int64(channels.count) * Int64(number + 1))
             channel.pipeline.fireUserInboundEventTriggered(Drain(time: share))
         }
         return promise.futureResult

@@ -32,8 +32,11 @@ final class TunnelHandler: ChannelDuplexHandler {
     private var watching: Scheduled<Void>?
     private var ending: Scheduled<Void>?
     private var inputEnded = false
+    /// Nothing more is taken to be written; the end goes out behind what is queued and waiting.
     private var outputEnded = false
-    private var isClosing = false
+    /// What is there still goes out, and what comes is thrown away, so that the kernel does not answer it with a reset, which
+    /// would overtake what the other side has not read yet. Closed when the input ends, or its time is over.
+    private var isEnding = false
 
     /// Has to be added to a pipeline, then started with another of the same loop.
     ///
@@ -83,6 +86,7 @@ final class TunnelHandler: ChannelDuplexHandler {
     // MARK: Reading here
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isEnding else { return }
         let buffer = unwrapInboundIn(data)
         lastMoved = context.eventLoop.now
         count(buffer.readableBytes)
@@ -97,7 +101,7 @@ final class TunnelHandler: ChannelDuplexHandler {
     }
 
     func read(context: ChannelHandlerContext) {
-        if other?.isWritable ?? true {
+        if isEnding || other?.isWritable ?? true {
             context.read()
         } else {
             readIsHeld = true
@@ -112,8 +116,9 @@ final class TunnelHandler: ChannelDuplexHandler {
 
     /// With the other.
     func end(at time: NIODeadline) {
+        guard !isEnding else { return }
         ending?.cancel()
-        ending = at(time) { $0.closeBoth() }
+        ending = at(time) { $0.finishBoth() }
     }
 
     private func at(_ time: NIODeadline, _ action: @escaping (TunnelHandler) -> Void) -> Scheduled<Void>? {
@@ -121,11 +126,14 @@ final class TunnelHandler: ChannelDuplexHandler {
     }
 
     private func endOfInput() {
-        guard !inputEnded, let other else { return }
+        guard !inputEnded else { return }
         inputEnded = true
+        if isEnding { return closeWhenThrough() }
+        guard let other else { return }
         if let context { lastMoved = context.eventLoop.now }
         other.endOutput()
         if !other.inputEnded { watch() }
+        closeWhenThrough()
     }
 
     /// For the end whose input ends, and one of both from the beginning.
@@ -139,22 +147,22 @@ final class TunnelHandler: ChannelDuplexHandler {
             // An end of input since then has a watch of its own.
             guard isHalfClosed || !(end.inputEnded || other.inputEnded) else { return }
             if max(end.lastMoved, other.lastMoved) + time <= context.eventLoop.now {
-                end.closeBoth()
+                end.finishBoth()
             } else {
                 end.watch()
             }
         }
     }
 
-    private func closeBoth() {
-        closeWhenWritten()
-        other?.closeWhenWritten()
+    private func finishBoth() {
+        finish()
+        other?.finish()
     }
 
     // MARK: Writing here
 
     private func send(_ buffer: ByteBuffer) {
-        guard !outputEnded, !isClosing, let context else { return }
+        guard !outputEnded, let context else { return }
         if queued == 0, waiting.readableBytes == 0 {
             write(buffer, context)
         } else {
@@ -184,11 +192,12 @@ final class TunnelHandler: ChannelDuplexHandler {
     /// May run inside a write of NIO, so what waits is written in a task of its own.
     private func wrote() {
         queued -= 1
+        if isEnding, let context { lastMoved = context.eventLoop.now }
         guard queued == 0 else { return }
         if waiting.readableBytes > 0 {
             context?.eventLoop.assumeIsolated().execute { if self.queued == 0 { self.writeWaiting() } }
-        } else if isClosing {
-            context?.close(promise: nil)
+        } else if outputEnded {
+            outputIsThrough()
         }
     }
 
@@ -210,22 +219,49 @@ final class TunnelHandler: ChannelDuplexHandler {
     private func endOutput() {
         guard !outputEnded else { return }
         outputEnded = true
-        writeWaiting()
-        // With its input closed NIO would turn the half-close into a close and drop what is queued.
+        if isWritten { outputIsThrough() }
+    }
+
+    private var isWritten: Bool { queued == 0 && waiting.readableBytes == 0 }
+
+    /// Not before, since NIO and TLS close, and drop what is queued, when both directions end.
+    private func outputIsThrough() {
         if inputEnded {
-            closeWhenWritten()
+            context?.close(promise: nil)
         } else {
             context?.close(mode: .output, promise: nil)
         }
     }
 
-    private func closeWhenWritten() {
-        guard !isClosing, let context else { return }
-        isClosing = true
-        writeWaiting()
-        guard queued > 0 else { return context.close(promise: nil) }
+    /// Both directions are over.
+    private func closeWhenThrough() {
+        if outputEnded, isWritten { context?.close(promise: nil) }
+    }
+
+    /// The output ends behind what is there; then it is closed when the input ends, or its time is over.
+    private func finish() {
+        guard !isEnding, let context else { return }
+        isEnding = true
+        watching?.cancel()
+        lastMoved = context.eventLoop.now
+        closeWhenLate()
+        endOutput()
+        guard readIsHeld else { return }
+        readIsHeld = false
+        self.context?.read()
+    }
+
+    /// Since something last went out.
+    private func closeWhenLate() {
         ending?.cancel()
-        ending = at(context.eventLoop.now + times.ending) { $0.context?.close(promise: nil) }
+        ending = at(lastMoved + times.ending) { end in
+            guard let context = end.context else { return }
+            if end.lastMoved + end.times.ending <= context.eventLoop.now {
+                context.close(promise: nil)
+            } else {
+                end.closeWhenLate()
+            }
+        }
     }
 
     // MARK: The end
@@ -244,7 +280,7 @@ final class TunnelHandler: ChannelDuplexHandler {
         guard let other else { return }
         self.other = nil
         other.other = nil
-        other.closeWhenWritten()
+        other.finish()
     }
 
     /// NIO closes the channel itself when the error is one of the connection.

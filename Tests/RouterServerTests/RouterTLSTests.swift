@@ -2,6 +2,7 @@ import Glibc
 import NIOCore
 import NIOEmbedded
 import NIOPosix
+import Synchronization
 import TestSupport
 import TestTLS
 import Testing
@@ -137,6 +138,61 @@ struct RouterTLSTests {
         try await node.stop()
     }
 
+    private func waitUntil(_ what: String, _ holds: @escaping @Sendable () -> Bool) async throws {
+        _ = try await poll(within: .seconds(60), what) { holds() ? true : nil }
+    }
+
+    /// A reset would take what the kernel still has to send.
+    @Test("when one end is lost, the other gets all that was sent before and an end, though it goes on writing")
+    func lost() async throws {
+        let node = try await FakeNode.start("a")
+        var limits = RouterLimits.patient
+        limits.tunnels.ending = .minutes(10)
+        try await withRouter(over: [node.node], limits: limits, tls: issued.credentials()) { router, port, _ in
+            let meter = router.core.meters.meter(of: "a")
+            for nodeIsLost in [true, false] {
+                var client: TLSSocket? = try issued.connect(port, receiveBuffer: 32768)
+                client?.send("GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+                let server = try await node.connection()
+                _ = try await server.receiveHead()
+                try await server.send(accepted)
+                #expect(client?.receiveHead().hasPrefix("HTTP/1.1 101 ") == true)
+                let last = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) }
+                @Sendable func passed() -> Int {
+                    nodeIsLost ? meter.fromNode.load(ordering: .relaxed) : meter.toNode.load(ordering: .relaxed)
+                }
+                let before = passed()
+                if nodeIsLost {
+                    try await server.send(last)
+                    try await waitUntil("the router to have all") { passed() == before + last.count }
+                    server.close()
+                    client?.send("into nowhere")
+                    try await waitUntil("the node to be lost") { meter.connections.load(ordering: .relaxed) == 0 }
+                    for _ in 0..<3 { client?.send("more") }
+                    #expect(client?.receiveAll() == last && client?.end == .closed)
+                } else {
+                    server.pause()
+                    client?.send(last)
+                    try await waitUntil("the router to have all") { passed() == before + last.count }
+                    client = nil
+                    try await server.send("into nowhere")
+                    try await waitUntil("the client to be lost") { router.openConnections == 0 }
+                    for _ in 0..<3 { try await server.send("more") }
+                    server.resume()
+                    #expect(try await server.receive(last.count) == last)
+                    await server.end()
+                    #expect(server.channel != nil, "it was reset")
+                    server.close()
+                }
+                client = nil
+                try await waitUntil("both to be closed") {
+                    router.openConnections == 0 && meter.connections.load(ordering: .relaxed) == 0
+                }
+            }
+        }
+        try await node.stop()
+    }
+
     @Test("T22: a client that never reads holds up the node, not the router's memory")
     func backPressure() async throws {
         let node = try await FakeNode.start("a")
@@ -174,6 +230,33 @@ struct RouterTLSTests {
             try await client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             #expect(!(try await client.receiveAll()).hasPrefix("HTTP/"))
         }
+    }
+
+    @Test("the last tunnel of a drain, too, has time for its end: who goes on writing reads all that was sent")
+    func drainOfTunnels() async throws {
+        let node = try await FakeNode.start("a")
+        var limits = RouterLimits.patient
+        limits.tunnels.ending = .seconds(4)
+        try await withRouter(over: [node.node], limits: limits, tls: issued.credentials()) { router, port, _ in
+            let client = try issued.connect(port, receiveBuffer: 32768)
+            client.send("GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            let server = try await node.connection()
+            _ = try await server.receiveHead()
+            try await server.send(accepted)
+            #expect(client.receiveHead().hasPrefix("HTTP/1.1 101 "))
+            let last = [UInt8](repeating: 7, count: 300_000)
+            try await server.send(last)
+            let meter = router.core.meters.meter(of: "a")
+            try await waitUntil("the router to have all") { meter.fromNode.load(ordering: .relaxed) >= last.count }
+            let drained = router.drain(within: .seconds(9))
+            await server.end()
+            for _ in 0..<3 { client.send("more") }
+            #expect(client.receiveAll() == last && client.end == .closed)
+            client.finishSending()
+            server.close()
+            try await drained.get()
+        }
+        try await node.stop()
     }
 
     @Test("a router that drains ends idle connections with the goodbye of TLS")

@@ -31,9 +31,12 @@ struct TunnelHandlerTests {
     /// An embedded channel knows no half-close and would end.
     private final class HalfClosing: ChannelOutboundHandler {
         typealias OutboundIn = ByteBuffer
+        var outputHasEnded = false
 
         func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
-            if mode == .output { promise?.succeed() } else { context.close(mode: mode, promise: promise) }
+            guard mode == .output else { return context.close(mode: mode, promise: promise) }
+            outputHasEnded = true
+            promise?.succeed()
         }
     }
 
@@ -45,6 +48,24 @@ struct TunnelHandlerTests {
     private var areOpen: Bool { client.isActive && node.isActive }
     private var areClosed: Bool { !client.isActive && !node.isActive }
 
+    private func outputHasEnded(_ channel: EmbeddedChannel) throws -> Bool {
+        try channel.pipeline.syncOperations.handler(type: HalfClosing.self).outputHasEnded
+    }
+
+    /// They read on for 5 s, and nobody gets it.
+    private func expectEnding() throws {
+        for channel in [client, node] {
+            #expect(try outputHasEnded(channel))
+            try channel.writeInbound(ByteBuffer(string: "late"))
+        }
+        #expect(try client.readOutbound(as: ByteBuffer.self) == nil)
+        #expect(try node.readOutbound(as: ByteBuffer.self) == nil)
+        loop.advanceTime(by: .milliseconds(4999))
+        #expect(areOpen)
+        loop.advanceTime(by: .milliseconds(1))
+        #expect(areClosed)
+    }
+
     @Test("end when neither side says anything for the idle time, and not before")
     func idle() throws {
         for _ in 0..<5 {
@@ -52,9 +73,9 @@ struct TunnelHandlerTests {
             try speak()
         }
         loop.advanceTime(by: .seconds(69))
-        #expect(areOpen)
+        #expect(try !outputHasEnded(client) && !outputHasEnded(node))
         loop.advanceTime(by: .seconds(1))
-        #expect(areClosed)
+        try expectEnding()
     }
 
     @Test("half closed have 30 s from then on, and again from each byte")
@@ -68,6 +89,9 @@ struct TunnelHandlerTests {
         loop.advanceTime(by: .seconds(29))
         #expect(areOpen)
         loop.advanceTime(by: .seconds(1))
+        // The client's input had ended, and nothing is left to wait for.
+        #expect(!client.isActive && node.isActive)
+        loop.advanceTime(by: .seconds(5))
         #expect(areClosed)
     }
 
@@ -78,6 +102,17 @@ struct TunnelHandlerTests {
         try speak()
         #expect(areOpen)
         loop.advanceTime(by: .seconds(1))
-        #expect(areClosed)
+        try expectEnding()
+    }
+
+    @Test("when one end is lost the other ends behind what it was sent, and is closed when its input ends, too")
+    func lost() throws {
+        try node.writeInbound(ByteBuffer(string: "last words"))
+        node.pipeline.fireChannelInactive()
+        #expect(try client.readOutbound(as: ByteBuffer.self) == ByteBuffer(string: "last words"))
+        #expect(try client.isActive && outputHasEnded(client))
+        try client.writeInbound(ByteBuffer(string: "late"))
+        client.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        #expect(!client.isActive)
     }
 }
