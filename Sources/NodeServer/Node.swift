@@ -113,7 +113,7 @@ extension NodeConfiguration {
     fileprivate func handoverReceiver(
         at address: String, take: @escaping HandoverReceiver.Taker
     ) -> HandoverReceiver? {
-        guard takesHandovers, tls == nil, trustedProxies.contains(.loopback) else { return nil }
-        return HandoverReceiver(address: address, take: take)
+        guard handoverLines > 0, tls == nil, trustedProxies.contains(.loopback) else { return nil }
+        return HandoverReceiver(address: address, mostLines: handoverLines, take: take)
     }
 }

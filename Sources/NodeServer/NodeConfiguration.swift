@@ -54,8 +54,8 @@ package struct NodeConfiguration: Sendable {
     package var origins = OriginPolicy(rules: [.any], allowsMissing: true)
     /// Agree on permessage-deflate with clients that offer it.
     package var compression = false
-    /// Takes connections that a router of this host accepted.
-    package var takesHandovers = false
+    /// So many loops of routers of this host may give it connections that they accepted; 0: none may.
+    package var handoverLines = 0
 
     package struct Limits: Sendable {
         /// A session's frames a second; 0 lifts the limit.

@@ -9,19 +9,27 @@ package final class HandoverReceiver: Sendable {
     /// the receiver's; with true the descriptor is the callee's.
     package typealias Taker = @Sendable (CInt, [UInt8]) -> Bool
 
-    /// A router has one for each of its loops.
-    private static let mostLines = 64
+    /// What a line takes of this process.
+    package static let descriptorsOfLine = 2
+    private let mostLines: Int
     private let listener: CInt
     private let end: CInt
     private let isEnded = Mutex(false)
     private let thread = NIOThreadPool(numberOfThreads: 1)
 
-    /// - Parameter address: where routers dial the node.
-    /// - Returns: nil where there can be none: another node of this host has the address, or it is too long.
-    package init?(address: String, take: @escaping Taker) {
+    /// - Parameters:
+    ///   - address: where routers dial the node.
+    ///   - mostLines: of all routers; each has one for each of its loops.
+    /// - Returns: nil where there can be none: another node of this host has the address, it is too long, or no descriptor is
+    ///   left.
+    package init?(address: String, mostLines: Int = 64, take: @escaping Taker) {
         guard let listener = HandoverSocket.listen(at: address) else { return nil }
-        self.listener = listener
-        end = eventfd(0, Int32(EFD_CLOEXEC))
+        let end = eventfd(0, Int32(EFD_CLOEXEC))
+        guard end >= 0 else {
+            close(listener)
+            return nil
+        }
+        (self.listener, self.end, self.mostLines) = (listener, end, mostLines)
         thread.start()
         thread.submit { _ in self.run(take) }
     }
@@ -54,30 +62,31 @@ package final class HandoverReceiver: Sendable {
     private func run(_ take: Taker) {
         var buffer = [UInt8](repeating: 0, count: HandoverQueue.mostMessageBytes)
         var lines: [Line] = []
+        // Out of descriptors or memory, accept(2) fails while a router waits: it is tried again after 100 ms.
+        var canAccept = true
         while true {
-            var waits = [listener, end].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+            var waits = [canAccept ? listener : -1, end].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
             waits += lines.map(\.awaited)
-            guard poll(&waits, nfds_t(waits.count), -1) >= 0 else { continue }
+            guard poll(&waits, nfds_t(waits.count), canAccept ? -1 : 100) >= 0 else { continue }
+            canAccept = true
             if waits[1].revents != 0 { break }
             for index in lines.indices.reversed() where waits[2 + index].revents != 0 {
                 if !serve(&lines[index], &buffer, take) { lines.remove(at: index).close() }
             }
-            if waits[0].revents != 0, let socket = accept(lines.count) { lines.append(Line(socket: socket)) }
+            guard waits[0].revents != 0 else { continue }
+            let socket = accept4(listener, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
+            if socket < 0 {
+                canAccept = [EAGAIN, EINTR, ECONNABORTED].contains(errno)
+            } else if lines.count < mostLines, HandoverSocket.isOfOwnUser(socket) {
+                lines.append(Line(socket: socket))
+            } else {
+                close(socket)
+            }
         }
         for line in lines { line.close() }
         close(listener)
         close(end)
         thread.shutdownGracefully { _ in }
-    }
-
-    private func accept(_ lines: Int) -> CInt? {
-        let socket = accept4(listener, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
-        guard socket >= 0 else { return nil }
-        guard lines < Self.mostLines, HandoverSocket.isOfOwnUser(socket) else {
-            close(socket)
-            return nil
-        }
-        return socket
     }
 
     /// - Returns: false when the router is gone, or no router.

@@ -45,7 +45,12 @@ struct NodeCommand: AsyncParsableCommand {
                 "MARTLET_AUTH is none: every client is whoever it says. For development only, never on a network.")
         }
         Descriptors.raiseLimit()
-        Descriptors.limit(&configuration.gate, settings.limits.connections, each: 1)
+        if settings.handover == .on, configuration.tls == nil {
+            configuration.handoverLines = Descriptors.handoverLines
+        }
+        Descriptors.limit(
+            &configuration.gate, settings.limits.connections, each: 1,
+            besides: configuration.handoverLines * HandoverReceiver.descriptorsOfLine)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: System.coreCount)
         let client = try await RedisStart.connect(settings, scripts: ClusterScripts.all, on: group, logger: logger)
         let node: Node
@@ -114,7 +119,6 @@ extension NodeConfiguration {
         namespaces = settings.namespaces
         ackReplicas = settings.ackReplicas
         compression = settings.compression == .on
-        takesHandovers = settings.handover == .on
     }
 }
 

@@ -186,6 +186,9 @@ enum Descriptors {
     /// How many a router has for connections to nodes that no client of it has.
     static var forIdleNodeConnections: Int { min((total ?? 16_384) / 16, 8192) }
 
+    /// How many loops of routers a node takes connections from: of its descriptors that is at most one in sixteen.
+    static var handoverLines: Int { min((total ?? 16_384) / 16 / HandoverReceiver.descriptorsOfLine, 64) }
+
     /// The soft limit; nil when nobody knows.
     private static var total: Int? {
         var limit = rlimit()

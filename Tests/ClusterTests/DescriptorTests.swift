@@ -1,10 +1,13 @@
 import Foundation
+import Glibc
 import Synchronization
 import TestSupport
 import Testing
 
-/// Processes whose descriptors are used up.
-@Suite("Descriptors of a router and a node", .patience)
+@testable import WebSocketTransport
+
+/// A router, or a node, whose descriptors are used up.
+@Suite("Descriptors that are used up", .patience)
 struct DescriptorTests {
     private static let trouble = "this router cannot make a connection"
 
@@ -87,6 +90,35 @@ struct DescriptorTests {
                 let metrics = try await process.internals("/metrics").text.split(separator: "\n")
                 let count = metrics.first { $0.hasPrefix("martlet_accept_failures_total ") }?.split(separator: " ").last
                 #expect(try #require(count.flatMap { Int($0) }) >= unsaid + 2)
+            }
+        }
+    }
+
+    /// Hundredths of a second that it has had of the processors so far (proc(5)).
+    private func processorTime(of process: ClusterProcess) throws -> Int {
+        let pid = try #require(process.process?.pid)
+        let stat = try String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)
+        let fields = try #require(stat.split(separator: ")").last).split(separator: " ")
+        return try #require(Int(fields[11])) + #require(Int(fields[12]))
+    }
+
+    @Test("T23: a node that has none for a router which comes to hand over lets it wait, and does nothing meanwhile")
+    func none() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
+            let node = cluster.nodes[0]
+            try await limitDescriptors(of: node, to: "3")
+            let line = try #require(HandoverSocket.connect(to: "127.0.0.1:\(node.port)"))
+            defer { close(line) }
+            let before = try processorTime(of: node)
+            try await Task.sleep(for: .seconds(2))
+            // A loop without a wait has about 200.
+            #expect(try processorTime(of: node) - before < 50)
+            try await limitDescriptors(of: node, to: "1000")
+            // A router says more than this: the node that takes the line closes it.
+            #expect(send(line, [HandoverSocket.hello], 1, Int32(MSG_NOSIGNAL)) == 1)
+            _ = try await poll(within: .seconds(10), "the node to take the router") {
+                var byte: UInt8 = 0
+                return recv(line, &byte, 1, Int32(MSG_DONTWAIT)) == 0 ? true : nil
             }
         }
     }
