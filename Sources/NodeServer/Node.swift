@@ -5,6 +5,7 @@ import NIOCore
 package import NIOPosix
 package import RedisClient
 import Synchronization
+import Telemetry
 import WebSocketTransport
 
 /// One node process: sockets on every loop, one hub, one lease. Keeps nothing that must outlive it.
@@ -66,7 +67,7 @@ package final class Node: Sendable {
         configuration.keySource?.start(on: group.next(), logger: logger)
         let port = server.localAddress?.port ?? configuration.port
         let advertised = configuration.advertise ?? "\(configuration.host):\(port)"
-        let handovers = configuration.handoverReceiver(at: advertised) { connection, bytes in
+        let handovers = configuration.handoverReceiver(at: advertised, logger: logger) { connection, bytes in
             !guards.isDraining.load(ordering: .relaxed) && hub.moderation.isRead
                 && server.adopt(connection, saying: ByteBuffer(bytes: bytes))
         }
@@ -111,9 +112,20 @@ package final class Node: Sendable {
 extension NodeConfiguration {
     /// Where a node without TLS trusts proxies of its own machine: nil otherwise, and where the address cannot be had.
     fileprivate func handoverReceiver(
-        at address: String, take: @escaping HandoverReceiver.Taker
+        at address: String, logger: Logger, take: @escaping HandoverReceiver.Taker
     ) -> HandoverReceiver? {
         guard handoverLines > 0, tls == nil, trustedProxies.contains(.loopback) else { return nil }
-        return HandoverReceiver(address: address, mostLines: handoverLines, take: take)
+        // Who is refused comes again every 5 s.
+        let throttle = Mutex(LogThrottle(seconds: 600))
+        return HandoverReceiver(
+            address: address, mostLines: handoverLines,
+            refused: { most in
+                guard let unsaid = throttle.withLock({ $0.say(now: NIODeadline.now().uptimeNanoseconds) }) else {
+                    return
+                }
+                logger.warning(
+                    "routers of this host have more loops than may hand over to this node; it proxies for the rest",
+                    metadata: ["most": .stringConvertible(most), "unsaid": .stringConvertible(unsaid)])
+            }, take: take)
     }
 }

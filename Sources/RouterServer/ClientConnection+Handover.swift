@@ -11,8 +11,8 @@ import WebSocketTransport
 /// the same node again.
 extension ClientConnection {
     func mayHandOver(_ exchange: Exchange, to node: RoutedNode) -> Bool {
-        guard exchange.request.isUpgrade, !inputEnded, let handover = core.handover else { return false }
-        return handover.mayReach(node.address)
+        guard exchange.request.isUpgrade, !inputEnded, let handover = core.handover, let context else { return false }
+        return handover.mayReach(node.address, on: context.eventLoop)
     }
 
     func handOver(_ exchange: Exchange, to node: RoutedNode) {

@@ -8,6 +8,13 @@ import NIOPosix
 final class HandoverLine: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
+    enum Loss {
+        /// It has gone, or does not answer.
+        case ofNode
+        /// The node has closed this line before it answered anything on it: as far as one can tell it has too many.
+        case ofLine
+    }
+
     private struct Given {
         let number: UInt64
         let answer: EventLoopPromise<HandoverSender.Outcome>
@@ -18,18 +25,18 @@ final class HandoverLine: ChannelInboundHandler {
     private let queue: HandoverQueue
     private let loop: any EventLoop
     private let patience: TimeAmount
-    private let lost: @Sendable () -> Void
+    private let lost: @Sendable (Loss) -> Void
     private var channel: (any Channel)?
     private var given = CircularBuffer<Given>()
     private var count: UInt64 = 0
     private var timer: Scheduled<Void>?
+    private var wasAnswered = false
     private var isLast = false
     private(set) var isOpen = true
 
-    /// - Parameter lost: the node has gone, or does not answer.
-    /// - Returns: nil where the node is not reached.
-    init?(to address: String, on loop: any EventLoop, patience: TimeAmount, lost: @escaping @Sendable () -> Void) {
-        guard let socket = HandoverSocket.connect(to: address) else { return nil }
+    /// - Parameter socket: connected to the node; closed in the end.
+    /// - Returns: nil where the node has closed it already, or no descriptor is left.
+    init?(over socket: CInt, on loop: any EventLoop, patience: TimeAmount, lost: @escaping @Sendable (Loss) -> Void) {
         guard let queue = HandoverQueue() else {
             close(socket)
             return nil
@@ -75,6 +82,7 @@ final class HandoverLine: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        wasAnswered = true
         for byte in unwrapInboundIn(data).readableBytesView {
             guard let first = given.popFirst() else { return end(.notTaken) }
             first.answer.succeed(byte == HandoverSocket.taken ? .taken : .notTaken)
@@ -84,23 +92,25 @@ final class HandoverLine: ChannelInboundHandler {
 
     /// The node is gone, and its copies of what it has not received with it.
     func channelInactive(context: ChannelHandlerContext) {
-        lose(.notTaken)
+        wasClosed()
         context.fireChannelInactive()
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { lose(.notTaken) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { wasClosed() }
+
+    private func wasClosed() { lose(wasAnswered ? .ofNode : .ofLine, .notTaken) }
 
     private func awaitAnswer() {
         guard timer == nil, let first = given.first else { return }
         timer = loop.assumeIsolated().scheduleTask(deadline: first.deadline) { [weak self] in
             guard let self else { return }
             timer = nil
-            if let first = given.first, first.deadline <= .now() { lose(.takenBack) } else { awaitAnswer() }
+            if let first = given.first, first.deadline <= .now() { lose(.ofNode, .takenBack) } else { awaitAnswer() }
         }
     }
 
-    private func lose(_ outcome: HandoverSender.Outcome) {
-        if isOpen, !isLast { lost() }
+    private func lose(_ loss: Loss, _ outcome: HandoverSender.Outcome) {
+        if isOpen, !isLast { lost(loss) }
         end(outcome)
     }
 

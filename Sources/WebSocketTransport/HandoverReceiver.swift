@@ -20,9 +20,13 @@ package final class HandoverReceiver: Sendable {
     /// - Parameters:
     ///   - address: where routers dial the node.
     ///   - mostLines: of all routers; each has one for each of its loops.
+    ///   - refused: called on the thread, with `mostLines`, when a line was closed that would have been one too many.
     /// - Returns: nil where there can be none: another node of this host has the address, it is too long, or no descriptor is
     ///   left.
-    package init?(address: String, mostLines: Int = 64, take: @escaping Taker) {
+    package init?(
+        address: String, mostLines: Int = 64, refused: @escaping @Sendable (Int) -> Void = { _ in },
+        take: @escaping Taker
+    ) {
         guard let listener = HandoverSocket.listen(at: address) else { return nil }
         let end = eventfd(0, Int32(EFD_CLOEXEC))
         guard end >= 0 else {
@@ -31,7 +35,7 @@ package final class HandoverReceiver: Sendable {
         }
         (self.listener, self.end, self.mostLines) = (listener, end, mostLines)
         thread.start()
-        thread.submit { _ in self.run(take) }
+        thread.submit { _ in self.run(take, refused) }
     }
 
     /// From now on routers proxy. May be called again.
@@ -59,7 +63,7 @@ package final class HandoverReceiver: Sendable {
         }
     }
 
-    private func run(_ take: Taker) {
+    private func run(_ take: Taker, _ refused: (Int) -> Void) {
         var buffer = [UInt8](repeating: 0, count: HandoverQueue.mostMessageBytes)
         var lines: [Line] = []
         // Out of descriptors or memory, accept(2) fails while a router waits: it is tried again after 100 ms.
@@ -81,6 +85,7 @@ package final class HandoverReceiver: Sendable {
                 lines.append(Line(socket: socket))
             } else {
                 close(socket)
+                if lines.count >= mostLines { refused(mostLines) }
             }
         }
         for line in lines { line.close() }

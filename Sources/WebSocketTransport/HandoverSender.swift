@@ -7,7 +7,7 @@ import Synchronization
 ///    given: a node that stands still holds up nobody else's.
 /// 2. At most ``mostAtOnce`` connections are on their way on a socket.
 /// 3. What a node has not received when its patience is over, or when it is gone, is taken back: nothing is given twice.
-/// 4. A node that is not reached this way is tried again after a pause.
+/// 4. A node that is not reached this way is tried again after a pause, by one loop alone where it only did not want that one.
 package final class HandoverSender: Sendable {
     package enum Outcome: Sendable {
         /// The node has it, and this process nothing to do with it any more.
@@ -35,6 +35,8 @@ package final class HandoverSender: Sendable {
     private struct State {
         var lines: [Place: Line] = [:]
         var notBefore: [String: NIODeadline] = [:]
+        /// Where a node has taken other lines, and not this one.
+        var refused: [Place: NIODeadline] = [:]
     }
 
     private let state = Mutex(State())
@@ -48,9 +50,16 @@ package final class HandoverSender: Sendable {
         (self.patience, self.pause) = (patience, pause)
     }
 
-    /// - Parameter address: of the node.
-    package func mayReach(_ address: String) -> Bool {
-        state.withLock { $0.notBefore[address].map { $0 <= .now() } ?? true }
+    /// - Parameters:
+    ///   - address: of the node.
+    ///   - loop: of the connection.
+    package func mayReach(_ address: String, on loop: any EventLoop) -> Bool {
+        func isOver(_ pause: NIODeadline?) -> Bool { pause.map { $0 <= .now() } ?? true }
+        return state.withLock { state in
+            isOver(state.notBefore[address])
+                && (state.refused.isEmpty
+                    || isOver(state.refused[Place(address: address, loop: ObjectIdentifier(loop))]))
+        }
     }
 
     /// Gives the connection to the node; the caller's descriptor stays the caller's, and open until the answer.
@@ -70,11 +79,18 @@ package final class HandoverSender: Sendable {
 
     private func line(of place: Place, on loop: any EventLoop) -> HandoverLine? {
         if let line = state.withLock({ $0.lines[place] })?.bound.value, line.isOpen { return line }
-        let made = HandoverLine(to: place.address, on: loop, patience: patience) { [weak self] in
-            self?.avoid(place.address)
+        guard let socket = HandoverSocket.connect(to: place.address) else {
+            avoid(place.address)
+            return nil
+        }
+        let made = HandoverLine(over: socket, on: loop, patience: patience) { [weak self] loss in
+            switch loss {
+            case .ofNode: self?.avoid(place.address)
+            case .ofLine: self?.avoid(place)
+            }
         }
         guard let line = made else {
-            avoid(place.address)
+            avoid(place)
             return nil
         }
         line.open()
@@ -87,10 +103,15 @@ package final class HandoverSender: Sendable {
         state.withLock { $0.notBefore[address] = .now() + pause }
     }
 
+    private func avoid(_ place: Place) {
+        state.withLock { $0.refused[place] = .now() + pause }
+    }
+
     /// Forgets all nodes but these.
     package func keep(only addresses: Set<String>) {
         let gone = state.withLock { state in
             state.notBefore = state.notBefore.filter { addresses.contains($0.key) }
+            state.refused = state.refused.filter { addresses.contains($0.key.address) }
             let gone = state.lines.filter { !addresses.contains($0.key.address) }
             for place in gone.keys { state.lines[place] = nil }
             return gone.values

@@ -46,7 +46,8 @@ enum HandoverSocket {
     }
 
     static func listen(at address: String) -> CInt? {
-        make({ bind($0, $1, $2) == 0 && Glibc.listen($0, 64) == 0 }, address)
+        // All loops of all routers may come at once.
+        make({ bind($0, $1, $2) == 0 && Glibc.listen($0, 1024) == 0 }, address)
     }
 
     /// Without waiting: nil also where the node has left too many waiting (unix(7), EAGAIN).

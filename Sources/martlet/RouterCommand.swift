@@ -187,7 +187,7 @@ enum Descriptors {
     static var forIdleNodeConnections: Int { min((total ?? 16_384) / 16, 8192) }
 
     /// How many loops of routers a node takes connections from: of its descriptors that is at most one in sixteen.
-    static var handoverLines: Int { min((total ?? 16_384) / 16 / HandoverReceiver.descriptorsOfLine, 64) }
+    static var handoverLines: Int { min((total ?? 16_384) / 16 / HandoverReceiver.descriptorsOfLine, 256) }
 
     /// The soft limit; nil when nobody knows.
     private static var total: Int? {

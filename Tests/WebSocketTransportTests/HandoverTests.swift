@@ -90,17 +90,46 @@ struct HandoverTests {
         let count = read(pair.client, &bytes, bytes.count)
         #expect(String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self) == "a.b.c.")
         #expect(write(pair.own, "x", 1) == 1)
-        #expect(sender.mayReach(address))
+        #expect(sender.mayReach(address, on: loop))
     }
 
     @Test("where nobody listens nothing is taken, and it is not tried again at once")
     func nobody() async throws {
         let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1), pause: .hours(1)))
         #expect(try await give(["a"], pair, by: sender).get() == [.notTaken])
-        #expect(!sender.mayReach(address))
-        #expect(sender.mayReach("another"))
+        #expect(!sender.mayReach(address, on: loop))
+        #expect(sender.mayReach("another", on: loop))
         sender.keep(only: [])
-        #expect(sender.mayReach(address))
+        #expect(sender.mayReach(address, on: loop))
+    }
+
+    @Test("a loop too many is refused for itself: it does without for a while, and the others go on")
+    func tooManyLines() async throws {
+        let said = Mutex<[Int]>([])
+        let receiver = HandoverReceiver(
+            address: address, mostLines: 1, refused: { most in said.withLock { $0.append(most) } }
+        ) {
+            connection, _ in close(connection) == 0
+        }
+        try #require(receiver != nil)
+        defer { receiver?.stop() }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
+        let (first, second) = (group.next(), group.next())
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1), pause: .hours(1)))
+        func give(on loop: any EventLoop) async throws -> HandoverSender.Outcome {
+            let address = address
+            return try await loop.flatSubmit {
+                sender.give(pair.own, saying: ByteBuffer(string: "a"), to: address, on: loop)
+            }.get()
+        }
+        #expect(try await give(on: first) == .taken)
+        #expect(try await give(on: second) == .notTaken)
+        #expect(said.withLock(\.self) == [1])
+        #expect(sender.mayReach(address, on: first) && !sender.mayReach(address, on: second))
+        #expect(try await give(on: first) == .taken)
+        sender.keep(only: [])
+        #expect(sender.mayReach(address, on: second))
+        try await group.shutdownGracefully()
     }
 
     @Test("what a process does not receive in time is taken back: it finds nothing when it wakes up")
@@ -108,7 +137,7 @@ struct HandoverTests {
         let listener = try #require(HandoverSocket.listen(at: address))
         let (pair, sender) = (try Pair(), HandoverSender(patience: .milliseconds(20), pause: .hours(1)))
         #expect(try await give(["a", "b"], pair, by: sender).get() == [.takenBack, .takenBack])
-        #expect(!sender.mayReach(address))
+        #expect(!sender.mayReach(address, on: loop))
         #expect(write(pair.own, "x", 1) == 1)
         let ends = Ends(at: listener)
         defer { ends.close() }
