@@ -66,7 +66,7 @@ struct HandoverTests {
                 try #require(count > 0, "\(String(decoding: heard, as: UTF8.self))")
                 heard += chunk[..<count]
             }
-            let connect = try #require(cluster.nodes[0].log.last { $0["msg"]?.string == "connect" })
+            let connect = try await cluster.nodes[0].logged("the client") { $0["msg"]?.string == "connect" }
             #expect(connect["address"]?.string == "127.0.0.9")
             // The node may speak before the router has written its line.
             let handed = try await cluster.routers[0].logged("the handover") { $0["msg"]?.string == "handed over" }
