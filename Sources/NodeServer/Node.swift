@@ -67,9 +67,11 @@ package final class Node: Sendable {
         configuration.keySource?.start(on: group.next(), logger: logger)
         let port = server.localAddress?.port ?? configuration.port
         let advertised = configuration.advertise ?? "\(configuration.host):\(port)"
-        let handovers = configuration.handoverReceiver(at: advertised, logger: logger) { connection, bytes in
-            !guards.isDraining.load(ordering: .relaxed) && hub.moderation.isRead
-                && server.adopt(connection, saying: ByteBuffer(bytes: bytes))
+        let handovers = configuration.handoverReceiver(at: advertised, logger: logger) { bytes in
+            guard !guards.isDraining.load(ordering: .relaxed), hub.moderation.isRead,
+                let admission = server.admitAdopted()
+            else { return nil }
+            return { server.adopt($0, saying: ByteBuffer(bytes: bytes), as: admission) }
         }
         let (events, tell) = AsyncStream.makeStream(of: Event.self)
         let control = try await hub.eventLoop.submit {

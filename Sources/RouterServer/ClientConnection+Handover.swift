@@ -4,7 +4,10 @@ import WebSocketTransport
 /// A WebSocket to a node of this host: the node gets the client's socket itself, with the request's head as a proxied one would
 /// have it and every byte read behind it. From then on the connection costs this process nothing, and outlives it.
 ///
-/// Until the node has answered nothing is read, and this process's descriptor stays open; then it is closed, and not shut down.
+/// Until the node has answered this process asks for no bytes, and its descriptor stays open; then it is closed, and not shut
+/// down. NIO reads all the same when the client ends its direction. The node serves nobody before it has answered, so what is read
+/// so was sent before the `101`, which no client does (RFC 6455 section 4.1): it goes along where the connection is proxied, or
+/// given to another node, and is lost where the node has it.
 /// A node that does not want it is dialled like any other. From one that hangs it is taken back, and the next is tried.
 ///
 /// Who is kept by an address gets no cookie then: the head of the answer is the node's to write, and the same address leads to

@@ -135,20 +135,25 @@ package struct HTTPServer: Sendable {
     /// Where it listens, or listened.
     package var localAddress: SocketAddress? { acceptor.localAddress }
 
-    /// Serves a connection that another process accepted, as one of a proxy on this machine: what it wrote into the request's
-    /// head holds where loopback is among the trusted proxies.
-    ///
-    /// - Parameters:
-    ///   - connection: a socket that does not block; this server's with true.
-    ///   - bytes: all that was read of it.
-    /// - Returns: false when the gate refuses it, and on a port that speaks TLS.
-    package func adopt(_ connection: CInt, saying bytes: ByteBuffer) -> Bool {
-        guard !core.isSecure else { return false }
+    /// Whether a connection that another process accepted would be served: nil when the gate refuses it, and on a port that
+    /// speaks TLS. Otherwise it counts from now on, and ``adopt(_:saying:as:)`` has to follow.
+    package func admitAdopted() -> ConnectionGate.Admission? {
+        guard !core.isSecure else { return nil }
         let admission = gate?.accepted(.loopback) ?? .serve
         guard case .serve = admission else {
             if case .refuse = admission { gate?.ended(.loopback, as: admission) }
-            return false
+            return nil
         }
+        return admission
+    }
+
+    /// Serves a connection that another process accepted, as one of a proxy on this machine: what it wrote into the request's
+    /// head holds where loopback is among the trusted proxies. Where it cannot be set up it is closed.
+    ///
+    /// - Parameters:
+    ///   - connection: a socket that does not block; this server's.
+    ///   - bytes: all that was read of it.
+    package func adopt(_ connection: CInt, saying bytes: ByteBuffer, as admission: ConnectionGate.Admission) {
         let loop = group.next()
         ClientBootstrap(group: loop).channelInitializer { [core] channel in
             loop.makeCompletedFuture { try core.serve(channel, from: .loopback, as: admission, isAdopted: true) }
@@ -157,7 +162,6 @@ package struct HTTPServer: Sendable {
             channel.pipeline.fireChannelRead(bytes)
             channel.pipeline.fireChannelReadComplete()
         }
-        return true
     }
 
     /// Closes the listening socket. Open WebSockets go on until they are closed, new ones are refused with 503; answers to

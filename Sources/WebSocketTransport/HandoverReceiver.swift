@@ -5,9 +5,10 @@ import Synchronization
 
 /// A node's end of ``HandoverSocket``: takes connections that routers of its host accepted.
 package final class HandoverReceiver: Sendable {
-    /// Bytes that were read, from the request's head on; false to leave the connection to the router. Called on a thread of
-    /// the receiver's; with true the descriptor is the callee's.
-    package typealias Taker = @Sendable (CInt, [UInt8]) -> Bool
+    /// With all bytes that were read of a connection, from the request's head on: nil leaves it to the router. What is returned
+    /// is called with its descriptor, which is the callee's then, once the router has the answer. Both on a thread of the
+    /// receiver's.
+    package typealias Taker = @Sendable ([UInt8]) -> ((CInt) -> Void)?
 
     /// What a line takes of this process.
     package static let descriptorsOfLine = 2
@@ -106,10 +107,14 @@ package final class HandoverReceiver: Sendable {
         if count < 0, isNothingThere { return true }
         // It is this process's from here on. One whose descriptor found no room (EMSGSIZE) has to be answered, too.
         guard count > 0 || (count < 0 && errno == EMSGSIZE) else { return false }
-        let isTaken = descriptor >= 0 && take(descriptor, HandoverQueue.content(buffer[..<count]))
-        if descriptor >= 0, !isTaken { close(descriptor) }
-        var answer = isTaken ? HandoverSocket.taken : HandoverSocket.refused
-        return send(line.socket, &answer, 1, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)) == 1
+        let serveIt = descriptor >= 0 ? take(HandoverQueue.content(buffer[..<count])) : nil
+        if descriptor >= 0, serveIt == nil { close(descriptor) }
+        var answer = serveIt == nil ? HandoverSocket.refused : HandoverSocket.taken
+        let isAnswered = send(line.socket, &answer, 1, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)) == 1
+        // Not before: what the client says to a `101` is then none that a router which has no answer yet could read. To a
+        // router that is gone nobody answers, and the connection is this process's all the same.
+        serveIt?(descriptor)
+        return isAnswered
     }
 
     /// After a call that returned -1: also where a router was faster, and has taken all back.

@@ -70,13 +70,14 @@ struct HandoverTests {
     @Test("many are given at once; each comes with what was said, in order, and each is answered for itself")
     func inOrder() async throws {
         let heard = Mutex<[String]>([])
-        let receiver = HandoverReceiver(address: address) { connection, bytes in
+        let receiver = HandoverReceiver(address: address) { bytes in
             let word = String(decoding: bytes, as: UTF8.self)
             heard.withLock { $0.append(word) }
-            guard word != "no" else { return false }
-            let written = write(connection, Array("\(word).".utf8), word.utf8.count + 1)
-            close(connection)
-            return written > 0
+            guard word != "no" else { return nil }
+            return { connection in
+                #expect(write(connection, Array("\(word).".utf8), word.utf8.count + 1) > 0)
+                close(connection)
+            }
         }
         defer { receiver?.stop() }
         try #require(receiver != nil)
@@ -103,14 +104,31 @@ struct HandoverTests {
         #expect(sender.mayReach(address, on: loop))
     }
 
+    /// Else the router may read what the client says to a `101`: NIO reads to the end when a client ends its direction.
+    @Test("one that is taken is not served before the giver can have the answer")
+    func answeredFirst() async throws {
+        let told = DispatchSemaphore(value: 0)
+        let wasTold = loop.makePromise(of: Bool.self)
+        let receiver = HandoverReceiver(address: address) { _ in
+            { connection in
+                wasTold.succeed(told.wait(timeout: .now() + 20) == .success)
+                close(connection)
+            }
+        }
+        try #require(receiver != nil)
+        defer { receiver?.stop() }
+        let (pair, sender) = (try Pair(), HandoverSender(patience: .hours(1), pause: .hours(1)))
+        #expect(try await give(["a"], pair, by: sender).get() == [.taken])
+        told.signal()
+        #expect(try await wasTold.futureResult.get())
+    }
+
     @Test("a loop too many is refused for itself: it does without for a while, and the others go on")
     func tooManyLines() async throws {
         let said = Mutex<[Int]>([])
         let receiver = HandoverReceiver(
             address: address, mostLines: 1, refused: { most in said.withLock { $0.append(most) } }
-        ) {
-            connection, _ in close(connection) == 0
-        }
+        ) { _ in { close($0) } }
         try #require(receiver != nil)
         defer { receiver?.stop() }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
@@ -169,24 +187,26 @@ struct HandoverTests {
         let (held, free) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
         let heard = Mutex<[String]>([])
         let written = Mutex(0)
-        let receiver = HandoverReceiver(address: address) { connection, bytes in
+        let receiver = HandoverReceiver(address: address) { bytes in
             heard.withLock { $0.append(String(decoding: bytes, as: UTF8.self)) }
             held.signal()
             free.wait()
-            written.withLock { $0 += write(connection, "x", 1) }
-            return close(connection) == 0
+            guard bytes != Array("no".utf8) else { return nil }
+            return { connection in
+                written.withLock { $0 += write(connection, "x", 1) }
+                close(connection)
+            }
         }
         defer { receiver?.stop() }
         try #require(receiver != nil)
         let (pair, sender) = (try Pair(), HandoverSender(patience: .milliseconds(20), pause: .hours(1)))
         let outcomes = give(["a", "b"], pair, by: sender) { held.wait() }
         #expect(try await outcomes.get() == [.unanswered, .takenBack])
-        free.signal()
-        free.signal()
-        // It goes on, with whoever comes next.
+        for _ in 0..<3 { free.signal() }
+        // It goes on, with whoever comes next; what is answered behind another comes after that was served.
         let another = HandoverSender(patience: .hours(1), pause: .hours(1))
-        #expect(try await give(["c"], pair, by: another).get() == [.taken])
-        #expect(heard.withLock(\.self) == ["a", "c"] && written.withLock(\.self) == 2)
+        #expect(try await give(["c", "no"], pair, by: another).get() == [.taken, .notTaken])
+        #expect(heard.withLock(\.self) == ["a", "c", "no"] && written.withLock(\.self) == 2)
     }
 
     @Test("both ends may receive at the same moment: each message is that of one of them")
@@ -206,7 +226,7 @@ struct HandoverTests {
 
     @Test("a message whose descriptor found no room is answered, and those behind it are served")
     func noRoom() async throws {
-        let receiver = HandoverReceiver(address: address) { connection, _ in close(connection) == 0 }
+        let receiver = HandoverReceiver(address: address) { _ in { close($0) } }
         try #require(receiver != nil)
         defer { receiver?.stop() }
         let router = try #require(HandoverSocket.connect(to: address))
