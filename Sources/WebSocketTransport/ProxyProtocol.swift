@@ -9,8 +9,11 @@ package enum ProxyProtocol {
 
     /// What a header says.
     package enum Header: Equatable, Sendable {
-        /// A connection of the load balancer's own, as for health checks, or one whose addresses are none of TCP over IP.
+        /// A connection of the load balancer's own (command LOCAL), as for health checks.
         case local
+        /// A connection that it took from a client: ``IPAddress/unspecified`` where its addresses are none of TCP over IP (UNSPEC,
+        /// UNIX, UDP). The specification leaves a receiver free to take the balancer for the client then; but that would be trusted.
+        ///
         /// - `isSecure`: the client speaks TLS with the load balancer.
         /// - `id`: names the connection, in 1–128 bytes, where the load balancer has named it.
         case client(IPAddress, isSecure: Bool = false, id: String? = nil)
@@ -50,7 +53,12 @@ package enum ProxyProtocol {
         var content = bytes.getSlice(at: start + 16, length: length) ?? ByteBuffer()
         bytes.moveReaderIndex(forwardBy: 16 + length)
         if bytes.readableBytes == 0 { bytes.clear() }
-        guard command == 0x21, family == 0x11 || family == 0x21 else { return .local }
+        guard command == 0x21 else { return .local }
+        // Up to UNIX, and up to datagrams.
+        guard family >> 4 <= 3, family & 0x0F <= 2 else {
+            throw Malformed(reason: "its header of the PROXY protocol has addresses of no kind that there is")
+        }
+        guard family == 0x11 || family == 0x21 else { return .client(.unspecified) }
         let width = family == 0x11 ? 4 : 16
         guard let client = content.readBytes(length: width), content.readSlice(length: width + 4) != nil else {
             throw Malformed(reason: "its header of the PROXY protocol is too short for its addresses")

@@ -278,6 +278,34 @@ struct RouterRequestTests {
         try await node.stop()
     }
 
+    @Test(
+        "T16: clients whose address a balancer's header does not say have the limits of one, and say nothing of themselves"
+    )
+    func proxyProtocolOfNobody() async throws {
+        let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" }
+        var gate = GateLimits()
+        gate.address = ConductLimits(handshakesPerSecond: 1)
+        try await withRouter(over: [node.node], gate: gate, trusted: ["127.0.0.0/8"], readsProxyProtocol: true) {
+            _, port, _ in
+            let header = ProxyProtocol.localHeader.readableBytesView.prefix(12) + [0x21, 0x31, 0x00, 0x00]
+            var refused = 0
+            for _ in 0..<200 where refused == 0 {
+                let wire = try await Wire.connect(port: port)
+                try await wire.send(
+                    Array(header)
+                        + Array("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n".utf8)
+                        + Array("X-Forwarded-For: 198.51.100.\(node.heads.count)\r\nX-Request-ID: theirs\r\n\r\n".utf8))
+                if try await wire.receiveHead().hasPrefix("HTTP/1.1 429 ") { refused += 1 }
+                wire.close()
+            }
+            #expect(refused == 1)
+        }
+        for head in node.heads {
+            #expect(head.contains("\r\nX-Forwarded-For: ::\r\n") && !head.contains("theirs"))
+        }
+        try await node.stop()
+    }
+
     @Test("a balancer's header also says that the client speaks TLS, and what the connection is called")
     func proxyProtocolFields() async throws {
         let node = try await FakeNode.start("node-1") { _ in "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" }

@@ -30,6 +30,20 @@ struct BehindBalancerTests {
         try server.stop()
     }
 
+    @Test(
+        "T16: takes a client whose address the header does not say for an unknown one, and believes nothing that it says of itself"
+    )
+    func unknown() throws {
+        let server = try TestServer(readsProxyProtocol: true)
+        let signature = ProxyProtocol.localHeader.readableBytesView.prefix(12)
+        let answer = try ask(ByteBuffer(bytes: signature + [0x21, 0x00, 0x00, 0x00]), of: server)
+        #expect(answer.contains("\r\n\r\n:: false ") && !answer.contains("theirs"))
+        // The balancer's own word counts.
+        let own = try ask(ProxyProtocol.localHeader, of: server)
+        #expect(own.hasSuffix("\r\n\r\n198.51.100.1 false theirs"))
+        try server.stop()
+    }
+
     @Test("closes a connection of the balancer that begins otherwise, and says why")
     func none() throws {
         let said = Mutex<[String]>([])

@@ -33,14 +33,24 @@ struct ProxyProtocolTests {
         #expect(try read(bytes(0x21, 0x11, four + vector) + tail).rest == tail)
     }
 
-    @Test("LOCAL, and addresses that are none of TCP over IP, are the balancer's own")
+    @Test("LOCAL is the balancer's own, whatever addresses it has")
     func local() throws {
-        for (command, family) in [(0x20, 0x00), (0x20, 0x11), (0x21, 0x00), (0x21, 0x12), (0x21, 0x31)]
-            as [(UInt8, UInt8)]
-        {
-            #expect(try read(bytes(command, family, four)) == (.local, []))
+        for family in [0x00, 0x11, 0x31, 0xFF] as [UInt8] {
+            #expect(try read(bytes(0x20, family, four)) == (.local, []))
         }
         #expect(try read(bytes(0x20, 0x00, [])) == (.local, []))
+    }
+
+    @Test("T16: a client whose addresses are none of TCP over IP is unknown, and not the balancer")
+    func unknown() throws {
+        for family in [0x00, 0x01, 0x10, 0x12, 0x22, 0x31, 0x32] as [UInt8] {
+            for rest in [[], four, six] {
+                #expect(try read(bytes(0x21, family, rest) + [0x47]) == (.client(.unspecified), [0x47]))
+            }
+        }
+        for family in [0x41, 0x13, 0xFF] as [UInt8] {
+            #expect(throws: ProxyProtocol.Malformed.self) { try read(bytes(0x21, family, four)) }
+        }
     }
 
     @Test("each beginning of a header is waited on, and what is none is an error at its first wrong byte")
