@@ -237,7 +237,7 @@ extension Hub {
 
     func entry(_ request: JoinRequest, _ room: HubRoom, texts: [[UInt8]]) -> RoomEntry {
         RoomEntry(
-            room: room.name, handle: room.handle, session: request.session, echo: request.echo,
+            room: room.name, handle: room.handle, session: request.session, id: request.id, echo: request.echo,
             seesPresence: room.may(.presence, request), texts: texts)
     }
 
@@ -287,8 +287,8 @@ extension Hub {
     /// Its session is not to be in the room any more, and may have been put out of it.
     func giveUp(_ request: JoinRequest) {
         guard let id = request.id, sessions[request.session]?.connection == request.connection else { return }
-        let error = WireError(.notInRoom, "this session had to leave \(request.room) before its join was answered")
-        reply(request.session, ServerMessage.error(error, id: id, room: request.room.string))
+        reply(
+            request.session, ServerMessage.error(.leftBeforeAnswer(request.room), id: id, room: request.room.string))
     }
 
     private func expireJoins(_ room: HubRoom, _ error: WireError, where matches: (JoinRequest) -> Bool) {
@@ -314,5 +314,11 @@ extension Hub {
                 .joinFailed(room: room.name, session: request.session, id: request.id, error: error),
                 to: session.lane.shard)
         }
+    }
+}
+
+extension WireError {
+    static func leftBeforeAnswer(_ room: RoomName) -> WireError {
+        WireError(.notInRoom, "this session had to leave \(room) before its join was answered")
     }
 }

@@ -268,10 +268,9 @@ extension Hub: RedisSubscriberDelegate {
                         self.answerPresence(name, session, nil)
                     }
                 }
-                self.reply(
-                    session,
-                    ServerMessage.presence(
-                        room: name, id: id, members: members, count: head?.count ?? 0, pv: head?.pv ?? 0))
+                let text = ServerMessage.presence(
+                    room: name, id: id, members: members, count: head?.count ?? 0, pv: head?.pv ?? 0)
+                self.answer(session, RoomAnswer(room: name, action: .presence, id: id, text: text))
             case .failure(let error):
                 self.reply(session, ServerMessage.error(self.wireError(error), id: id, room: name.string))
             }
@@ -283,12 +282,11 @@ extension Hub: RedisSubscriberDelegate {
             .assumeIsolated().whenComplete { result in
                 switch result {
                 case .success(let page):
-                    self.reply(
-                        request.session,
-                        ServerMessage.history(
-                            room: request.room, id: request.id, epoch: page.head?.epoch,
-                            messages: page.messages.map { self.element(of: $0, for: request.user) },
-                            more: page.more))
+                    let text = ServerMessage.history(
+                        room: request.room, id: request.id, epoch: page.head?.epoch,
+                        messages: page.messages.map { self.element(of: $0, for: request.user) }, more: page.more)
+                    self.answer(
+                        request.session, RoomAnswer(room: request.room, action: .history, id: request.id, text: text))
                 case .failure(let error):
                     self.reply(
                         request.session,

@@ -252,6 +252,11 @@ final class Hub: @unchecked Sendable {
         emit(.reply(session, text: text), to: known.lane.shard)
     }
 
+    func answer(_ session: SessionID, _ answer: RoomAnswer) {
+        guard let known = sessions[session] else { return }
+        emit(.answer(session, answer), to: known.lane.shard)
+    }
+
     func unavailable(_ message: String? = nil) -> WireError {
         WireError(.unavailable, message, retryAfterMilliseconds: NodeConfiguration.retryAfterMilliseconds)
     }

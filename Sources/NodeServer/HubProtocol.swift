@@ -143,6 +143,8 @@ enum ShardEvent: Sendable {
     case moved(SessionID, connection: SessionID)
     /// One text for one session.
     case reply(SessionID, text: [UInt8])
+    /// What a session asked for of a room.
+    case answer(SessionID, RoomAnswer)
     /// A part of what a session missed; answered with `pageTaken` once no more than half of its outbound budget waits. For who
     /// has left `room` meanwhile it is nothing any more.
     case page(SessionID, of: RoomName? = nil, texts: [[UInt8]], number: Int)
@@ -154,11 +156,23 @@ enum ShardEvent: Sendable {
     case moderation(ModerationTable)
 }
 
+/// An answer for who may still ask for it when it comes: the token may be another by then.
+struct RoomAnswer: Sendable {
+    let room: RoomName
+    /// The right that it takes.
+    let action: RoomActions
+    /// Of the request; nil: nobody asked.
+    let id: String?
+    let text: [UInt8]
+}
+
 /// The session is in the room: it gets `texts`, and after them all that later batches bring.
 struct RoomEntry: Sendable {
     let room: RoomName
     let handle: RoomHandle
     let session: SessionID
+    /// Of the request, which is answered by `texts`.
+    let id: String?
     let echo: Bool
     /// Whether `texts` tell who is there.
     let seesPresence: Bool

@@ -15,6 +15,19 @@ extension Session {
         return rights.allow(.join, in: room)
     }
 
+    /// What its token and the orders allow by now counts, not what they did when it asked.
+    func hear(_ answer: RoomAnswer) {
+        let room = answer.room
+        do throws(WireError) {
+            try refuseIfBanned(from: room)
+            if !room.isDirect { try rights.require(.join, in: room) }
+            try rights.require(answer.action, in: room)
+            send(answer.text)
+        } catch {
+            if let id = answer.id { refuse(error, id: id, room: room.string) }
+        }
+    }
+
     // MARK: Another token
 
     /// From now on this one holds.

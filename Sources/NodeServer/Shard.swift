@@ -192,6 +192,10 @@ final class Shard: @unchecked Sendable {
                 guard let session = sessions[session] else { continue }
                 catchUp(session)
                 session.send(text)
+            case .answer(let session, let answer):
+                guard let session = sessions[session] else { continue }
+                catchUp(session)
+                session.hear(answer)
             case .page(let session, let room, let texts, let number):
                 guard let session = sessions[session], room.map({ session.state.rooms[$0] != nil }) ?? true else {
                     send(.pageTaken(number: number))
@@ -228,7 +232,12 @@ final class Shard: @unchecked Sendable {
 
     private func insert(_ entry: RoomEntry) {
         let (name, handle) = (entry.room, entry.handle)
-        guard let session = sessions[entry.session], session.joined(name) else { return }
+        guard let session = sessions[entry.session] else { return }
+        guard session.joined(name) else {
+            // Put out of the room while the answer was on its way.
+            if let id = entry.id { session.refuse(.leftBeforeAnswer(name), id: id, room: name.string) }
+            return
+        }
         if let earlier = session.handles[name], earlier != handle { remove(session, from: earlier) }
         let room: ShardRoom<Session>
         let audience = Audience(room: handle, format: session.lane.format)

@@ -369,6 +369,54 @@ struct TokenLifeTests {
         }
     }
 
+    @Test("T7: presence and history that were asked for are answered by the token that stands then")
+    func renewalDuringQuestions() async throws {
+        try await TokenCluster.use { cluster in
+            let (user, room) = (newUser(), newRoom())
+            let talker = try await cluster.enter(newUser())
+            try await talker.join(room)
+            try await talker.say("secret", in: room)
+            for actions in [#"{"\#(room)":["join"]}"#, "{}"] {
+                let session = try await cluster.enter(user)
+                try await session.join(room)
+                let heard = session.client.heard.current.all.count
+                try await cluster.redis.command("CLIENT", "PAUSE", "1000", "ALL")
+                for kind in ["presence", "history"] {
+                    session.client.send(["type": .string(kind), "room": .string(room), "id": .string(kind)])
+                }
+                let welcome = try await session.renew(TokenCluster.token(user, rooms: actions, age: 50))
+                #expect(welcome["type"]?.string == "welcome")
+                for kind in ["presence", "history"] {
+                    expectError(try await session.client.next("error", room: room, id: kind), 116, "forbidden")
+                }
+                let frames = session.client.heard.current.all.dropFirst(heard)
+                #expect(!frames.contains { $0["type"] == "history" || $0["members"]?.array?.isEmpty == false })
+            }
+        }
+    }
+
+    @Test("T7: a join is answered whenever a new token takes the room")
+    func renewalAboutJoin() async throws {
+        try await TokenCluster.use { cluster in
+            for number in 0..<40 {
+                let (user, room) = (newUser(), newRoom())
+                let session = try await cluster.enter(user)
+                session.client.send(["type": "join", "room": .string(room), "id": "j"])
+                // Of the way there and back each part.
+                try await Task.sleep(for: .microseconds(50 * number))
+                session.client.send([
+                    "type": "auth", "token": .string(try TokenCluster.token(user, rooms: "{}", age: 50)), "id": "a",
+                ])
+                let answer = try await session.client.next("an answer to the join") { $0["id"]?.string == "j" }
+                #expect(
+                    answer["type"]?.string == "joined" || answer["code"]?.int == 111 || answer["code"]?.int == 116,
+                    "\(answer.text)")
+                _ = try await session.client.next("welcome", id: "a")
+                session.client.close()
+            }
+        }
+    }
+
     @Test("T3: a token that is older, over, spoiled or another user's changes nothing")
     func badRenewal() async throws {
         try await TokenCluster.use { cluster in
