@@ -24,6 +24,20 @@ extension Session {
         return true
     }
 
+    /// As above, for an `auth`. One on an open connection changes nothing where its token alone is met by a revocation.
+    ///
+    /// - Throws: what is wrong with that token; the one in force stays so.
+    func isExcluded(_ user: UserName, _ grant: Grant?, _ auth: ClientMessage.Auth) throws(WireError) -> Bool {
+        guard let known = state.user else { return isExcluded(user, grant, resuming: auth.resume?.session) }
+        // Another user's is refused without a look at what was ordered of that one.
+        guard known == user else { return false }
+        let moderation = shard.hub.moderation
+        guard let order = moderation.exclusion(of: subject(user, grant)) else { return false }
+        if order.key.kind == .revoke, moderation.exclusion(of: subject) == nil { throw order.wireError }
+        turnAway(order)
+        return true
+    }
+
     func turnAway(_ order: ModerationOrder) {
         // Without the id of its request: a client would take the answer for one about how it asked. Who was kicked is not
         // forbidden to come, and the close says all.

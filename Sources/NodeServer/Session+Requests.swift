@@ -270,7 +270,7 @@ extension Session {
         where user != first && user != second {
             throw WireError(.forbidden, "a private room is for its two users")
         }
-        guard !isExcluded(user, grant, resuming: auth.resume?.session) else { return }
+        guard try !isExcluded(user, grant, auth) else { return }
         let isMuted = isMuted(user, grant, resuming: auth.resume?.session)
         let status = isMuted && auth.status != .invisible ? nil : auth.status
         switch state.authenticate(as: user, status: status) {

@@ -363,6 +363,34 @@ struct ModerationTests {
         }
     }
 
+    @Test("T3, T8: a renewal by a revoked token is the error 115 and changes nothing; by a banned one it ends")
+    func renewal() async throws {
+        let secret = ["MARTLET_AUTH": "token", "MARTLET_TOKEN_SECRET": "a secret of the tests, long enough for all"]
+        try await Machine.with(Cluster.Options(nodes: 1, environment: secret)) { cluster in
+            var tokens: [String] = []
+            for name in ["one", "two", "three"] {
+                let minted = try await MartletProgram.run(["token", "mint", "bob", "--id", name], environment: secret)
+                tokens.append(String(minted.text.split(separator: "\n")[0]))
+            }
+            let bob = try await cluster.open("/ws?token=\(tokens[0])", at: cluster.nodes[0])
+            let other = try await cluster.open("/ws?token=\(tokens[2])", at: cluster.nodes[0])
+            for client in [bob, other] { _ = try await client.next("welcome") }
+            _ = try await cluster.admin("revoke", "two")
+            _ = try await cluster.admin("ban", "--token", "three", "--reason", "shared")
+            // By which the node has heard the one before, too.
+            #expect(try await other.closed().code == 4203)
+            bob.send(["type": "auth", "token": .string(tokens[1]), "id": "2"])
+            let error = try await bob.next("error")
+            #expect(error["code"]?.int == 115 && error["id"]?.string == "2")
+            #expect(error["message"]?.string == "the token was revoked")
+            try await bob.roundTrip()
+            bob.send(["type": "auth", "token": .string(tokens[0]), "id": "1"])
+            #expect(try await bob.next("welcome")["id"]?.string == "1")
+            bob.send(["type": "auth", "token": .string(tokens[2]), "id": "3"])
+            #expect(try await bob.closed() == .init(code: 4203, reason: "shared"))
+        }
+    }
+
     @Test("T8: who is connected with a kicked token is closed and may come back, and nobody else of that user goes")
     func kickedToken() async throws {
         let secret = ["MARTLET_AUTH": "token", "MARTLET_TOKEN_SECRET": "a secret of the tests, long enough for all"]
