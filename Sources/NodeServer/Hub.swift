@@ -32,7 +32,8 @@ final class Hub: @unchecked Sendable {
     let moderation = Moderation()
     private(set) lazy var moderationFeed = ModerationFeed(
         moderation, store: ModerationStore(redis: redis, keys: keys), eventLoop: eventLoop,
-        isConnected: { [unowned self] in redis.isConnected }, onChange: { [unowned self] in moderationChanged($0) })
+        isConnected: { [unowned self] in redis.isConnected }, onChange: { [unowned self] in moderationChanged($0) },
+        onCaughtUp: { [unowned self] in for shard in shards.indices { emit(.caughtUp, to: shard) } })
     var subscriber: RedisSubscriber?
     var shards: [Shard] = []
     var random: FastRandom
@@ -209,6 +210,7 @@ final class Hub: @unchecked Sendable {
             case .presence(let room, let session, let id): answerPresence(room, session, id)
             case .history(let request): answerHistory(request)
             case .barred(let user, let seconds): nodes.bar(user, seconds: seconds)
+            case .catchUp: moderationFeed.catchUp()
             case .pageTaken(let number): pagesUnderWay.removeValue(forKey: number)?()
             }
         }

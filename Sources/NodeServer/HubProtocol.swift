@@ -26,6 +26,8 @@ enum HubCommand: Sendable {
     case history(HistoryRequest)
     /// By this node, for flooding.
     case barred(UserName, seconds: Int)
+    /// The node stood still: clients wait for `caughtUp`.
+    case catchUp
     /// The session took a page (``ShardEvent/page(_:of:texts:number:)``) and has room for more, or is gone.
     case pageTaken(number: Int)
 }
@@ -154,6 +156,8 @@ enum ShardEvent: Sendable {
     case kicked(SessionID, room: RoomName?, reason: String)
     /// Orders that were not in force before.
     case moderation(ModerationTable)
+    /// The orders that were given while the node stood still are known; they are in front of this.
+    case caughtUp
 }
 
 /// An answer for who may still ask for it when it comes: the token may be another by then.

@@ -12,6 +12,11 @@ final class Moderation: Sendable {
     private let hasMutes = Atomic(false)
     private let wasRead = Atomic(false)
     private let clock = Atomic<Int64>(0)
+    private let knownAt = Atomic<UInt64>(0)
+
+    /// For how long a node that hears nothing goes by the orders that it knows, before it asks for them: with the asking, less
+    /// than the second in which they are to hold.
+    static var patience: TimeAmount { .milliseconds(750) }
 
     /// Until then nobody may be let in.
     var isRead: Bool { wasRead.load(ordering: .acquiring) }
@@ -44,7 +49,18 @@ final class Moderation: Sendable {
         table.withLock { $0.ban(of: user, from: room, now) }
     }
 
+    /// Whether an order may have been given more than ``patience`` ago that is not among them: the node stood still.
+    ///
+    /// - Parameter now: monotonic nanoseconds.
+    func isOutdated(_ now: UInt64) -> Bool {
+        let known = knownAt.load(ordering: .relaxed)
+        return now > known && now - known > UInt64(Self.patience.nanoseconds)
+    }
+
     // MARK: Changes, by the feed
+
+    /// - Parameter time: all orders of before are known, as far as the node was told.
+    func setKnown(_ time: NIODeadline) { knownAt.store(time.uptimeNanoseconds, ordering: .relaxed) }
 
     /// - Parameter now: milliseconds since 1970 by the clock of Redis.
     func setClock(_ now: Int64) { clock.store(now - Self.uptime, ordering: .relaxed) }

@@ -7,6 +7,7 @@ import NIOCore
 /// 1. Reads all orders at the start, when the node may have missed some, and when their version is another than it knows.
 /// 2. Otherwise takes each change as it is told, which names the version before it: one that was missed is found by that.
 /// 3. Says what is new, once; and asks Redis to forget what is past.
+/// 4. Notices that the node stood still, and then says when the orders of that time are known.
 final class ModerationFeed {
     struct Change {
         /// Came into force, or changed; at the first reading all.
@@ -23,6 +24,7 @@ final class ModerationFeed {
     private let eventLoop: any EventLoop
     private let isConnected: () -> Bool
     private let onChange: (Change) -> Void
+    private let onCaughtUp: () -> Void
 
     /// `nil`: nothing was read yet.
     private var version: String?
@@ -30,26 +32,43 @@ final class ModerationFeed {
     private var mustReadAgain = false
     /// What was told while they were read.
     private var told: [ModerationChange] = []
+    private var readBegan = NIODeadline.uptimeNanoseconds(0)
     private var readNext = NIODeadline.uptimeNanoseconds(0)
+    private var lastTick = NIODeadline.now()
+    /// Since when it is waited for a reading; `nil`: the orders are known.
+    private var outdatedSince: NIODeadline?
 
     /// How late a change is known at the latest whose word was lost, though the subscription never was deaf.
     static let interval: TimeAmount = .seconds(5)
     static let retryInterval: TimeAmount = .milliseconds(500)
+    /// So long a node that stood still waits for a Redis that does not answer. Then it goes by what it knows, like one that is
+    /// cut off from Redis.
+    private static let waitsAtMost: TimeAmount = .seconds(2)
 
+    /// - Parameter onCaughtUp: after ``catchUp()``, or after the node stood still: what was told meanwhile is known.
     init(
         _ moderation: Moderation, store: ModerationStore, eventLoop: any EventLoop,
-        isConnected: @escaping () -> Bool, onChange: @escaping (Change) -> Void
+        isConnected: @escaping () -> Bool, onChange: @escaping (Change) -> Void, onCaughtUp: @escaping () -> Void
     ) {
         self.moderation = moderation
         self.store = store
         self.eventLoop = eventLoop
         self.isConnected = isConnected
         self.onChange = onChange
+        self.onCaughtUp = onCaughtUp
     }
 
     /// To be called a few times a second.
     func tick() {
-        if isConnected(), readNext <= .now() { read() }
+        let now = NIODeadline.now()
+        if now - lastTick > Moderation.patience {
+            outdatedSince = nil
+            catchUp()
+        }
+        lastTick = now
+        if let outdatedSince, now - outdatedSince >= Self.waitsAtMost { caughtUp() }
+        if outdatedSince == nil { moderation.setKnown(now) }
+        if isConnected(), readNext <= now { read() }
         guard version != nil else { return }
         let past = moderation.change { $0.expire(moderation.now) }
         guard !past.isEmpty else { return }
@@ -71,6 +90,18 @@ final class ModerationFeed {
         if change.previous == version { self.version = change.next } else { read() }
     }
 
+    /// What clients sent waits for it.
+    func catchUp() {
+        guard outdatedSince == nil else { return }
+        outdatedSince = .now()
+        read()
+    }
+
+    private func caughtUp() {
+        outdatedSince = nil
+        onCaughtUp()
+    }
+
     /// Reads the version, and everything if it is another.
     func read() {
         guard !isReading else {
@@ -80,7 +111,8 @@ final class ModerationFeed {
         isReading = true
         mustReadAgain = false
         told = []
-        readNext = .now() + Self.interval
+        readBegan = .now()
+        readNext = readBegan + Self.interval
         store.head().assumeIsolated().whenComplete { result in
             switch result {
             case .success((let version, let now)):
@@ -126,6 +158,15 @@ final class ModerationFeed {
     private func ended() {
         isReading = false
         told = []
+        if outdatedSince != nil {
+            // Else the node stood still again, or Redis was slow.
+            if .now() - readBegan <= Moderation.patience {
+                moderation.setKnown(readBegan)
+                caughtUp()
+            } else {
+                mustReadAgain = true
+            }
+        }
         if mustReadAgain { read() }
     }
 

@@ -17,6 +17,7 @@ extension Session {
     /// One frame, by the limits of its session and of its user.
     func take(bytes count: Int) -> SessionLimits.TakeAction {
         let now = NIODeadline.now().uptimeNanoseconds
+        shard.noticeStandstill(now)
         let taken = limits?.takeFrame(bytes: count, now: now) ?? .pass
         guard taken == .pass, let user = state.user, case .refuse(let wait) = shard.guards.take(user) else {
             return taken

@@ -100,7 +100,7 @@ extension Session {
 
     /// The session was opened, or a join of it was answered.
     func releaseHeld() {
-        guard !held.isEmpty else { return }
+        guard shard.standstill == nil, !held.isEmpty else { return }
         for (message, bytes, size) in held.release() {
             bytes.withUnsafeBytes { bytes in
                 answering { () throws(ClientMessageError) in try perform(inTurn: message, bytes, size: size) }
@@ -108,9 +108,26 @@ extension Session {
         }
     }
 
+    /// The node knows what was ordered as it stood still.
+    func goOn(with waiting: Standstill.Waiting) {
+        guard connection != nil, !isEnding else { return }
+        waiting.bytes.withUnsafeBytes { bytes in
+            answering { () throws(ClientMessageError) in
+                try perform(inTurn: waiting.message, bytes, size: waiting.size)
+            }
+        }
+    }
+
     private func perform(
         inTurn message: ClientMessage, _ bytes: UnsafeRawBufferPointer, size: Int
     ) throws(ClientMessageError) {
+        if shard.standstill != nil {
+            let waiting = Standstill.Waiting(session: self, message: message, bytes: Array(bytes), size: size)
+            if shard.standstill?.append(waiting, within: shard.configuration.limits) == true { return }
+            throw ClientMessageError(
+                error: WireError(.unavailable, retryAfterMilliseconds: NodeConfiguration.retryAfterMilliseconds),
+                id: message.id, room: message.room?.string)
+        }
         switch held.offer(message, bytes, size: size, to: state, within: shard.heldBounds) {
         case .perform: try perform(message, bytes)
         case .held: return
@@ -193,7 +210,7 @@ extension Session {
                 PublishRequest(
                     room: room, session: id, id: requestID, dedupeKey: dedupeKey(user, requestID), user: user,
                     recipient: nil, body: MessageText.body(from: user, payload: payload, in: bytes),
-                    deadline: .now() + NodeConfiguration.publishDeadline)))
+                    deadline: (shard.waitedSince ?? .now()) + NodeConfiguration.publishDeadline)))
     }
 
     private func direct(
@@ -209,7 +226,7 @@ extension Session {
                     room: room, session: id, id: requestID,
                     dedupeKey: dedupeKey(user, requestID), user: user, recipient: recipient,
                     body: MessageText.body(from: user, to: recipient, payload: payload, in: bytes),
-                    deadline: .now() + NodeConfiguration.publishDeadline)))
+                    deadline: (shard.waitedSince ?? .now()) + NodeConfiguration.publishDeadline)))
     }
 
     /// Scoped by user and client instance (G3); what came without an id gets one that nobody else can have.
@@ -346,6 +363,6 @@ extension Session {
                 JoinRequest(
                     room: join.room, session: id, connection: connectionID, id: requestID, since: join.since,
                     echo: join.echo, actions: state.rooms[join.room]?.actions ?? [],
-                    deadline: .now() + NodeConfiguration.joinDeadline)))
+                    deadline: (shard.waitedSince ?? .now()) + NodeConfiguration.joinDeadline)))
     }
 }

@@ -227,7 +227,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     }
 
     /// It was told to go: nothing is read from it or sent to it any more.
-    private var isEnding: Bool { seldom?.end != nil }
+    var isEnding: Bool { seldom?.end != nil }
 
     private func willEnd(_ code: CloseCode, _ reason: String) {
         note { $0.end = (code, reason, state.rooms.count) }

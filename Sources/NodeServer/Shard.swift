@@ -46,6 +46,10 @@ final class Shard: @unchecked Sendable {
     private let ticks = TickPool()
     /// From a publish to the last member here; nil when nothing was measured since ``traffic()``.
     private var delays: Histogram?
+    /// While the orders are read that were given as the node stood still.
+    var standstill: Standstill?
+    /// From when on what is let go at the end of one waited; `nil`: nothing is let go.
+    var waitedSince: NIODeadline?
     private var commands: [HubCommand] = []
     private var isFlushScheduled = false
     private var wheel: HeartbeatWheel<Session>
@@ -214,6 +218,8 @@ final class Shard: @unchecked Sendable {
             case .moderation(let new):
                 let now = hub.moderation.now
                 for session in Array(sessions.values) { session.obey(new, now) }
+            case .caughtUp:
+                endStandstill()
             }
         }
         flushRooms()

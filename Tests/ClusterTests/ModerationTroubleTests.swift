@@ -59,6 +59,78 @@ struct ModerationTroubleTests {
         }
     }
 
+    @Test(
+        "T8: what is sent behind an order to a node that stands still is refused as it wakes; the rest goes out in order"
+    )
+    func standstill() async throws {
+        try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
+            let room = newRoom()
+            let watcher = try await cluster.connect("watcher", to: 0)
+            var sessions: [Session] = []
+            for user in (0..<4).flatMap({ ["banned\($0)", "muted\($0)", "revoked\($0)"] }) + ["free"] {
+                sessions.append(try await cluster.connect(user, to: 1))
+            }
+            for session in [watcher] + sessions { try await session.join(room) }
+            cluster.nodes[1].pause()
+            for session in sessions {
+                switch session.user.dropLast() {
+                case "banned": _ = try await cluster.admin("ban", session.user)
+                case "muted": _ = try await cluster.admin("mute", session.user)
+                case "revoked": _ = try await cluster.admin("revoke", "--session", session.id)
+                default: break
+                }
+            }
+            // What comes within a second of an order may go out.
+            try await Task.sleep(for: .seconds(1))
+            for number in 0..<3 {
+                for session in sessions {
+                    session.client.send([
+                        "type": "message", "room": .string(room), "text": .string("\(session.user) \(number)"),
+                        "id": .string("\(number)"),
+                    ])
+                }
+            }
+            cluster.nodes[1].resume()
+            for session in sessions {
+                switch session.user.dropLast() {
+                case "banned": #expect(try await session.client.closed().code == 4203)
+                case "muted":
+                    for _ in 0..<3 { #expect(try await session.client.next("error")["code"]?.int == 121) }
+                case "revoked": #expect(try await session.client.closed().code == 4201)
+                default:
+                    for number in 0..<3 {
+                        #expect(try await session.client.next("ack")["id"]?.string == "\(number)")
+                    }
+                }
+            }
+            let last = try await cluster.connect("last", to: 1)
+            try await last.join(room)
+            try await last.say("the last", in: room)
+            _ = try await watcher.hears("the last", in: room)
+            let heard = watcher.client.heard.current.all.filter { $0["type"]?.string == "message" }
+            #expect(heard.compactMap { $0["text"]?.string } == ["free 0", "free 1", "free 2", "the last"])
+        }
+    }
+
+    @Test("G5: a node that stood still, and finds a Redis that does not answer, answers publishes in time all the same")
+    func standstillWithoutRedis() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
+            let room = newRoom()
+            let bob = try await cluster.connect("bob", to: 0)
+            try await bob.join(room)
+            cluster.redis.pause()
+            cluster.nodes[0].pause()
+            // So long that it reads the orders.
+            try await Task.sleep(for: .seconds(1))
+            bob.client.send(["type": "message", "room": .string(room), "text": "in vain", "id": "1"])
+            cluster.nodes[0].resume()
+            let error = try await bob.client.next("error", within: .seconds(5))
+            #expect(error["reason"]?.string == "unavailable" && error["id"]?.string == "1")
+            cluster.redis.resume()
+            _ = try await poll(within: .seconds(20), "an ack") { try await bob.say("at last", in: room) }
+        }
+    }
+
     @Test("T8: a word that is lost on a subscription that seems well is found by the version, within seconds")
     func lostWord() async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
