@@ -7,6 +7,8 @@ package final class Grant: Sendable {
     package let tokenID: String?
     /// `nil`: the token does not say when it was made.
     package let issuedAt: Int64?
+    /// ``issuedAt`` of an issuer whose clock is as far ahead as clocks may be: no such token was there before.
+    package var earliestIssue: Int64? { issuedAt.map { $0 - leeway } }
     /// What the token says; `nil`: it does not expire.
     package let expiresAt: Int64?
     private let leeway: Int64
@@ -16,7 +18,7 @@ package final class Grant: Sendable {
     package static let longestNotice: Int64 = 60_000
 
     /// - Parameters:
-    ///   - leeway: for which a token is taken after its end, as clocks differ.
+    ///   - leeway: by how much clocks may differ, in milliseconds: for so long a token is taken after its end.
     ///   - now: when it was shown; its life begins then, unless it says when it was made.
     package init(
         capabilities: Capabilities? = nil, tokenID: String? = nil, issuedAt: Int64? = nil, expiresAt: Int64? = nil,

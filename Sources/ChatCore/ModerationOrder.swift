@@ -8,8 +8,8 @@ package struct ModerationOrder: Sendable, Hashable {
         /// Heard by nobody: messages, private messages, typing and each status but `invisible` are refused, and `info` is told
         /// to nobody; with a room, messages, typing and `info` in that room alone.
         case mute
-        /// A token that is good no more; of a user or an address, all that were issued up to the second of the order; a
-        /// session to which nobody comes back.
+        /// A token that is good no more; of a user or an address, all that may have been issued up to the second of the order,
+        /// as clocks differ; a session to which nobody comes back.
         case revoke
         /// Sent away once. A session does not come back either; that of a user is an order to each of theirs, and stands under
         /// their name in the audit alone; that of a token or an address meets who is there.
@@ -72,12 +72,15 @@ package struct ModerationOrder: Sendable, Hashable {
 package struct ModerationSubject: Sendable {
     package struct Token: Sendable {
         package let id: String?
-        /// Milliseconds since 1970; `nil`: the token does not say, so no order that names a time spares it.
-        package let issuedAt: Int64?
+        /// When it was issued at the earliest, in milliseconds since 1970; `nil`: the token does not say, so no order that names
+        /// a time spares it.
+        package let earliestIssue: Int64?
 
-        package init(id: String?, issuedAt: Int64?) {
-            (self.id, self.issuedAt) = (id, issuedAt)
+        package init(id: String?, earliestIssue: Int64?) {
+            (self.id, self.earliestIssue) = (id, earliestIssue)
         }
+
+        package init(_ grant: Grant) { self.init(id: grant.tokenID, earliestIssue: grant.earliestIssue) }
     }
 
     package var user: UserName?

@@ -124,7 +124,7 @@ package struct ModerationTable: Sendable {
         if let session = subject.session, let order = find(.revoke, .session(session), now) { return order }
         guard let token = subject.token else { return nil }
         if let id = token.id, let order = find(.revoke, .token(id), now) { return order }
-        let isMet = { (order: ModerationOrder) in token.issuedAt.map { $0 <= order.terms.since } ?? true }
+        let isMet = { (order: ModerationOrder) in token.earliestIssue.map { $0 <= order.terms.since } ?? true }
         if let user = subject.user, let order = find(.revoke, .user(user), now), isMet(order) { return order }
         return find(.revoke, subject.address, now, where: isMet)
     }

@@ -122,10 +122,6 @@ extension ModerationOrder {
     }
 }
 
-extension ModerationSubject.Token {
-    init(_ grant: Grant) { self.init(id: grant.tokenID, issuedAt: grant.issuedAt) }
-}
-
 extension ClientAddress {
     init(_ address: IPAddress) { self.init(high: address.high, low: address.low) }
 }

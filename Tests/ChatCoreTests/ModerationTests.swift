@@ -37,8 +37,8 @@ struct ModerationTests {
             (.user(try user("bob")), try subject(), try subject("bo")),
             (.session(session), try subject("x"), try subject(session: "sessionsession2")),
             (
-                .token("j-1"), try subject("x", token: .init(id: "j-1", issuedAt: nil)),
-                try subject(token: .init(id: "j-2", issuedAt: nil))
+                .token("j-1"), try subject("x", token: .init(id: "j-1", earliestIssue: nil)),
+                try subject(token: .init(id: "j-2", earliestIssue: nil))
             ),
             (.address(try range("192.0.2.0/29")), try subject(nil), try subject(from: "192.0.2.8")),
             (.address(try range("192.0.2.7")), try subject(nil), try subject(from: "192.0.2.6")),
@@ -107,8 +107,8 @@ struct ModerationTests {
     func revocations() throws {
         let since: Int64 = 500_250
         let table = ModerationTable([try order(.revoke, .user(user("bob")), since: since)])
-        func isRevoked(_ issuedAt: Int64?) throws -> Bool {
-            table.exclusion(of: try subject(token: .init(id: nil, issuedAt: issuedAt)), now) != nil
+        func isRevoked(_ issue: Int64?) throws -> Bool {
+            table.exclusion(of: try subject(token: .init(id: nil, earliestIssue: issue)), now) != nil
         }
         #expect(try isRevoked(499_000))
         #expect(try isRevoked(500_000), "issued in the second of the order")
@@ -117,14 +117,37 @@ struct ModerationTests {
         #expect(table.exclusion(of: try subject(), now) == nil, "without a token there is nothing to revoke")
     }
 
+    @Test(
+        "T8: a token whose issuer's clock may have been ahead was there before the order, open or shown again; a later one was not"
+    )
+    func revokedAhead() throws {
+        let (since, leeway): (Int64, Int64) = (500_999, 30_000)
+        let tables = [
+            ModerationTable([try order(.revoke, .user(user("bob")), since: since)]),
+            ModerationTable([try order(.revoke, .address(range("192.0.2.0/24")), since: since)]),
+        ]
+        for table in tables {
+            func isRevoked(_ issuedAt: Int64) throws -> Bool {
+                let grant = Grant(issuedAt: issuedAt, expiresAt: 9_000_000, leeway: leeway, now: since)
+                let subject = try subject(token: .init(grant))
+                let met = table.exclusion(of: subject, now) != nil
+                #expect(met == (table.expulsion(of: subject, now) != nil))
+                return met
+            }
+            // `iat` has whole seconds: until 530 a node took it in the second of the order.
+            #expect(try isRevoked(500_000) && isRevoked(520_000) && isRevoked(530_000))
+            #expect(try !isRevoked(531_000) && !isRevoked(600_000))
+        }
+    }
+
     @Test("a revocation of addresses meets tokens up to its second that are shown from there, of whichever range")
     func revokedAddresses() throws {
         let table = ModerationTable([
             try order(.revoke, .address(range("192.0.2.0/24")), since: 400_000),
             try order(.revoke, .address(range("192.0.2.7")), since: 600_000),
         ])
-        func isRevoked(_ issuedAt: Int64?, from address: String) throws -> Bool {
-            table.exclusion(of: try subject(token: .init(id: "j", issuedAt: issuedAt), from: address), now) != nil
+        func isRevoked(_ issue: Int64?, from address: String) throws -> Bool {
+            table.exclusion(of: try subject(token: .init(id: "j", earliestIssue: issue), from: address), now) != nil
         }
         #expect(try isRevoked(600_000, from: "192.0.2.7") && isRevoked(nil, from: "192.0.2.8"))
         #expect(try !isRevoked(601_000, from: "192.0.2.7") && !isRevoked(500_000, from: "192.0.2.8"))
@@ -136,7 +159,7 @@ struct ModerationTests {
     func revokedSession() throws {
         let table = ModerationTable([try order(.revoke, .session(try #require(SessionID("sessionsession1"))))])
         #expect(table.exclusion(of: try subject(), now) != nil)
-        #expect(table.exclusion(of: try subject(token: .init(id: "j", issuedAt: now)), now) != nil)
+        #expect(table.exclusion(of: try subject(token: .init(id: "j", earliestIssue: now)), now) != nil)
         #expect(table.exclusion(of: try subject(session: "sessionsession2"), now) == nil)
     }
 
@@ -151,7 +174,7 @@ struct ModerationTests {
         let there = try subject(session: "sessionsession2", from: "10.1.2.3")
         #expect(table.exclusion(of: there, now) == nil)
         #expect(table.expulsion(of: there, now) != nil)
-        let shown = try subject(session: "sessionsession2", token: .init(id: "j", issuedAt: nil))
+        let shown = try subject(session: "sessionsession2", token: .init(id: "j", earliestIssue: nil))
         #expect(table.exclusion(of: shown, now) == nil)
         #expect(table.expulsion(of: shown, now) != nil)
     }

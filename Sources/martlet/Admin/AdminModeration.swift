@@ -200,7 +200,10 @@ struct AdminUnmute: AsyncParsableCommand {
 /// What a revocation and its end have in common.
 struct RevokeArguments: ParsableArguments {
     @OptionGroup var options: AdminOptions
-    @Argument(help: "A token's jti; the same as --token. Of a user or an address all tokens until now are meant.")
+    @Argument(
+        help:
+            "A token's jti; the same as --token. Of a user or an address all tokens until now are meant: any iat up to 30 s from now."
+    )
     var name: String?
     @OptionGroup var target: TargetOptions
     @OptionGroup var signature: SignatureOptions
