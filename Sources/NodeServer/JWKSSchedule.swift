@@ -5,7 +5,8 @@ import NIOCore
 /// 1. Fetched again when its time is over (`max-age` within bounds, else 5 minutes); after a failure sooner.
 /// 2. A `kid` that no key has brings the next fetch forward, but fetches are at least ``missInterval`` apart: what
 ///    strangers write into tokens drives nothing faster.
-/// 3. Such a token is told to come again until a fetch that began after it was seen has ended, then that its key is unknown.
+/// 3. Such a token is told to come again until a fetch that began after it was seen has brought an answer, then that its key is
+///    unknown: for as long as no other fetch may begin. One that fails says nothing, and nothing again of what was said before.
 struct JWKSSchedule {
     static let missInterval: TimeAmount = .seconds(10)
     static let standardAge: Int64 = 300
@@ -21,7 +22,7 @@ struct JWKSSchedule {
     /// Names, by their hash, that were asked for since the last fetch began, and since the one before it.
     private var waiting: Set<Int> = []
     private var asked: Set<Int> = []
-    /// Those that the last answer did not have.
+    /// Those that an answer did not have, until the next fetch begins.
     private var absent: Set<Int> = []
 
     init(now: NIODeadline) { nextFetch = now }
@@ -54,6 +55,7 @@ struct JWKSSchedule {
         lastStart = now
         asked = waiting
         waiting = []
+        absent = []
         return true
     }
 

@@ -98,6 +98,30 @@ struct JWKSScheduleTests {
         #expect(schedule.missing("new", now: start + .seconds(15)) != .refuse)
         #expect(schedule.nextFetch <= start + .seconds(20))
     }
+
+    @Test(
+        "T4: a name that an answer did not have is refused by that answer alone, not again by fetches that fail behind it"
+    )
+    func absentInAnOutage() {
+        let schedule = loaded()
+        _ = schedule.missing("new", now: start + .seconds(10))
+        #expect(schedule.begin(now: start + .seconds(10)))
+        schedule.succeeded(maximumAge: nil, now: start + .seconds(11))
+        #expect(schedule.missing("new", now: start + .seconds(19)) == .refuse)
+        // The issuer has it now, but does not answer.
+        #expect(schedule.missing("new", now: start + .seconds(20)) == .comeAgain(milliseconds: 1000, wakesUp: true))
+        var now = start + .seconds(20)
+        for _ in 0..<5 {
+            #expect(schedule.begin(now: now))
+            #expect(schedule.missing("new", now: now + .seconds(1)) != .refuse)
+            schedule.failed(now: now + .seconds(5))
+            #expect(schedule.missing("new", now: now + .seconds(6)) != .refuse)
+            now = max(schedule.nextFetch, now + .seconds(6))
+        }
+        #expect(schedule.begin(now: now))
+        schedule.succeeded(maximumAge: nil, now: now)
+        #expect(schedule.missing("new", now: now + .seconds(9)) == .refuse, "a fresh answer says so again")
+    }
 }
 
 @Suite("JWKS addresses")
