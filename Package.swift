@@ -238,7 +238,7 @@ let package = Package(
         .testTarget(
             name: "NodeServerTests",
             dependencies: [
-                "NodeServer", "ChatCore", "ClusterState", "RedisClient", "Telemetry", "WebSocketTransport",
+                "NodeServer", "ChatCore", "ClusterState", "RedisClient", "Telemetry", "TokenAuth", "WebSocketTransport",
                 "WireProtocol", logging, nioCore, nioEmbedded, nioHTTP1, nioPosix,
             ],
             swiftSettings: strict

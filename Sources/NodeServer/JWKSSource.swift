@@ -6,7 +6,8 @@ import Telemetry
 package import TokenAuth
 
 /// Keeps the fetched keys of a ring at what a JWKS address publishes (``JWKSSchedule`` says when). While the address does not
-/// answer, the keys that are known go on; before its first answer, tokens that need it are told to come again.
+/// answer with a JWK Set, the keys that are known go on; before its first answer, tokens that need it are told to come again. A
+/// set without one key that can be used is an answer: an issuer takes its last key away so.
 package final class JWKSSource: Sendable {
     private let address: JWKSAddress
     private let tls: TLSClient?
@@ -17,9 +18,9 @@ package final class JWKSSource: Sendable {
         var schedule: JWKSSchedule
         var fetches = 0
         var failures = 0
-        var keys = 0
         var fetchedAt: NIODeadline?
-        var names: [String?] = []
+        /// Of the keys of the last answer; `nil` before there was one.
+        var names: [String?]?
     }
 
     /// Blocks on the disk.
@@ -33,8 +34,11 @@ package final class JWKSSource: Sendable {
     }
 
     /// One fetch, for those who run no node. Fails with ``HTTPFetch/Failure``.
-    package func fetchOnce(on loop: any EventLoop) -> EventLoopFuture<Void> {
-        JWKSFetch.get(address, tls: tls, on: loop).map { [ring] in ring.replace(fetched: $0.keys.keys) }
+    package func fetchOnce(on loop: any EventLoop) -> EventLoopFuture<TokenKeys> {
+        JWKSFetch.get(address, tls: tls, on: loop).map { [ring] answer in
+            ring.replace(fetched: answer.keys.keys)
+            return answer.keys
+        }
     }
 
     /// Fetches from now on for as long as the loop runs.
@@ -76,31 +80,34 @@ package final class JWKSSource: Sendable {
         }
     }
 
-    private func took(_ answer: JWKSFetch.Answer, _ logger: Logger) {
+    func took(_ answer: JWKSFetch.Answer, _ logger: Logger) {
         let keys = answer.keys.keys
         // Before who waits hears of it.
         ring.replace(fetched: keys)
         let isNew = state.withLock { state in
             let isNew = state.names != keys.map(\.id) || state.schedule.failures > 0
             state.names = keys.map(\.id)
-            state.keys = keys.count
             state.fetchedAt = .now()
             state.schedule.succeeded(maximumAge: answer.maximumAge, now: .now())
             return isNew
         }
         guard isNew else { return }
-        var metadata: Logger.Metadata = [
-            "url": "\(address)", "keys": "\(keys.map { $0.id ?? "-" }.joined(separator: " "))",
-        ]
+        var metadata: Logger.Metadata = ["url": "\(address)"]
         if !answer.keys.ignored.isEmpty { metadata["ignored"] = "\(answer.keys.ignored.joined(separator: "; "))" }
+        guard !keys.isEmpty else {
+            return logger.error(
+                "the address of token keys publishes no key that can be used: tokens that need one are refused",
+                metadata: metadata)
+        }
+        metadata["keys"] = "\(keys.map { $0.id ?? "-" }.joined(separator: " "))"
         logger.notice("token keys fetched", metadata: metadata)
     }
 
-    private func failed(_ error: any Error, _ logger: Logger) {
+    func failed(_ error: any Error, _ logger: Logger) {
         let (failures, keys) = state.withLock { state in
             state.failures += 1
             state.schedule.failed(now: .now())
-            return (state.schedule.failures, state.keys)
+            return (state.schedule.failures, state.names?.count ?? 0)
         }
         // Told once an outage.
         logger.log(
@@ -114,15 +121,15 @@ package final class JWKSSource: Sendable {
     /// Prometheus text.
     package var metrics: [UInt8] {
         let (fetches, failures, keys, fetchedAt) = state.withLock {
-            ($0.fetches, $0.failures, $0.keys, $0.fetchedAt)
+            ($0.fetches, $0.failures, $0.names?.count ?? 0, $0.fetchedAt)
         }
         var text = MetricsText()
         text.counter("martlet_jwks_fetches_total", help: "Times that the token keys were asked for.", fetches)
-        text.counter("martlet_jwks_failures_total", help: "Those that brought no keys.", failures)
-        text.gauge("martlet_jwks_keys", help: "Token keys of the last good answer.", Double(keys))
+        text.counter("martlet_jwks_failures_total", help: "Those that brought no JWK Set.", failures)
+        text.gauge("martlet_jwks_keys", help: "Token keys of the last JWK Set that can be used.", Double(keys))
         if let fetchedAt {
             text.gauge(
-                "martlet_jwks_age_seconds", help: "Since the last good answer.",
+                "martlet_jwks_age_seconds", help: "Since the last JWK Set came.",
                 Double((NIODeadline.now() - fetchedAt).nanoseconds) / 1e9)
         }
         return text.bytes

@@ -51,6 +51,7 @@ package final class TokenKeyRing: Sendable {
             throw TokenError(.keysUnavailable, retryAfterMilliseconds: milliseconds)
         }
         if isTried { throw TokenError(.badSignature) }
-        throw TokenError(keys.contains { $0.algorithm == algorithm } ? .unknownKey : .wrongAlgorithm)
+        let isOfOthers = !keys.isEmpty && !keys.contains { $0.algorithm == algorithm }
+        throw TokenError(isOfOthers ? .wrongAlgorithm : .unknownKey)
     }
 }

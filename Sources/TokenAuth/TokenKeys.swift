@@ -5,7 +5,7 @@ package struct TokenKeys: Sendable {
     package enum Source: Sendable {
         /// PEM blocks, a JSON Web Key or a JWK Set.
         case file
-        /// A JWK Set of public keys.
+        /// A JWK Set of public keys, perhaps without one that can be used: who asks is told what there is.
         case network
     }
 
@@ -18,7 +18,7 @@ package struct TokenKeys: Sendable {
     /// Why keys of a set were left out (RFC 7517 section 5), each with its place, never with a secret.
     package private(set) var ignored: [String] = []
 
-    /// - Throws: when there is not one key, with what is wrong: the end of a sentence that begins with the file's name.
+    /// - Throws: when it has another form, or a file holds not one key, with what is wrong: the end of a sentence that begins with the file's name.
     package init(parsing bytes: [UInt8], from source: Source) throws(TokenKeyError) {
         guard bytes.count <= Self.maximumBytes else {
             throw TokenKeyError("has more than \(Self.maximumBytes) bytes")
@@ -30,7 +30,7 @@ package struct TokenKeys: Sendable {
         } else {
             try readJSON(bytes, source)
         }
-        guard !keys.isEmpty else {
+        guard !keys.isEmpty || source == .network else {
             throw TokenKeyError(
                 "holds no key for tokens" + (ignored.isEmpty ? "" : ": " + ignored.joined(separator: "; ")))
         }

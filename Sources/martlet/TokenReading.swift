@@ -45,9 +45,11 @@ struct TokenVerifyCommand: AsyncParsableCommand {
         let settings = try Settings.read()
         let checks = try settings.tokenChecks()
         let token = try TokenArgument.read(token)
+        var lack = ""
         if let source = checks.source {
             do {
-                try await source.fetchOnce(on: MultiThreadedEventLoopGroup.singleton.next()).get()
+                let fetched = try await source.fetchOnce(on: MultiThreadedEventLoopGroup.singleton.next()).get()
+                if fetched.keys.isEmpty { lack = Self.lack(fetched.ignored) }
             } catch {
                 throw Failure(.failed, "MARTLET_TOKEN_JWKS_URL \(Printable.text("\(error)"))")
             }
@@ -63,8 +65,14 @@ struct TokenVerifyCommand: AsyncParsableCommand {
                 "Good: a node takes it.\n" + TokenReport.lines(text, now: now).joined(separator: "\n") + "\n",
                 to: STDOUT_FILENO)
         } catch {
-            throw Failure(.failed, error.description)
+            throw Failure(.failed, error.description + lack)
         }
+    }
+
+    /// - Parameter ignored: why keys of the set cannot be used.
+    private static func lack(_ ignored: [String]) -> String {
+        let reasons = ignored.isEmpty ? "" : " (\(Printable.text(ignored.joined(separator: "; "))))"
+        return ", and MARTLET_TOKEN_JWKS_URL publishes no key that can be used" + reasons
     }
 }
 

@@ -142,6 +142,34 @@ struct TokenTests {
         try await server.stop()
     }
 
+    @Test(
+        "T4: martlet token verify takes a JWK Set without a key that can be used as a node does: others may fit, and what lacks is said"
+    )
+    func verifiesWithEmptySet() async throws {
+        let folder = try KeyFolder()
+        defer { folder.remove() }
+        let own = try await folder.make("own", "ES256")
+        let server = try KeyServer()
+        server.publish(#"{"keys":[{"kty":"EC","crv":"P-384","x":"AA","y":"AA"}]}"#)
+        try await server.start()
+        let token = try await folder.token("alice", key: "own")
+        var environment = ["MARTLET_TOKEN_JWKS_URL": server.url]
+        let refused = try await MartletProgram.run(["token", "verify", token], environment: environment)
+        #expect(refused.exit == .status(1))
+        #expect(
+            refused.errorText.hasPrefix(
+                "martlet: no key is known by the token's kid, and MARTLET_TOKEN_JWKS_URL publishes no key that can be used (key 1 is neither"
+            ), "\(refused.errorText)")
+        try own.write(toFile: folder.path + "/own.json", atomically: true, encoding: .utf8)
+        environment["MARTLET_TOKEN_KEYS"] = folder.path + "/own.json"
+        let good = try await MartletProgram.run(["token", "verify", token], environment: environment)
+        #expect(good.exit == .status(0), "\(good.errorText)")
+        server.publish("{")
+        let outage = try await MartletProgram.run(["token", "verify", token], environment: environment)
+        #expect(outage.errorText == "martlet: MARTLET_TOKEN_JWKS_URL is no JWK Set" && outage.exit == .status(1))
+        try await server.stop()
+    }
+
     @Test("keys of files are read anew when they change and on SIGHUP; a file that cannot be used changes nothing")
     func files() async throws {
         let folder = try KeyFolder()

@@ -1,5 +1,8 @@
+import Logging
 import NIOCore
+import Synchronization
 import Testing
+import TokenAuth
 
 @testable import NodeServer
 
@@ -121,6 +124,80 @@ struct JWKSScheduleTests {
         #expect(schedule.begin(now: now))
         schedule.succeeded(maximumAge: nil, now: now)
         #expect(schedule.missing("new", now: now + .seconds(9)) == .refuse, "a fresh answer says so again")
+    }
+}
+
+/// What was logged: level and message.
+private final class Lines: Sendable {
+    private let lines = Mutex<[String]>([])
+
+    func take() -> [String] {
+        lines.withLock { lines in
+            defer { lines = [] }
+            return lines
+        }
+    }
+
+    var logger: Logger {
+        Logger(label: "test") { [self] _ in Handler(lines: self) }
+    }
+
+    private struct Handler: LogHandler {
+        let lines: Lines
+        var metadata: Logger.Metadata = [:]
+        var logLevel = Logger.Level.notice
+        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+            get { metadata[key] }
+            set { metadata[key] = newValue }
+        }
+
+        func log(event: LogEvent) {
+            lines.lines.withLock { $0.append("\(event.level): \(event.message)") }
+        }
+    }
+}
+
+@Suite("What a JWKS address answers")
+struct JWKSAnswerTests {
+    private func answer(_ json: String) throws -> JWKSFetch.Answer {
+        JWKSFetch.Answer(keys: try TokenKeys(parsing: Array(json.utf8), from: .network), maximumAge: nil)
+    }
+
+    @Test("T4: a set without a key that can be used takes the old keys away and says so, once; an outage keeps them")
+    func empty() throws {
+        let key = try TokenKey.generate(.es256, id: "one")
+        let set = try #require(key.publicJWKS)
+        let ring = TokenKeyRing([])
+        let source = try JWKSSource(try JWKSAddress("http://127.0.0.1/keys"), authorities: nil, for: ring)
+        let verifier = TokenVerifier(keys: ring)
+        let token = try TokenMinter(key: key).mint(subject: "alice", expiresAt: 2_000_000_000)
+        let lines = Lines()
+        let isTaken = { (try? verifier.verify(token, nowSeconds: 0)) != nil }
+        let shows = { (line: String) in String(decoding: source.metrics, as: UTF8.self).contains("\n\(line)\n") }
+
+        source.took(try answer(set), lines.logger)
+        #expect(isTaken() && lines.take() == ["notice: token keys fetched"])
+        source.failed(TokenKeyError("is no JWK Set"), lines.logger)
+        #expect(isTaken() && lines.take() == ["warning: token keys cannot be fetched: those known go on"])
+        #expect(shows("martlet_jwks_keys 1") && shows("martlet_jwks_failures_total 1"))
+        let loud = [
+            "error: the address of token keys publishes no key that can be used: tokens that need one are refused"
+        ]
+        for json in [#"{"keys":[]}"#, #"{"keys":[{"kty":"EC","crv":"P-384","x":"AA","y":"AA"}]}"#] {
+            source.took(try answer(set), lines.logger)
+            _ = lines.take()
+            source.took(try answer(json), lines.logger)
+            #expect(!isTaken() && source.hasKeys && lines.take() == loud)
+            source.took(try answer(json), lines.logger)
+            #expect(lines.take() == [])
+            #expect(shows("martlet_jwks_keys 0") && shows("martlet_jwks_failures_total 1"))
+        }
+        source.took(try answer(set), lines.logger)
+        #expect(isTaken() && lines.take() == ["notice: token keys fetched"])
+
+        let cold = try JWKSSource(try JWKSAddress("http://127.0.0.1/keys"), authorities: nil, for: TokenKeyRing([]))
+        cold.took(try answer(#"{"keys":[]}"#), lines.logger)
+        #expect(cold.hasKeys && lines.take() == loud, "the first answer is as loud")
     }
 }
 

@@ -97,6 +97,22 @@ struct TokenKeysTests {
         #expect(throws: TokenKeyError.self) { try parse(String(repeating: " ", count: 300_000)) }
     }
 
+    @Test("T4: a set without a key that can be used is a set where it was fetched, and what is no set is none")
+    func emptySets() throws {
+        for (text, ignored) in [
+            ("{\"keys\":[]}", 0), ("{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-384\",\(point)},{\(oct)}]}", 2),
+        ] {
+            let fetched = try parse(text, from: .network)
+            #expect(fetched.keys.isEmpty && fetched.ignored.count == ignored)
+        }
+        for bad in ["", "[]", "{}", "{", "{\"keys\":1}", "{\"keys\":{}}", "{\"keys\":[]", "{\"keys\":[}", "null"] {
+            #expect(throws: TokenKeyError.self, "\(bad)") { try parse(bad, from: .network) }
+        }
+        let verifier = TokenVerifier(keys: TokenKeyRing([]))
+        let token = try TokenMinter(key: try TokenKey.generate(.es256)).mint(subject: "a", expiresAt: 2_000_000_000)
+        #expect(throws: TokenError(.unknownKey)) { try verifier.verify(token, nowSeconds: 0) }
+    }
+
     @Test("public halves do not sign, and do not show the private")
     func halves() throws {
         for algorithm in [TokenAlgorithm.rs256, .es256, .edDSA] {
