@@ -26,6 +26,10 @@ struct Martlet: AsyncParsableCommand {
     )
 
     static func main() async {
+        if CommandLine.arguments.dropFirst().first.map(["node", "router"].contains) == true {
+            // To read files again, as it is asked to do while it starts, or waits for Redis.
+            Signals.hold([SIGHUP])
+        }
         signal(SIGPIPE, SIG_IGN)
         do {
             var command = try parseAsRoot()

@@ -84,10 +84,13 @@ struct DevCommandTests {
             let children = Processes.descendants(of: dev.process.pid)
             // Two nodes, a router, the shim and its redis-server.
             #expect(children.count == 5)
+            for child in children { kill(child.pid, SIGHUP) }
             let second = try await dev.martlet("dev", "--port", "1")
             #expect(second.exit == .status(1))
             #expect(
                 second.errorText.contains("a dev cluster runs in this directory already (process \(dev.process.pid))"))
+
+            #expect(children.filter(\.exists).count == 5, "SIGHUP ends none of them")
 
             let node = try #require(children.first { Processes.commandLine($0.pid).contains("node") })
             kill(node.pid, SIGKILL)

@@ -273,6 +273,27 @@ struct TLSTests {
         }
     }
 
+    @Test("SIGHUP ends no node and no router that still waits for Redis: it holds until they are there")
+    func reloadWhileItStarts() async throws {
+        try await Machine.with(Cluster.Options(nodes: 1, routers: 1)) { cluster in
+            let processes = [cluster.nodes[0], cluster.routers[0]]
+            for process in processes { await process.kill() }
+            await cluster.redis.kill()
+            for process in processes {
+                try await process.start()
+                _ = try await process.logged("that it waits") { $0["msg"]?.string == "waiting for Redis" }
+                process.process?.send(SIGHUP)
+            }
+            try await cluster.redis.startAgain()
+            for process in processes {
+                _ = try await process.logged("that it was told") { line in
+                    line["msg"]?.string == "there is no file that is read again while the process runs"
+                }
+                try await process.waitUntilReady()
+            }
+        }
+    }
+
     @Test("what cannot be used at the start is one sentence that names setting and file")
     func badStarts() async throws {
         let certificates = try await Certificates()

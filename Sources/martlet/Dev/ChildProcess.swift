@@ -13,7 +13,8 @@ enum ChildProcess {
     static let watchDescriptor: Int32 = 3
 
     /// The child leads a process group of its own, so that a terminal's Ctrl-C reaches only us. Its stdin is empty, its
-    /// signals are as at boot, and of our descriptors it inherits `watch` alone.
+    /// signals are as at boot, but SIGHUP waits until it is taken (``Signals/handle(_:_:)``), and of our descriptors it inherits
+    /// `watch` alone.
     static func spawn(
         _ program: String, _ arguments: [String], environment: [String: String], watch: Int32
     ) throws(Failure) -> Running {
@@ -36,9 +37,10 @@ enum ChildProcess {
         sigdelset(&all, SIGKILL)
         sigdelset(&all, SIGSTOP)
         posix_spawnattr_setsigdefault(&attributes, &all)
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_setsigmask(&attributes, &none)
+        var waiting = sigset_t()
+        sigemptyset(&waiting)
+        sigaddset(&waiting, SIGHUP)
+        posix_spawnattr_setsigmask(&attributes, &waiting)
         posix_spawnattr_setpgroup(&attributes, 0)
         let flags = POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP
         posix_spawnattr_setflags(&attributes, Int16(flags))
