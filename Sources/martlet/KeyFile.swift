@@ -14,26 +14,52 @@ enum KeyFile {
         }
     }
 
-    /// A new file that holds the text.
+    /// One that is to be made.
+    struct New {
+        let path: String
+        let text: String
+        let mode: mode_t
+    }
+
+    /// All of the files, or none: nothing is written before each of them is made, and those that were made go again when one
+    /// fails.
     ///
-    /// - Throws: also when there is such a file: a key that is written over is lost.
-    static func create(_ path: String, _ text: String, mode: mode_t) throws(TokenKeyError) {
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
-        guard descriptor >= 0 else {
-            throw errno == EEXIST
-                ? TokenKeyError("is there already, and is not written over") : .system("cannot be made")
+    /// - Throws: also when there is one already (a key that is written over is lost); a sentence that begins with its path.
+    static func create(_ files: [New]) throws(TokenKeyError) {
+        var made: [(file: New, descriptor: Int32)] = []
+        do throws(TokenKeyError) {
+            for file in files {
+                let descriptor = open(file.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, file.mode)
+                guard descriptor >= 0 else {
+                    throw errno == EEXIST
+                        ? .of(file, "is there already, and is not written over") : .system(file, "cannot be made")
+                }
+                made.append((file, descriptor))
+            }
+            for (file, descriptor) in made {
+                let bytes = Array(file.text.utf8)
+                // A full disk may be told by fsync(2) alone, and close(2) could not be taken back.
+                guard write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0 else {
+                    throw .system(file, "cannot be written")
+                }
+            }
+        } catch {
+            for (file, descriptor) in made {
+                close(descriptor)
+                unlink(file.path)
+            }
+            throw error
         }
-        let bytes = Array(text.utf8)
-        let written = write(descriptor, bytes, bytes.count)
-        guard close(descriptor) == 0, written == bytes.count else {
-            unlink(path)
-            throw .system("cannot be written")
-        }
+        for (_, descriptor) in made { close(descriptor) }
     }
 }
 
 extension TokenKeyError {
-    fileprivate static func system(_ what: String) -> TokenKeyError {
-        TokenKeyError("\(what): \(String(cString: strerror(errno)))")
+    fileprivate static func of(_ file: KeyFile.New, _ what: String) -> TokenKeyError {
+        TokenKeyError("\(Printable.text(file.path)) \(what)")
+    }
+
+    fileprivate static func system(_ file: KeyFile.New, _ what: String) -> TokenKeyError {
+        of(file, "\(what): \(String(cString: strerror(errno)))")
     }
 }

@@ -201,21 +201,15 @@ struct TokenKeygenCommand: ParsableCommand {
         } catch {
             throw Failure(.failed, "the key \(error)")
         }
-        try Self.create(out, (pem ? key.privatePEM : nil) ?? key.privateJWK + "\n", mode: 0o600)
-        guard let set = key.publicJWKS else { return }
-        if let path = `public` {
-            try Self.create(path, set + "\n", mode: 0o644)
-        } else {
-            Terminal.write(set + "\n", to: STDOUT_FILENO)
-        }
-    }
-
-    private static func create(_ path: String, _ text: String, mode: mode_t) throws(Failure) {
+        let set = key.publicJWKS.map { $0 + "\n" }
+        var files = [KeyFile.New(path: out, text: (pem ? key.privatePEM : nil) ?? key.privateJWK + "\n", mode: 0o600)]
+        if let path = `public`, let set { files.append(.init(path: path, text: set, mode: 0o644)) }
         do throws(TokenKeyError) {
-            try KeyFile.create(path, text, mode: mode)
+            try KeyFile.create(files)
         } catch {
-            throw Failure(.failed, "\(Printable.text(path)) \(error)")
+            throw Failure(.failed, error.description)
         }
+        if let set, `public` == nil { Terminal.write(set, to: STDOUT_FILENO) }
     }
 }
 
