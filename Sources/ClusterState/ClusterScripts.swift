@@ -9,7 +9,8 @@ package enum ClusterScripts {
         incarnationNext, nodesHint, nodeRegister, nodeHeartbeat, nodeAddRoom, nodeAddSession, nodeDrain, nodeUndrain,
         nodeClaim, nodeSwept, nodeRead, roomJoin, roomLeave, roomStatus, roomSweep, roomPublish, roomHistory,
         roomPresence,
-        roomTurn, sessionOwn, sessionSet, sessionDetach, sessionResume, sessionConfirm, sessionAdopt, sessionRelease,
+        roomTrim, roomTurn, sessionOwn, sessionSet, sessionDetach, sessionResume, sessionConfirm, sessionAdopt,
+        sessionRelease,
         userOwn, userRelease, userDirect, userDirects, userRate, ordersPut, ordersLift, ordersHead, ordersExpire,
         routerTell, routersRead,
         auditNode,
@@ -33,6 +34,7 @@ package enum ClusterScripts {
     static let roomPublish = script("room_publish", PackageResources.room_publish_lua)
     static let roomHistory = script("room_history", PackageResources.room_history_lua)
     static let roomPresence = script("room_presence", PackageResources.room_presence_lua)
+    static let roomTrim = script("room_trim", PackageResources.room_trim_lua)
     static let roomTurn = script("room_turn", PackageResources.room_turn_lua)
     static let sessionOwn = script("session_own", PackageResources.session_own_lua)
     static let sessionSet = script("session_set", PackageResources.session_set_lua)

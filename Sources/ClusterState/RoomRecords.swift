@@ -168,6 +168,8 @@ package struct HistoryPage: Sendable, Hashable {
     /// The range has more than this page: older ones for ``HistoryRange/latest`` and ``HistoryRange/before(_:)``, newer
     /// ones for the others. Whoever wants them asks again from where the page ends.
     package var more: Bool
+    /// The seq of one that Redis still has though it is too old to be read, as is all before it.
+    package var tooOld: Int64?
 
     package init(head: RoomHead?, messages: [StoredMessage], more: Bool) {
         self.head = head

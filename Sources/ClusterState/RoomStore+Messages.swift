@@ -124,8 +124,9 @@ extension RoomStore {
     /// - Parameters:
     ///   - limit: how many messages, 1 to 500.
     ///   - maximumBytes: of what is stored of them, ``pageBytes`` when `nil`; two messages are in a page whatever they weigh.
+    ///   - maxAge: milliseconds; nothing older is in it, nor than the age with which the room was last written into.
     package func history(
-        room: RoomName, range: HistoryRange, limit: Int, maximumBytes: Int? = nil
+        room: RoomName, range: HistoryRange, limit: Int, maximumBytes: Int? = nil, maxAge: Int64? = nil
     ) -> EventLoopFuture<HistoryPage> {
         let seqs = range.seqs
         let mostMessages = min(max(limit, 1), Self.chunk)
@@ -135,19 +136,29 @@ extension RoomStore {
             keys: [.string(keys.roomMeta(room)), .string(keys.roomLog(room))],
             arguments: [
                 .string(range.isBackward ? "backward" : "forward"), .integer(seqs.first), .integer(seqs.last),
-                .integer(Int64(mostMessages)), .integer(Int64(mostBytes)),
+                .integer(Int64(mostMessages)), .integer(Int64(mostBytes)), maxAge.map { .integer($0) } ?? "",
             ]
         ).flatMapThrowing { reply in
             guard let fields = reply.array else { throw ClusterStateError.unexpectedReply(of: "room_history") }
             guard let head = RoomHead(fields[...]) else { return HistoryPage(head: nil, messages: [], more: false) }
-            guard fields.count == 7, let more = fields[5].int, let entries = fields[6].array else {
-                throw ClusterStateError.unexpectedReply(of: "room_history")
-            }
+            guard fields.count == 8, let more = fields[5].int, let entries = fields[6].array, let tooOld = fields[7].int
+            else { throw ClusterStateError.unexpectedReply(of: "room_history") }
             var page = HistoryPage(head: head, messages: [], more: more == 1)
+            if tooOld > 0 { page.tooOld = tooOld }
             for entry in entries { StoredMessage.read(entry: entry, of: seqs, into: &page.messages) }
             page.cut(toLast: range.isBackward, messages: mostMessages, bytes: mostBytes)
             return page
         }
+    }
+
+    /// Removes what a read met that is too old, and all before it.
+    ///
+    /// - Parameter seq: ``HistoryPage/tooOld`` of what was read with this `maxAge`.
+    package func trim(room: RoomName, through seq: Int64, maxAge: Int64) -> EventLoopFuture<Void> {
+        redis.evaluate(
+            ClusterScripts.roomTrim, keys: [.string(keys.roomMeta(room)), .string(keys.roomLog(room))],
+            arguments: [.integer(seq), .integer(maxAge)]
+        ).map { _ in }
     }
 }
 

@@ -163,7 +163,7 @@ extension Hub {
     /// What is missing is said, and the newest page shown to who may read it.
     private func refuse(_ replay: DirectReplay, from: Int64) {
         let number = replay.lastNumber
-        store.history(room: replay.room, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
+        history(of: replay.room, .latest, limit: 50).assumeIsolated().whenComplete { result in
             guard self.isWanted(replay) else { return }
             guard case .success(let page) = result else { return self.later { self.refuse(replay, from: from) } }
             replay.readThrough = number

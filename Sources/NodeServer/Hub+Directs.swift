@@ -75,7 +75,7 @@ extension Hub {
 
     private func readLog(_ stream: DirectStream, from: Int64) {
         metrics.logReads += 1
-        store.history(room: stream.room, range: .range(from, .max), limit: 300).assumeIsolated().whenComplete {
+        history(of: stream.room, .range(from, .max), limit: 300).assumeIsolated().whenComplete {
             result in
             switch result {
             case .success(let page):

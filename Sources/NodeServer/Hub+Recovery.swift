@@ -80,6 +80,18 @@ extension Hub {
         }
     }
 
+    /// What the room still keeps. What is met that it keeps no more goes in Redis, too, without anybody waiting for that.
+    func history(of room: RoomName, _ range: HistoryRange, limit: Int) -> EventLoopFuture<HistoryPage> {
+        let maxAge = configuration.historyLimits(of: room).maxAge
+        let read = store.history(room: room, range: range, limit: limit, maxAge: maxAge)
+        read.assumeIsolated().whenSuccess { page in
+            guard let seq = page.tooOld else { return }
+            // Where it fails, the next read meets it again.
+            _ = self.store.trim(room: room, through: seq, maxAge: maxAge)
+        }
+        return read
+    }
+
     /// When its turn comes: only so many reads for those who come back are under way.
     func readPaced(
         _ room: RoomName, _ range: HistoryRange, limit: Int,
@@ -90,7 +102,7 @@ extension Hub {
         }
         recoveryReads += 1
         metrics.recoveryReads += 1
-        store.history(room: room, range: range, limit: limit).assumeIsolated().whenComplete { result in
+        history(of: room, range, limit: limit).assumeIsolated().whenComplete { result in
             self.recoveryReads -= 1
             if !self.waitingRecoveryReads.isEmpty { self.waitingRecoveryReads.removeFirst()() }
             completion(result)
@@ -169,7 +181,7 @@ extension Hub {
         guard room.may(.history, recovery.request) else {
             return refuse(recovery, room, isSameStory: isSameStory, page: nil)
         }
-        store.history(room: room.name, range: .latest, limit: 50).assumeIsolated().whenComplete { result in
+        history(of: room.name, .latest, limit: 50).assumeIsolated().whenComplete { result in
             self.refuse(recovery, room, isSameStory: isSameStory, page: try? result.get())
         }
     }

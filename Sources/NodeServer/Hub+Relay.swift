@@ -278,7 +278,7 @@ extension Hub: RedisSubscriberDelegate {
     }
 
     func answerHistory(_ request: HistoryRequest) {
-        store.history(room: request.room, range: request.range, limit: request.limit)
+        history(of: request.room, request.range, limit: request.limit)
             .assumeIsolated().whenComplete { result in
                 switch result {
                 case .success(let page):

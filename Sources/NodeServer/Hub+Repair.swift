@@ -56,7 +56,7 @@ extension Hub {
 
     private func readLog(_ room: HubRoom, from: Int64) {
         metrics.logReads += 1
-        store.history(room: room.name, range: .range(from, .max), limit: Self.logPage)
+        history(of: room.name, .range(from, .max), limit: Self.logPage)
             .assumeIsolated().whenComplete { result in
                 switch result {
                 case .success(let page):

@@ -41,7 +41,7 @@ extension Sabotage {
     /// Of room_publish.lua: nothing is stored.
     private static let noLog = ["local most, last_channel = ARGV[2] + 0,": "local most, last_channel = 0,"]
     /// Of room_history.lua: the log is there, and every page of it is empty.
-    private static let noReading = ["meta[5] or '0', more, entries }": "meta[5] or '0', more, {} }"]
+    private static let noReading = ["meta[5] or '0', more, entries, too_old }": "meta[5] or '0', more, {}, 0 }"]
     /// Of session_adopt.lua: no session is ever there to be adopted.
     private static let noAdoption = [
         "if (session.owner ~= ARGV[1] and not is_again) or (session.secret or '') == '' then": "if true then"

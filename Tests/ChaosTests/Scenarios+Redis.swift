@@ -1,3 +1,4 @@
+import ClusterState
 import TestSupport
 
 extension Scenario {
@@ -120,7 +121,7 @@ extension Scenario {
         }
     }
 
-    /// The last one leaves, the log expires, everybody comes back: nothing was missed, and numbers go on.
+    /// The last one leaves, the log expires, so would what had its life from there; everybody comes back: nothing was missed, and numbers go on.
     private static func expiry(_ form: Form) -> Scenario {
         Scenario(
             name: "room keys expire between visits",
@@ -135,6 +136,10 @@ extension Scenario {
                     _ = try await poll(within: .seconds(30), "the log of \(room) to expire") {
                         let key = run.cluster.key("{r:\(room)}:log")
                         return try await run.cluster.redis.command("EXISTS", key).int == 0 ? true : nil
+                    }
+                    _ = try await poll(within: .seconds(30), "the history's age to pass without anybody in \(room)") {
+                        let left = try await run.cluster.redis.command("PTTL", run.cluster.key("{r:\(room)}:meta")).int
+                        return left.map { $0 != -1 && $0 <= HistoryLimits().afterlife } == true ? true : nil
                     }
                 }
                 let before = run.ends

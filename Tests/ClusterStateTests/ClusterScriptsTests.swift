@@ -35,7 +35,7 @@ struct ClusterScriptsTests {
         #expect(
             Set(allowed) == [
                 "incarnation_next", "nodes_hint", "node_register", "node_heartbeat", "node_drain", "node_undrain",
-                "node_claim", "node_swept", "node_add_session", "room_leave", "room_sweep", "session_set",
+                "node_claim", "node_swept", "node_add_session", "room_leave", "room_sweep", "room_trim", "session_set",
                 "session_detach", "session_confirm", "session_adopt", "session_release", "user_own", "user_release",
                 "orders_put",
                 "orders_lift", "orders_expire", "audit_node", "router_tell",

@@ -1,3 +1,4 @@
+import Synchronization
 import TestSupport
 import Testing
 
@@ -92,6 +93,46 @@ struct HistoryNamespaceTests {
                 #expect(again.array?[index]["duplicate"]?.bool == true)
                 #expect(again.array?[index]["seq"] == first.array?[index]["seq"])
             }
+        }
+    }
+
+    @Test("what is too old is read by nobody and is not in Redis, also while a member stays and nobody says anything")
+    func ageInQuietRoom() async throws {
+        let options = Cluster.Options(
+            nodes: 2, configuration: #"{"namespaces": {"brief": {"history": {"age": "1s"}}}}"#)
+        try await Machine.with(options) { cluster in
+            let room = "brief:\(newRoom())"
+            let alice = try await cluster.connect("alice", to: 0)
+            let epoch = try #require(try await alice.join(room)["epoch"])
+            try await alice.say("one", in: room)
+            @Sendable func seqs(_ id: Int) async throws -> [Int64] {
+                alice.client.send(["type": "history", "room": .string(room), "id": .string("h\(id)")])
+                let page = try await alice.client.next("history", id: "h\(id)")
+                return page["messages"]?.array?.compactMap { $0["seq"]?.int } ?? []
+            }
+            let reads = Mutex(0)
+            try await poll(within: .seconds(20), "the history to be empty") {
+                try await seqs(
+                    reads.withLock {
+                        $0 += 1; return $0
+                    }
+                ).isEmpty ? () : nil
+            }
+            let output = try await MartletProgram.run(
+                ["admin", "history", room, "--json"], environment: cluster.environment)
+            #expect(try JSON(parsing: output.text)["messages"]?.array?.isEmpty == true)
+            try await poll(within: .seconds(20), "the log to end") {
+                try await cluster.redis.command("EXISTS", cluster.key("{r:\(room)}:log")).int == 0 ? () : nil
+            }
+            // Who missed it hears that, and numbers go on.
+            let bob = try await cluster.connect("bob", to: 1)
+            let answer = try await bob.join(room, ["since": ["epoch": epoch, "seq": 0]])
+            #expect(answer["recovered"]?.bool != true)
+            #expect(answer["seq"]?.int == 1)
+            let gap = try await bob.client.next("gap")
+            #expect((gap["from"]?.int, gap["to"]?.int) == (1, 1))
+            try await alice.say("two", in: room)
+            #expect(try await bob.client.next("message")["seq"]?.int == 2)
         }
     }
 }

@@ -117,4 +117,62 @@ struct RoomHistoryTests {
             try await cluster.command("DEL", cluster.keys.roomLog(room()))
         }
     }
+
+    @Test("of messages that are too old none is read, in no direction and in no page, and what was met of them goes")
+    func tooOld() async throws {
+        try await ClusterFixture.run { cluster in
+            let log = try cluster.keys.roomLog(room())
+            // Batches of three, one a minute until now: 28, 29 and 30 were said just now, 25 to 27 a minute ago.
+            let write = RedisScript(
+                name: "write",
+                source: """
+                    redis.call('DEL', KEYS[1], KEYS[2])
+                    redis.call('HSET', KEYS[2], 'epoch', 'e', 'seq', 30, 'tag', 'tagg')
+                    if ARGV[2] ~= '' then redis.call('HSET', KEYS[2], 'age', ARGV[2]) end
+                    for batch = 1, 10 do
+                        local ts = string.format('%d', redis.call('TIME')[1] * 1000 - (10 - batch) * 60000)
+                        redis.call('XADD', KEYS[1], batch * 3 .. '-0', 'h', ts .. ' 3', 'b', string.rep(ARGV[1], 3))
+                    end
+                    """)
+            func fill(age: String) async throws {
+                _ = try await cluster.redis.evaluate(
+                    write, keys: [.string(log), .string(cluster.keys.roomMeta(room()))],
+                    arguments: ["tagg - 0 2 bob\nhi", .string(age)]
+                ).get()
+            }
+            func read(_ range: HistoryRange, limit: Int = 500, maxAge: Int64?) async throws -> HistoryPage {
+                try await cluster.rooms.history(room: room(), range: range, limit: limit, maxAge: maxAge).get()
+            }
+            for fresh in 0...10 {
+                let age = Int64(fresh) * 60_000 - 30_000
+                // As who reads has it, as the room has it, or both: the less.
+                for (own, readers) in [("", age), ("\(age)", nil), ("\(age)", 86_400_000), ("86400000", age)] {
+                    try await fill(age: own)
+                    let first = 31 - Int64(fresh) * 3
+                    let expected = Array(first..<31)
+                    for range in [HistoryRange.latest, .before(31), .after(0), .range(1, 30), .after(first - 1)] {
+                        let page = try await read(range, maxAge: readers)
+                        #expect(page.messages.map(\.seq) == expected, "\(fresh), \(range)")
+                        #expect(!page.more)
+                        #expect(page.head?.seq == 30)
+                    }
+                    #expect(try await read(.before(first), maxAge: readers).messages.isEmpty)
+                    #expect(
+                        try await read(.after(0), limit: 1, maxAge: readers).messages.map(\.seq)
+                            == Array(expected.prefix(1)))
+                    #expect(try await read(.after(0), limit: 1, maxAge: readers).more == (fresh > 0))
+                    let met = try await read(.after(0), maxAge: readers).tooOld
+                    #expect(met == (fresh == 10 ? nil : first - 1))
+                    #expect(try await read(.latest, maxAge: readers).tooOld == met)
+                    guard let met, let readers else { continue }
+                    // One that is not too old is not taken for it, whoever says so.
+                    try await cluster.rooms.trim(room: room(), through: 30, maxAge: 86_400_000_000).get()
+                    try await cluster.rooms.trim(room: room(), through: met, maxAge: readers).get()
+                    #expect(try await cluster.command("XLEN", log).int == Int64(fresh))
+                    #expect(try await read(.after(0), maxAge: readers).messages.map(\.seq) == expected)
+                    #expect(try await read(.after(0), maxAge: readers).tooOld == nil)
+                }
+            }
+        }
+    }
 }

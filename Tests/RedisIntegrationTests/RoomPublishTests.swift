@@ -204,6 +204,11 @@ struct RoomPublishTests {
     func trimByAge() async throws {
         try await ClusterFixture.run { cluster in
             let (meta, log) = try (cluster.keys.roomMeta(room()), cluster.keys.roomLog(room()))
+            /// Also what is too old to be read.
+            func stored() async throws -> [Int] {
+                let entries = try await cluster.command("XRANGE", log, "-", "+").array ?? []
+                return entries.compactMap { $0.array?.first?.string.flatMap { Int($0.dropLast(2)) } }
+            }
             _ = try await cluster.publish(publication("first"))
             try await cluster.command("DEL", log)
             for seq in 1...150 {
@@ -214,14 +219,14 @@ struct RoomPublishTests {
             for (seq, left) in [("150", 50), ("151", 0)] {
                 try await cluster.command("HSET", meta, "seq", seq, "ts", "1000")
                 _ = try await cluster.publish(publication(seq), limits: HistoryLimits(maxAge: 60_000))
-                #expect(try await cluster.seqs().filter { $0 <= 150 }.count == left, "a hundred at a time")
+                #expect(try await stored().filter { $0 <= 150 }.count == left, "a hundred at a time")
             }
-            #expect(try await cluster.seqs() == [151, 152])
+            #expect(try await stored() == [151, 152])
             // The oldest that it knows of now is message 151: it does not look, and this one stays.
             try await cluster.command("XADD", log, "153-0", "h", "1000 1", "b", "tagg - 0 12 bob\n" + #""text":"old""#)
             try await cluster.command("HSET", meta, "seq", "153", "ts", "1000")
             _ = try await cluster.publish(publication("152"), limits: HistoryLimits(maxAge: 60_000))
-            #expect(try await cluster.seqs() == [151, 152, 153, 154])
+            #expect(try await stored() == [151, 152, 153, 154])
         }
     }
 

@@ -178,6 +178,7 @@ struct ScriptsClusterTests {
         _ = try await cluster.publish(publication("7"), to: here, channels: [keys.userChannel(who)])
         _ = try await rooms.history(room: here, range: .latest, limit: 10).get()
         _ = try await rooms.history(room: here, range: .after(1), limit: 10).get()
+        _ = try await rooms.trim(room: here, through: 1, maxAge: 1000).get()
         _ = try await rooms.presence(room: here, limit: 10).get()
         _ = try await rooms.members(room: here).get()
         _ = try await rooms.turnEpoch(room: here, from: "newepoch", to: "other").get()

@@ -112,13 +112,13 @@ local function settle(head, members_before)
         if head.seq == 0 then
             redis.call('PEXPIRE', KEYS[1], SILENT_ROOM_MS)
         else
-            redis.call('PEXPIRE', KEYS[5], integer(head.age))
+            -- A log ends with its newest message; one that an older version wrote knows no end.
+            redis.call('PEXPIRE', KEYS[5], integer(head.age), 'NX')
             redis.call('PEXPIRE', KEYS[6], integer(head.age))
             redis.call('PEXPIRE', KEYS[1], integer(head.age + head.keep))
         end
     elseif members_before == 0 then
         redis.call('PERSIST', KEYS[1])
-        redis.call('PERSIST', KEYS[5])
         redis.call('PERSIST', KEYS[6])
     end
     if #lines > 0 then

@@ -29,7 +29,7 @@ local n = #ARGV - first + 1
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
-local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'tag', 'ts', 'swap', 'members', 'oldest')
+local meta = call('HMGET', KEYS[1], 'epoch', 'seq', 'tag', 'ts', 'swap', 'members', 'oldest', 'age')
 local epoch, before, tag, last, swap = meta[1], (meta[2] or 0) + 0, meta[3] or '-', (meta[4] or 0) + 0, meta[5]
 if not epoch then epoch, before, tag, last, swap = ARGV[1], 0, '-', 0, false end
 -- A log or ids from before the room's first message belong to an earlier life of it.
@@ -170,11 +170,9 @@ local function trim_by_count()
     end
 end
 
---- Ten times a second at most, up to a hundred messages and the rest of their entry, and only when the oldest that was there at
---- the last look is too old by now.
-local function trim_by_age()
-    if floor(now / 100) == floor(last / 100) then return end
-    local age = limits()
+--- Up to a hundred messages and the rest of their entry, and only when the oldest that was there at the last look is too old
+--- by now.
+local function trim_by_age(age)
     if meta[7] and meta[7] + 0 >= now - age then return end
     local from, keep, oldest, trimmed = '-', nil, nil, 0
     repeat
@@ -196,13 +194,19 @@ end
 
 if most > 0 then
     trim_by_count()
-    trim_by_age()
+    -- Ten times a second at most. A log into which nobody writes any more ends with its newest message; what comes within the
+    -- same tenth changes nothing of that.
+    if floor(now / 100) ~= floor(last / 100) then
+        local age, keep = limits()
+        trim_by_age(age)
+        call('PEXPIRE', KEYS[2], age + 100)
+        if not swaps and meta[8] ~= age then call('HSET', KEYS[1], 'age', age, 'keep', keep) end
+    end
 end
 -- Nobody is here to keep the room: it ends with its history. Its ids end by themselves: an id is known for two minutes, also
 -- where the history is shorter.
 if not meta[6] or meta[6] == '0' then
     local age, keep = limits()
-    call('PEXPIRE', KEYS[2], age)
     call('PEXPIRE', KEYS[1], format('%d', age + keep))
 end
 return { epoch, ts, outcomes or before + 1 }
