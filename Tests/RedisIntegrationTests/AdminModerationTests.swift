@@ -1,4 +1,6 @@
+import ChatCore
 import ClusterState
+import NIOCore
 import TestSupport
 import Testing
 import WireProtocol
@@ -91,6 +93,31 @@ struct AdminModerationTests {
             #expect(audit.map { $0["target"]?.string } == ["user", "session", "address", "token"])
             #expect(audit.allSatisfy { $0["action"]?.string == "kick" })
             #expect(audit.first?["name"]?.string == "bob")
+        }
+    }
+
+    @Test(
+        "an order about a room whose namespace nobody declared is refused, as a message is, and one there is can be lifted"
+    )
+    func undeclared() async throws {
+        try await AdminFixture.with { fixture in
+            for order in [
+                ["ban", "bob", "--room", "nope:x"], ["mute", "bob", "--room", "nope:x"], ["publish", "nope:x", "hi"],
+            ] {
+                let output = try await MartletProgram.run(["admin"] + order, environment: fixture.environment)
+                #expect(output.exit == .status(2))
+                #expect(
+                    output.errorText == "martlet: there is no namespace nope; declare it in the configuration first")
+            }
+            #expect(try await fixture.json("bans").array?.isEmpty == true)
+            _ = try await fixture.json("ban", "bob", "--room", "dm:alice:bob")
+            // Of a time at which it was declared.
+            let user = try UserName(validating: "bob")
+            let room = try RoomName(validating: "nope:x")
+            let key = try #require(ModerationOrder.Key(.ban, .user(user), in: room))
+            _ = try await ModerationStore(redis: fixture.client, keys: fixture.keys)
+                .put([key], as: key, by: "root", reason: "", for: nil).get()
+            #expect(try await fixture.json("unban", "bob", "--room", "nope:x")["room"]?.string == "nope:x")
         }
     }
 

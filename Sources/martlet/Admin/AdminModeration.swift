@@ -139,6 +139,7 @@ struct OrderArguments: ParsableArguments {
         let key = try AdminNames.order(kind, target.target(name, as: \.user), room)
         let (signature, amount) = (try signature.signature(), try duration.amount())
         try await options.run { session in
+            if let room = key.room { _ = try session.rules(of: room) }
             try await session.show {
                 try await session.admin.order(key, signature, for: amount)
             } lines: {

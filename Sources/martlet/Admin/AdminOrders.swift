@@ -29,10 +29,7 @@ struct AdminPublish: AsyncParsableCommand {
                 throw Failure(
                     .usage, "the text has \(text.utf8.count) bytes, but must have 1 to \(settings.limitMessageBytes)")
             }
-            guard let rules = settings.namespaces.rules(of: room) else {
-                throw Failure(
-                    .usage, "there is no namespace \(room.namespace ?? ""); declare it in the configuration first")
-            }
+            let rules = try session.rules(of: room)
             try await session.show {
                 try await session.admin.publish(
                     to: room, text: text, from: sender, limits: HistoryLimits(rules),

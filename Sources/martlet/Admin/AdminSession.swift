@@ -1,5 +1,6 @@
 import Admin
 import ArgumentParser
+import ChatCore
 import ClusterState
 import Glibc
 import Logging
@@ -92,6 +93,15 @@ struct AdminSession: Sendable {
         case .server:
             return Failure(.failed, "Redis at \(address) refused: \(error.message)")
         }
+    }
+
+    /// What the configuration says of the room.
+    func rules(of room: RoomName) throws(Failure) -> NamespaceRules {
+        guard let rules = settings.namespaces.rules(of: room) else {
+            throw Failure(
+                .usage, "there is no namespace \(room.namespace ?? ""); declare it in the configuration first")
+        }
+        return rules
     }
 
     var width: Int? { Terminal.columns(STDOUT_FILENO) }
