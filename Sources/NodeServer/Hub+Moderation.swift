@@ -14,7 +14,11 @@ extension Hub {
         guard !change.new.isEmpty else { return }
         let new = ModerationTable(change.new)
         for shard in shards.indices { emit(.moderation(new), to: shard) }
-        for order in change.new { obey(order) }
+        obeyDetached(new)
+        for order in change.new where order.key.kind == .ban {
+            guard case .user(let user) = order.key.target, let room = order.key.room else { continue }
+            kickDetached(user, from: room)
+        }
     }
 
     /// Of the audit: each node says when it began to enforce what.
@@ -41,12 +45,13 @@ extension Hub {
     // MARK: Sessions without a connection
 
     /// Those with one are the shards' affair.
-    private func obey(_ order: ModerationOrder) {
-        switch (order.key.kind, order.key.target) {
-        case (.ban, .user(let user)): kickDetached(user, from: order.key.room)
-        case (.ban, .session(let id)), (.kick, .session(let id)), (.revoke, .session(let id)):
-            if detachedUntil[id] != nil { end(id) }
-        case (.ban, _), (.kick, _), (.mute, _), (.revoke, _): break
+    ///
+    /// - Parameter new: what was not in force before.
+    private func obeyDetached(_ new: ModerationTable) {
+        let now = moderation.now
+        for (id, session) in detached {
+            guard let user = directory[id]?.user else { continue }
+            if new.expulsion(of: ModerationSubject(id, user, session.origin), now) != nil { end(id) }
         }
     }
 
@@ -54,13 +59,19 @@ extension Hub {
     ///
     /// - Returns: false when nobody may come back to it.
     func mayKeep(_ record: SessionRecord) -> Bool {
-        let subject = ModerationSubject(user: record.user, session: record.session, token: nil, address: .unknown)
-        return moderation.exclusion(of: subject) == nil
+        moderation.exclusion(of: ModerationSubject(record.session, record.user, nil)) == nil
     }
 
     func leaveBannedRooms(_ record: SessionRecord) {
         for room in record.rooms.keys where moderation.ban(of: record.user, from: room) != nil {
             leave(room, record.session)
         }
+    }
+}
+
+extension ModerationSubject {
+    /// - Parameter origin: `nil`: nothing is known of its connection.
+    init(_ session: SessionID, _ user: UserName, _ origin: SessionOrigin?) {
+        self.init(user: user, session: session, token: origin?.token, address: origin?.address ?? .unknown)
     }
 }

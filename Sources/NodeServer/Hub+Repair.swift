@@ -277,7 +277,7 @@ extension Hub {
         eventLoop.assertInEventLoop()
         self.incarnation = incarnation
         // Who has no connection here was adopted by the node that swept us, or its grace is over.
-        for id in Array(detachedUntil.keys) { forgetDetached(id) }
+        for id in Array(detached.keys) { forgetDetached(id) }
         for (id, entry) in directory {
             directory[id]?.registration.beginAnew()
             directory[id]?.written = nil

@@ -58,7 +58,7 @@ extension Hub {
         // The connection that had it here, if any, has it no more; the rooms stay.
         if let former = sessions[id] { emit(.moved(id, connection: former.connection), to: former.lane.shard) }
         unbind(id)
-        detachedUntil[id] = nil
+        detached[id] = nil
 
         var entry = DirectoryEntry(record, secret: secret.digest, isDetached: false)
         if let status = opening.status { entry.status = status }
@@ -67,7 +67,7 @@ extension Hub {
         takeOver(record)
         guard var session = sessions.removeValue(forKey: opening.connection) else {
             // Its client went away while Redis was asked, for good or not.
-            return goodbyes.remove(opening.connection) == nil ? detach(id) : end(id)
+            return goodbyes.remove(opening.connection) == nil ? detach(id, opening.origin) : end(id)
         }
         openings.remove(opening.connection)
         session.status = entry.status
@@ -92,20 +92,16 @@ extension Hub {
     // MARK: Without a connection
 
     /// Keeps the session's place for the grace, if it has one to keep.
-    func detach(_ id: SessionID) {
+    func detach(_ id: SessionID, _ origin: SessionOrigin?) {
         let wasOpen = sessions[id].map { $0.isOpen || $0.isResumed } ?? true
-        guard wasOpen, let entry = directory[id], entry.secret != nil, entry.registration.wanted != nil else {
-            return end(id)
-        }
+        guard wasOpen, let entry = directory[id], entry.secret != nil, entry.registration.wanted != nil,
+            // An order may have come while the word of its connection was on its way.
+            moderation.exclusion(of: ModerationSubject(id, entry.user, origin)) == nil
+        else { return end(id) }
         unbind(id)
-        keep(id, until: .now() + configuration.resumeGrace)
-    }
-
-    private func keep(_ id: SessionID, until deadline: NIODeadline) {
-        guard let user = directory[id]?.user else { return }
-        detachedUntil[id] = deadline
+        detached[id] = DetachedSession(until: .now() + configuration.resumeGrace, origin: origin)
         directory[id]?.isDetached = true
-        hear(user, for: id)
+        hear(entry.user, for: id)
         wantEntry(id)
     }
 
@@ -113,16 +109,16 @@ extension Hub {
     var keepsSessions: Bool { mayResume && directory.values.contains { $0.secret != nil || $0.isDetached } }
 
     func graceLeft(_ id: SessionID) -> TimeAmount {
-        max(.zero, (detachedUntil[id] ?? .now()) - .now())
+        max(.zero, (detached[id]?.until ?? .now()) - .now())
     }
 
     func expireDetached(_ now: NIODeadline) {
-        for (id, deadline) in detachedUntil where deadline <= now { end(id) }
+        for (id, session) in detached where session.until <= now { end(id) }
     }
 
     /// This node was dead, and whoever swept it has its sessions without a connection, or has ended them.
     func forgetDetached(_ id: SessionID) {
-        detachedUntil[id] = nil
+        detached[id] = nil
         pendingEntries.remove(id)
         guard let entry = directory.removeValue(forKey: id) else { return }
         stopHearing(entry.user, for: id)
@@ -156,7 +152,7 @@ extension Hub {
     func abandon(_ id: SessionID) {
         guard let entry = directory.removeValue(forKey: id) else { return }
         pendingEntries.remove(id)
-        detachedUntil[id] = nil
+        detached[id] = nil
         if let session = sessions[id] { emit(.moved(id, connection: session.connection), to: session.lane.shard) }
         unbind(id)
         stopHearing(entry.user, for: id)
@@ -185,7 +181,7 @@ extension Hub {
                 end(id)
                 continue
             }
-            detachedUntil[id] = .now() + session.graceLeft
+            detached[id] = DetachedSession(until: .now() + session.graceLeft, origin: nil)
             hear(session.record.user, for: id)
             takeOver(session.record)
             leaveBannedRooms(session.record)

@@ -12,7 +12,7 @@ extension Hub {
         let id = opening.connection
         sessions[id] = HubSession(
             user: opening.user, connection: opening.connection, lane: opening.lane, status: opening.status ?? .online,
-            opening: .init(deadline: .now() + NodeConfiguration.joinDeadline, directs: opening.directs))
+            opening: .init(opening, deadline: .now() + NodeConfiguration.joinDeadline))
         openings.insert(id)
         hear(opening.user, for: id)
         if let asked = opening.resume, mayResume {
@@ -95,7 +95,7 @@ extension Hub {
         guard let session = sessions[id], !session.isOpen else { return }
         emit(.refused(connection: session.connection, error), to: session.lane.shard)
         // One that goes on keeps its place: the client may try again.
-        if session.isResumed { detach(id) } else { end(id) }
+        if session.isResumed { detach(id, session.opening?.origin) } else { end(id) }
     }
 
     /// The session of this connection; `nil` when another connection has it by now.
@@ -116,7 +116,7 @@ extension Hub {
     func end(_ id: SessionID) {
         unbind(id)
         guard let entry = directory[id] else { return }
-        detachedUntil[id] = nil
+        detached[id] = nil
         stopHearing(entry.user, for: id)
         _ = directory[id]?.registration.wantNothing()
         settleEntry(id)

@@ -64,8 +64,8 @@ final class Hub: @unchecked Sendable {
     var resumedBy: [SessionID: SessionID] = [:]
     /// Sessions that this node is taking over at the moment.
     var resumesUnderWay: [SessionID: Int] = [:]
-    /// Sessions without a connection, and when they end.
-    var detachedUntil: [SessionID: NIODeadline] = [:]
+    /// Sessions without a connection.
+    var detached: [SessionID: DetachedSession] = [:]
     /// Sessions that another has, and when their rooms are left if they are still here; in this order.
     var leaving: [(id: SessionID, at: NIODeadline)] = []
     var adoptions: [Adoption] = []
@@ -198,7 +198,8 @@ final class Hub: @unchecked Sendable {
             switch command {
             case .open(let opening): open(opening)
             case .close(let id, let connection): close(id, connection)
-            case .detach(let id, let connection): session(of: id, connection: connection).map(detach)
+            case .detach(let id, let connection, let origin):
+                session(of: id, connection: connection).map { detach($0, origin) }
             case .confirm(let id): confirm(id)
             case .join(let request): join(request)
             case .leave(let room, let session): leave(room, session)

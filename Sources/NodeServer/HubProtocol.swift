@@ -10,7 +10,7 @@ enum HubCommand: Sendable {
     /// The client is done with the session.
     case close(SessionID, connection: SessionID)
     /// The connection is lost: the client may come back within the grace.
-    case detach(SessionID, connection: SessionID)
+    case detach(SessionID, connection: SessionID, SessionOrigin)
     /// The client has shown that it got its new secret.
     case confirm(SessionID)
     case join(JoinRequest)
@@ -79,11 +79,19 @@ struct SessionOpening: Sendable {
     let status: PresenceStatus?
     let resume: Resume?
     let directs: DirectsAsked?
+    let origin: SessionOrigin
 
     struct Resume: Sendable {
         let session: SessionID
         let secret: SessionSecret
     }
+}
+
+/// What of a connection orders can mean beside its user and its session. The hub has that of those who wait for their client,
+/// and of those who are not open yet.
+struct SessionOrigin: Sendable {
+    let token: ModerationSubject.Token?
+    let address: ClientAddress
 }
 
 /// What a client that comes back says of private rooms.

@@ -244,11 +244,22 @@ struct HubSession {
         /// When the session was first written, by Redis's clock, if it begins here.
         var begunAt: Int64?
 
-        init(deadline: NIODeadline, directs: DirectsAsked?) {
+        let origin: SessionOrigin
+
+        init(_ opening: SessionOpening, deadline: NIODeadline) {
             self.deadline = deadline
-            self.directs = directs
+            directs = opening.directs
+            origin = opening.origin
         }
     }
+}
+
+/// A session whose client may come back.
+struct DetachedSession {
+    /// When it ends.
+    let until: NIODeadline
+    /// `nil`: its last connection was to another node.
+    let origin: SessionOrigin?
 }
 
 /// What Redis is to hold of one session (`P:{s:S}`, the user's list, the index). It outlives the connection: for the grace,

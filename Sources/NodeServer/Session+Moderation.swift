@@ -8,6 +8,11 @@ import WireProtocol
 extension Session {
     private var subject: ModerationSubject { subject(state.user, grant) }
 
+    /// What orders can mean of the connection, for when it is gone.
+    var origin: SessionOrigin {
+        SessionOrigin(token: grant.map { .init($0) }, address: ClientAddress(address))
+    }
+
     private func subject(
         _ user: UserName?, _ grant: Grant?, resuming session: SessionID? = nil
     ) -> ModerationSubject {

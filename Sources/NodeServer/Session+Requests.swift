@@ -308,7 +308,7 @@ extension Session {
                         connection: connectionID, user: user, lane: lane,
                         client: auth.client ?? claimedClient, info: isMuted ? nil : auth.info, status: status,
                         resume: resume,
-                        directs: auth.directs.map { DirectsAsked(places: $0, rights: rights) })))
+                        directs: auth.directs.map { DirectsAsked(places: $0, rights: rights) }, origin: origin)))
         case .acknowledge(let user):
             let changed = if let grant { try renew(grant) } else { false }
             guard state.isOpen else {

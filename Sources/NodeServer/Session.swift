@@ -342,7 +342,7 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
         guard wasKnown else { return }
         shard.send(
             keepingPlace
-                ? .detach(id, connection: connectionID) : .close(id, connection: connectionID))
+                ? .detach(id, connection: connectionID, origin) : .close(id, connection: connectionID))
     }
 
     // MARK: Sending

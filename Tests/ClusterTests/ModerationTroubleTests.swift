@@ -193,6 +193,53 @@ struct ModerationTroubleTests {
         }
     }
 
+    @Test("T8: a session whose client is away ends with the token or the address that it had, and another's stays")
+    func detachedByToken() async throws {
+        let secret = ["MARTLET_AUTH": "token", "MARTLET_TOKEN_SECRET": "a secret of the tests, long enough for all"]
+        var options = resuming
+        options.environment.merge(secret) { $1 }
+        try await Machine.with(options) { cluster in
+            let room = newRoom()
+            func enter(_ user: String, _ node: Int, from address: String = "192.0.2.1") async throws -> Session {
+                let minted = try await MartletProgram.run(
+                    ["token", "mint", user, "--id", "of-\(user)"], environment: secret)
+                let token = minted.text.split(separator: "\n")[0]
+                var options = TestClient.Options()
+                options.headers = [("X-Forwarded-For", address)]
+                let client = try await cluster.open("/ws?token=\(token)", at: cluster.nodes[node], options: options)
+                let session = Session(user: user, client: client, welcome: try await client.next("welcome"))
+                try await session.join(room)
+                return session
+            }
+            func give(_ order: [String]) async throws {
+                let output = try await MartletProgram.run(["admin"] + order, environment: cluster.environment)
+                #expect(output.exit == .status(0), "\(output.errorText)")
+            }
+            let watcher = try await enter("watcher", 1)
+            let other = try await enter("other", 0)
+            other.client.abort()
+            for (user, order) in [
+                ("token", ["ban", "--token", "of-token"]), ("address", ["ban", "--address", "192.0.2.64/26"]),
+                ("revoked", ["revoke", "of-revoked"]), ("all", ["revoke", "--user", "all"]),
+                ("from", ["revoke", "--address", "192.0.2.64/27"]), ("kicked", ["kick", "--token", "of-kicked"]),
+            ] {
+                let isByAddress = order[1] == "--address"
+                let session = try await enter(user, 0, from: isByAddress ? "192.0.2.65" : "192.0.2.1")
+                session.client.abort()
+                _ = try await poll(within: .seconds(10), "the end of the connection") {
+                    let until = try await cluster.redis.command(
+                        "HGET", cluster.key("{s:\(session.id)}"), "until")
+                    return until.string
+                }
+                try await give(order)
+                try await watcher.sees("left", user, in: room)
+                if isByAddress { try await give(["un\(order[0])"] + order.dropFirst()) }
+            }
+            let left = try await cluster.sessionsInRedis(of: room)
+            #expect(Set(left.keys) == [watcher.id, other.id])
+        }
+    }
+
     @Test("T8: who is banned from a room while away comes back to the others alone")
     func detachedFromRoom() async throws {
         try await Machine.with(resuming) { cluster in
