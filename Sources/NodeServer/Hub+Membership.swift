@@ -24,6 +24,7 @@ extension Hub {
         room.members[id]?.lane = session.lane
         room.members[id]?.connection = session.connection
         room.members[id]?.actions = request.actions
+        room.members[id]?.recovers = request.since != nil
         settle(id, in: room)
     }
 

@@ -169,9 +169,9 @@ extension Hub: RedisSubscriberDelegate {
     ) {
         let owed = room.owed.take(through: seq)
         defer { settleOwed(owed, by: origin, seq, tag: tag, room: room.name) }
-        // Also when the sender has left the room since: its publish is answered.
-        // One that comes back gets it in its place among what it missed.
-        var local = origin.flatMap { room.isComingIn($0) ? nil : sessions[$0]?.lane }
+        // Also when the sender has left the room since, or comes back without a word of what it missed: its publish is
+        // answered. Who asks for that gets it in its place there.
+        var local = origin.flatMap { room.isRecovering($0) ? nil : sessions[$0]?.lane }
         if replicaWait != nil, !Self.isOwed(tag, seq, owed) { local = nil }
         let mark = local == nil ? nil : mark(of: tag, owed, in: room)
         if local != nil, let origin, !room.queue.isEmpty { noteRelayed(tag, by: origin, in: room) }

@@ -24,6 +24,8 @@ final class HubRoom {
         var registration: Registration<MemberStake, JoinRequest>
         /// Whether the shard delivers to it.
         var isDelivered = false
+        /// Its last join asked for what it missed.
+        var recovers = false
         /// What the session may do here, as its shard said last.
         var actions: RoomActions = []
         /// The number of the last command about it: what was read before that command tells nothing.
@@ -136,9 +138,9 @@ final class HubRoom {
         interest[lane] += isDelivered ? 1 : -1
     }
 
-    /// Its join is under way, or what it missed is.
-    func isComingIn(_ session: SessionID) -> Bool {
-        members[session].map { $0.registration.wanted != nil && !$0.isDelivered } ?? false
+    /// Its join is under way, or what it missed is; a message of its own that comes now is among that.
+    func isRecovering(_ session: SessionID) -> Bool {
+        members[session].map { $0.recovers && $0.registration.wanted != nil && !$0.isDelivered } ?? false
     }
 
     var isUnused: Bool {

@@ -208,6 +208,8 @@ final class Session: WebSocketDelegate, FrameReceiver, WheelElement {
     }
 
     func webSocketClosed(_ connection: WebSocketConnection, code: UInt16, reason: String) {
+        let closing = Standstill.Closing(session: self, connection: connection, code: code, reason: reason)
+        guard shard.standstill?.append(closing) != true else { return }
         let rooms = state.rooms.count
         let isDone = code == CloseCode.normal.rawValue || code == CloseCode.goingAway.rawValue
         giveUp(keepingPlace: !isDone)

@@ -1,5 +1,6 @@
 import ChatCore
 import NIOCore
+import WebSocketTransport
 import WireProtocol
 
 /// What clients of one shard sent, in the order in which it came, while it is not known what operators ordered as the node
@@ -14,9 +15,20 @@ struct Standstill {
         let size: Int
     }
 
+    /// Of a connection that is gone: behind what its client sent before.
+    struct Closing {
+        let session: Session
+        let connection: WebSocketConnection
+        let code: UInt16
+        let reason: String
+    }
+
     /// From when on messages wait.
     let since: NIODeadline
     private(set) var waiting: [Waiting] = []
+    private(set) var closings: [Closing] = []
+    /// Those of whom a message waits.
+    private var senders: Set<Session> = []
     private var size = 0
 
     init(since: NIODeadline) { self.since = since }
@@ -28,7 +40,15 @@ struct Standstill {
             return false
         }
         waiting.append(message)
+        senders.insert(message.session)
         self.size += size
+        return true
+    }
+
+    /// False when nothing of the session waits, so that its end need not.
+    mutating func append(_ closing: Closing) -> Bool {
+        guard senders.contains(closing.session) else { return false }
+        closings.append(closing)
         return true
     }
 }
@@ -51,5 +71,8 @@ extension Shard {
         // Of each session what was held before is in front.
         for session in Array(sessions.values) { session.releaseHeld() }
         for waiting in ended.waiting { waiting.session.goOn(with: waiting) }
+        for closing in ended.closings {
+            closing.session.webSocketClosed(closing.connection, code: closing.code, reason: closing.reason)
+        }
     }
 }

@@ -85,6 +85,29 @@ struct ConversationTests {
         }
     }
 
+    @Test("G1: who leaves a room and comes back at once gets the answer to what it said before")
+    func leavesAndComesBack() async throws {
+        try await SharedCluster.use { cluster in
+            let room = newRoom()
+            let client = try await cluster.open("/ws?user=\(newUser())", at: cluster.nodes[0])
+            _ = try await client.next("welcome")
+            for round in 0..<10 {
+                client.send(["type": "join", "room": .string(room), "id": .string("in \(round)")])
+                client.send(["type": "message", "room": .string(room), "text": "said", "id": .string("said \(round)")])
+                client.send(["type": "leave", "room": .string(room), "id": .string("out \(round)")])
+            }
+            for round in 0..<10 {
+                #expect(try await client.next("ack", id: "said \(round)")["seq"]?.int == Int64(round + 1))
+            }
+            client.send(["type": "join", "room": .string(room), "id": "in"])
+            client.send(["type": "message", "room": .string(room), "text": "the last", "id": "last"])
+            client.send(["type": "leave", "room": .string(room), "id": "out"])
+            client.send(["type": "join", "room": .string(room), "id": "again"])
+            #expect(try await client.next("ack", id: "last")["seq"]?.int == 11)
+            _ = try await client.next("joined", id: "again")
+        }
+    }
+
     @Test("a sender does not get its own message on that session, its other session does; with echo both do")
     func ownMessages() async throws {
         try await SharedCluster.use { cluster in

@@ -112,6 +112,34 @@ struct ModerationTroubleTests {
         }
     }
 
+    @Test("what was said to a node that stands still goes out, though who said it is gone before it is read")
+    func standstillAndGone() async throws {
+        try await Machine.with(Cluster.Options(nodes: 2)) { cluster in
+            let room = newRoom()
+            let watcher = try await cluster.connect("watcher", to: 0)
+            try await watcher.join(room)
+            var sessions: [Session] = []
+            for user in ["banned", "done", "gone"] {
+                let session = try await cluster.connect(user, to: 1)
+                try await session.join(room)
+                sessions.append(session)
+            }
+            cluster.nodes[1].pause()
+            _ = try await cluster.admin("ban", "banned")
+            try await Task.sleep(for: .seconds(1))
+            for session in sessions {
+                session.client.send([
+                    "type": "message", "room": .string(room), "text": .string("by \(session.user)"), "id": "1",
+                ])
+                session.client.close(code: session.user == "gone" ? 4000 : 1000)
+            }
+            cluster.nodes[1].resume()
+            for user in ["done", "gone"] { _ = try await watcher.hears("by \(user)", in: room) }
+            for user in ["banned", "done"] { try await watcher.sees("left", user, in: room) }
+            #expect(!watcher.client.heard.current.all.contains { $0["text"]?.string == "by banned" })
+        }
+    }
+
     @Test("G5: a node that stood still, and finds a Redis that does not answer, answers publishes in time all the same")
     func standstillWithoutRedis() async throws {
         try await Machine.with(Cluster.Options(nodes: 1)) { cluster in
