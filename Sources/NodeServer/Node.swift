@@ -118,16 +118,11 @@ extension NodeConfiguration {
     ) -> HandoverReceiver? {
         guard handoverLines > 0, tls == nil, trustedProxies.contains(.loopback) else { return nil }
         // Who is refused comes again every 5 s.
-        let throttle = Mutex(LogThrottle(seconds: 600))
+        let refusals = ThrottledLine(
+            .warning, "routers of this host have more loops than may hand over to this node; it proxies for the rest",
+            seconds: 600, logger: logger)
         return HandoverReceiver(
-            address: address, mostLines: handoverLines,
-            refused: { most in
-                guard let unsaid = throttle.withLock({ $0.say(now: NIODeadline.now().uptimeNanoseconds) }) else {
-                    return
-                }
-                logger.warning(
-                    "routers of this host have more loops than may hand over to this node; it proxies for the rest",
-                    metadata: ["most": .stringConvertible(most), "unsaid": .stringConvertible(unsaid)])
-            }, take: take)
+            address: address, mostLines: handoverLines, refused: { refusals.say(["most": .stringConvertible($0)]) },
+            take: take)
     }
 }

@@ -4,21 +4,23 @@ import Synchronization
 
 /// The line of the log about a trouble that comes again with every request or connection while it lasts.
 ///
-/// 1. Says it as often as ``LogThrottle`` lets it, once in five seconds; `unsaid` in its metadata is how many were left out before it.
+/// 1. Says it as often as ``LogThrottle`` lets it; `unsaid` in its metadata is how many were left out before it.
 /// 2. Counts all of them.
 package final class ThrottledLine: Sendable {
     private struct State {
-        var throttle = LogThrottle(seconds: 5)
+        var throttle: LogThrottle
         var count = 0
     }
 
     private let level: Logger.Level
     private let message: Logger.Message
     private let logger: Logger
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
-    package init(_ level: Logger.Level, _ message: Logger.Message, logger: Logger) {
+    /// - Parameter seconds: between two lines.
+    package init(_ level: Logger.Level, _ message: Logger.Message, seconds: UInt64 = 5, logger: Logger) {
         (self.level, self.message, self.logger) = (level, message, logger)
+        state = Mutex(State(throttle: LogThrottle(seconds: seconds)))
     }
 
     /// Those that were left unsaid, too.
