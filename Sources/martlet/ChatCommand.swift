@@ -46,7 +46,7 @@ struct ChatCommand: AsyncParsableCommand {
         let dev = url == nil ? DevFolder.here().running() : nil
         let url = url ?? dev?.chatURL ?? "ws://127.0.0.1:8080/ws"
         let settings = try Settings.read(flags: ["MARTLET_CHAT_TOKEN_FILE": tokenFile])
-        for warning in settings.warnings { Terminal.write("martlet: \(warning)\n", to: STDERR_FILENO) }
+        settings.showWarnings()
         guard user == nil || settings.chatToken == nil else {
             throw Failure(
                 .usage,

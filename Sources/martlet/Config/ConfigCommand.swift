@@ -31,7 +31,7 @@ struct ConfigCheckCommand: ParsableCommand {
         for problem in file.problems { Terminal.write("martlet: \(problem)\n", to: STDERR_FILENO) }
         guard file.problems.isEmpty else { throw ExitCode(Failure.Code.usage.rawValue) }
         let settings = try Settings(Sources(file: file))
-        for warning in settings.warnings { Terminal.write("martlet: \(warning)\n", to: STDERR_FILENO) }
+        settings.showWarnings()
         // Halves of a pair may stand in the environment.
         let environment = Settings.processEnvironment().merging([Settings.configKey: path]) { $1 }
         try Settings(environment: environment).checkFiles()
@@ -71,7 +71,7 @@ struct ConfigShowCommand: ParsableCommand {
     func run() throws {
         let environment = Settings.processEnvironment()
         let settings = try Settings(environment: environment, flags: redis.flags.merging(server.flags) { $1 })
-        for warning in settings.warnings { Terminal.write("martlet: \(warning)\n", to: STDERR_FILENO) }
+        settings.showWarnings()
         let values = EffectiveValue.all(of: settings)
         if json {
             Terminal.write(EffectiveValue.json(values) + "\n", to: STDOUT_FILENO)

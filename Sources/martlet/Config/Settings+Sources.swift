@@ -107,6 +107,11 @@ extension Settings {
         }
     }
 
+    /// On stderr, for commands; servers have a log for them.
+    func showWarnings() {
+        for warning in warnings { Terminal.write("martlet: \(warning)\n", to: STDERR_FILENO) }
+    }
+
     /// For commands that read none of the settings: a name that is wrong for one process is wrong for all.
     static func refuseUnknownKeys(of environment: [String: String]) throws(Failure) {
         for key in environment.keys.sorted() { try refuseUnknownKey(key, in: "the environment") }
